@@ -1,0 +1,1 @@
+"""One module per stage: read config, run one partition, attach metadata, return."""

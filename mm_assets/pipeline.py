@@ -1,0 +1,172 @@
+"""The pipeline as a table: for every asset, how its recipe is resolved, what computes it and what checks it.
+
+Dagster (``defs``), the command line and the pods all go through ``run_asset`` and ``check_asset``; nothing else
+materializes anything. ``compute`` is named by a string because it may need torch, which the code server lacks.
+"""
+
+import importlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mm_assets.batching.stage import resolve_batch_plan
+from mm_assets.batching.validate import validate_batch_plan
+from mm_assets.errors import UsageError
+from mm_assets.evaluation.stage import resolve_evaluation
+from mm_assets.evaluation.validate import validate_evaluation
+from mm_assets.features.stage import resolve_embeddings, resolve_features
+from mm_assets.features.validate import validate_embeddings, validate_features
+from mm_assets.identity import Json, code_digest, digest_file, digest_json
+from mm_assets.promotion.stage import resolve_promotion
+from mm_assets.promotion.validate import validate_promotion
+from mm_assets.release.stage import resolve_dataset_release
+from mm_assets.release.validate import validate_dataset_release
+from mm_assets.settings import Settings
+from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
+from mm_assets.snapshot.stage import resolve_snapshot
+from mm_assets.snapshot.validate import validate_snapshot
+from mm_assets.store.commit import Committed, StageResult, commit_known, materialize
+from mm_assets.store.manifest import Manifest, Partition, Recipe, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
+from mm_assets.store.validations import Finding, ValidationRecord, read_validation, record_validation
+from mm_assets.training.stage import resolve_model
+from mm_assets.training.validate import validate_model
+
+Environment = Mapping[str, Json]
+Resolve = Callable[[Store, ReleaseSpec, Partition, Environment], Recipe]
+Compute = Callable[[Store, Recipe, Path, Settings], StageResult]
+Validate = Callable[[Store, Manifest, Settings], tuple[Finding, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """One asset of the pipeline.
+
+    ``stage`` is its package, group and ``mm run --stage`` value; ``is_launched`` assets run in a worker of their own
+    (a GPU pod on Kubernetes), the others inside the Dagster run. ``suite`` is the configuration file of its checks.
+    """
+
+    name: str
+    stage: str
+    is_sharded: bool
+    is_launched: bool
+    resolve: Resolve
+    compute: str
+    validate: Validate
+    upstream: tuple[str, ...]
+    suite: str | None = None
+
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="snapshot", stage="snapshot", is_sharded=True, is_launched=False, upstream=(),
+            resolve=resolve_snapshot, compute="mm_assets.snapshot.freeze:compute_snapshot", validate=validate_snapshot,
+            suite="snapshot.yaml",
+        ),
+        Asset(
+            name="features", stage="features", is_sharded=True, is_launched=False, upstream=("snapshot",),
+            resolve=resolve_features, compute="mm_assets.features.extract:compute_features", validate=validate_features,
+            suite="features.yaml",
+        ),
+        Asset(
+            name="embeddings", stage="features", is_sharded=True, is_launched=True, upstream=("features",),
+            resolve=resolve_embeddings, compute="mm_assets.features.embed:compute_embeddings",
+            validate=validate_embeddings,
+        ),
+        Asset(
+            name="dataset_release", stage="release", is_sharded=False, is_launched=False,
+            upstream=("snapshot", "features", "embeddings"),
+            resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
+            validate=validate_dataset_release,
+        ),
+        Asset(
+            name="batch_plan", stage="training", is_sharded=False, is_launched=False, upstream=("dataset_release",),
+            resolve=resolve_batch_plan, compute="mm_assets.batching.plan:compute_batch_plan",
+            validate=validate_batch_plan,
+        ),
+        Asset(
+            name="model", stage="training", is_sharded=False, is_launched=True, upstream=("dataset_release", "batch_plan"),
+            resolve=resolve_model, compute="mm_assets.training.train:compute_model", validate=validate_model,
+        ),
+        Asset(
+            name="evaluation", stage="evaluation", is_sharded=False, is_launched=True,
+            upstream=("dataset_release", "model"),
+            resolve=resolve_evaluation, compute="mm_assets.evaluation.evaluate:compute_evaluation",
+            validate=validate_evaluation,
+        ),
+        Asset(
+            name="promotion", stage="promotion", is_sharded=False, is_launched=False,
+            upstream=("dataset_release", "model", "evaluation"),
+            resolve=resolve_promotion, compute="mm_assets.promotion.decide:compute_promotion",
+            validate=validate_promotion,
+        ),
+    )
+}  # fmt: skip
+
+
+def asset_named(name: str) -> Asset:
+    """The asset called ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in ASSETS:
+        raise UsageError(f"asset {name}: is unknown: expected one of {', '.join(ASSETS)}.")
+    return ASSETS[name]
+
+
+def resolve_recipe(store: Store, name: str, partition: Partition, environment: Environment) -> Recipe:
+    """What the partition would be made from now. Torch-free.
+
+    Raises:
+        ObjectMissingError: the release or an input does not exist. GateError: an input did not pass its checks.
+    """
+    return asset_named(name).resolve(store, read_spec(store, partition.release), partition, environment)
+
+
+def run_asset(
+    store: Store,
+    settings: Settings,
+    name: str,
+    partition: Partition,
+    *,
+    environment: Environment,
+    run_id: str | None = None,
+    force: bool = False,
+) -> Committed:
+    """Materializes one partition in this process, from the cache where its fingerprint is known."""
+    recipe = resolve_recipe(store, name, partition, environment)
+    with tempfile.TemporaryDirectory(prefix=f"mm-{name}-") as folder:
+
+        def compute() -> StageResult:
+            module, _, function = asset_named(name).compute.partition(":")
+            return getattr(importlib.import_module(module), function)(store, recipe, Path(folder), settings)
+
+        return materialize(store, recipe, compute, run_id=run_id, force=force)
+
+
+def find_cached(
+    store: Store, name: str, partition: Partition, *, environment: Environment, run_id: str | None = None
+) -> Committed | None:
+    """Commits the partition from the cache, or None if it has to be computed."""
+    return commit_known(store, resolve_recipe(store, name, partition, environment), run_id=run_id)
+
+
+def check_asset(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord:
+    """Validates what the partition currently is and records the outcome; downstream stages require the record.
+
+    The same manifest under the same rules is not checked twice.
+    """
+    asset = asset_named(name)
+    ref = require_ref(store, name, partition)
+    suite = digest_file(settings.config_file(asset.suite)) if asset.suite else None
+    rules = digest_json({"code": code_digest(asset.validate.__module__), "suite": suite})
+    known = read_validation(store, name, partition)
+    if known is not None and (known.manifest, known.rules) == (ref.manifest, rules):
+        return known
+    findings = asset.validate(store, read_manifest(store, ref.manifest), settings)
+    return record_validation(store, ref, rules=rules, findings=findings)

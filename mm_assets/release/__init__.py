@@ -1,0 +1,1 @@
+"""The freeze: joins shard manifests into a dataset release with dedup, curation, splits, drift and a record."""

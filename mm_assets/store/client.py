@@ -1,0 +1,89 @@
+"""The boto3 client and the translation of its errors into sentences. Nothing else imports boto3."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import HTTPClientError as BotoHTTPClientError
+
+from mm_assets.errors import ObjectMissingError, StoreDeniedError, StoreError, StoreUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Codes with which S3 servers refuse credentials or rights.
+DENIED = frozenset(
+    {
+        "AccessDenied",
+        "403",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "AllAccessDisabled",
+    }
+)
+MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+
+
+def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = None) -> Any:  # noqa: ANN401 boto3 is untyped
+    """An S3 client; ``credentials`` (``access_key``, ``secret_key``) override the standard AWS chain.
+
+    Retries are boto3's own (standard mode); conditional writes are made safe against them by ``store.refs``.
+    """
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=16,
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    keys = {}
+    if credentials:
+        keys = {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
+    region = {"region_name": "us-east-1"} if endpoint else {}
+    return boto3.client("s3", endpoint_url=endpoint, config=config, **keys, **region)
+
+
+def error_code(error: ClientError) -> str:
+    """The S3 error code, or the HTTP status where a HEAD response has no body."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turns boto3's errors about ``uri`` into this package's.
+
+    Raises:
+        ObjectMissingError: no such key or bucket.
+        StoreDeniedError: wrong credentials, or a right is missing.
+        StoreUnreachableError: no answer.
+        StoreError: anything else the server said.
+    """
+    try:
+        yield
+    except ClientError as error:
+        code = error_code(error)
+        if code in MISSING:
+            raise ObjectMissingError(f"{uri}: does not exist.") from error
+        if code == "NoSuchBucket":
+            raise ObjectMissingError(f"{uri}: its bucket does not exist. Create it or correct MM_STORE_URI.") from error
+        if code in DENIED:
+            raise StoreDeniedError(
+                f"{uri}: the store refused {error.operation_name} ({code}). "
+                "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the identity's rights."
+            ) from error
+        raise StoreError(f"{uri}: the store answered {code or 'an error'} to {error.operation_name}.") from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise StoreDeniedError(f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.") from error
+    except (BotoConnectionError, BotoHTTPClientError) as error:
+        raise StoreUnreachableError(
+            f"{uri}: the store does not answer. Check MM_S3_ENDPOINT, the network, or start it with `mm store start`."
+        ) from error
+    except BotoCoreError as error:
+        raise StoreError(f"{uri}: {error}.") from error

@@ -1,0 +1,119 @@
+"""What a partition currently is: one small key per partition, moved by one conditional write.
+
+Volatile facts (attempt, run id, time, seconds) live here and nowhere else. A lost answer is read back by attempt
+id, so that "someone else won" (``CommitConflictError``) and "my write landed" are told apart.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError
+from mm_assets.identity import canonical_json
+from mm_assets.store.manifest import DIGEST_PATTERN, Partition
+from mm_assets.store.objects import Store
+
+
+class Ref(BaseModel):
+    """``mm.ref/1``: the manifest a partition points to, and the attempt that moved it there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    schema_: Literal["mm.ref/1"] = Field(alias="schema")
+    asset: str
+    release: str
+    shard: str | None
+    manifest: str = Field(pattern=DIGEST_PATTERN)
+    fingerprint: str = Field(pattern=DIGEST_PATTERN)
+    attempt: str
+    run_id: str | None
+    committed_at: str
+    cached: bool
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def partition(self) -> Partition:
+        """The partition this ref is about."""
+        return Partition(release=self.release, shard=self.shard)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefState:
+    """A ref as it was read, with the ETag that fences the write after it. Both are None for a new partition."""
+
+    ref: Ref | None
+    etag: str | None
+
+
+def ref_key(asset: str, partition: Partition) -> str:
+    """``refs/<asset>/<release>[/<shard>].json``."""
+    return f"refs/{asset}/{partition.path}.json"
+
+
+def read_ref(store: Store, asset: str, partition: Partition) -> RefState:
+    """What a partition currently is.
+
+    Raises:
+        ObjectCorruptError: the key holds something else than a ref.
+    """
+    key = ref_key(asset, partition)
+    current = store.read_key(key)
+    if current is None:
+        return RefState(ref=None, etag=None)
+    return RefState(ref=_parse(store, key, current.data), etag=current.etag)
+
+
+def require_ref(store: Store, asset: str, partition: Partition) -> Ref:
+    """What a partition currently is.
+
+    Raises:
+        ObjectMissingError: it was never materialized.
+    """
+    ref = read_ref(store, asset, partition).ref
+    if ref is None:
+        raise ObjectMissingError(f"{asset} {partition.path}: is not materialized. Materialize it first.")
+    return ref
+
+
+def list_refs(store: Store) -> Iterator[Ref]:
+    """Every partition's ref, in the server's listing order (sort where order matters)."""
+    for info in store.list_keys("refs/"):
+        if info.key.startswith(("refs/validations/", "refs/registry/")):
+            continue
+        current = store.read_key(info.key)
+        if current is not None:
+            yield _parse(store, info.key, current.data)
+
+
+def move_ref(store: Store, new: Ref, seen: RefState) -> None:
+    """Moves a ref from the state that was ``seen`` to ``new`` with one conditional write.
+
+    An attempt that lost against another one with the same manifest has not lost anything and returns.
+
+    Raises:
+        CommitConflictError: somebody moved the ref to another manifest since ``seen``.
+        CommitUnknownError: the answer was lost and could not be read back.
+    """
+    key = ref_key(new.asset, new.partition)
+    data = canonical_json(new.model_dump(by_alias=True))
+    moved = store.create_key(key, data) if seen.etag is None else store.replace_key(key, data, seen.etag)
+    if moved:
+        return
+    current = read_ref(store, new.asset, new.partition).ref
+    if current is None or current.manifest != new.manifest:
+        raise CommitConflictError(
+            f"{new.asset} {new.partition.path}: attempt {current.attempt if current else 'unknown'} committed first: "
+            f"expected to commit {new.manifest}, found {current.manifest if current else 'a deleted ref'}. "
+            "Run the partition again."
+        )
+
+
+def _parse(store: Store, key: str, data: bytes) -> Ref:
+    try:
+        return Ref.model_validate(json.loads(data))
+    except (ValidationError, ValueError) as error:
+        raise ObjectCorruptError(f"{store.uri(key)}: is not a ref. Delete it and run its partition again.") from error

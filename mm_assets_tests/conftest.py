@@ -1,0 +1,62 @@
+"""Fixtures that start servers: no test talks to a mock of our own code."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from mm_assets.settings import Settings, read_settings
+from mm_assets.store import embedded
+from mm_assets.store.client import make_client
+from mm_assets.store.objects import Store
+
+MOTO_KEYS = {"access_key": "test", "secret_key": "test"}  # moto accepts any
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """The address of an S3 server that enforces conditional writes, in this process."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(moto_endpoint: str) -> Store:
+    """An empty store on moto."""
+    client = make_client(moto_endpoint, MOTO_KEYS)
+    bucket = f"b-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=bucket)
+    return Store(client=client, bucket=bucket, prefix="store")
+
+
+@pytest.fixture(scope="session")
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """A real SeaweedFS server."""
+    home = tmp_path_factory.mktemp("seaweed")
+    yield embedded.ensure_running(home)
+    embedded.stop(home)
+
+
+@pytest.fixture
+def seaweed_env(seaweed_server: embedded.Server) -> dict[str, str]:
+    """Variables that point a process at an empty store on SeaweedFS."""
+    return seaweed_server.environment() | {"MM_STORE_URI": f"s3://{seaweed_server.bucket}/{uuid.uuid4().hex}"}
+
+
+@pytest.fixture
+def seaweed_store(seaweed_server: embedded.Server, seaweed_env: dict[str, str]) -> Store:
+    """The store that ``seaweed_env`` names."""
+    keys = {"access_key": seaweed_server.access_key, "secret_key": seaweed_server.secret_key}
+    client = make_client(seaweed_server.endpoint, keys)
+    return Store(client=client, bucket=seaweed_server.bucket, prefix=seaweed_env["MM_STORE_URI"].rsplit("/", 1)[1])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a fresh home; the store they name is the home's embedded one."""
+    return read_settings({"MM_HOME": str(tmp_path / "home"), "MM_NUM_SHARDS": "4"})
