@@ -1,6 +1,6 @@
 """The boto3 client and the translation of its errors into sentences. Nothing else imports boto3."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 
 
-def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = None) -> Any:  # noqa: ANN401 boto3 is untyped
+def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = None) -> Any:
     """An S3 client; ``credentials`` (``access_key``, ``secret_key``) override the standard AWS chain.
 
     Retries are boto3's own (standard mode); conditional writes are made safe against them by ``store.refs``.
@@ -56,7 +56,7 @@ def error_code(error: ClientError) -> str:
 
 
 @contextmanager
-def translated(uri: str) -> Iterator[None]:
+def translated(uri: str) -> Generator[None]:
     """Turns boto3's errors about ``uri`` into this package's.
 
     Raises:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ def stop(home: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -108,7 +108,7 @@ def _start(folder: Path) -> Server:
     access_key, secret_key = _credentials(folder / "s3.json")
     master, volume, filer, s3, admin = _free_ports(5)
     with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 our own program and arguments
+        process = subprocess.Popen(
             [
                 str(_program()), "-logtostderr=true", "mini", "-dir", str(data),
                 "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-master.telemetry=false",

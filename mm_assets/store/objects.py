@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mm_assets.errors import CommitUnknownError, ObjectCorruptError, ObjectMissingError, StoreError
+from mm_assets.errors import CommitUnknownError, ObjectCorruptError, StoreError
 from mm_assets.identity import CHUNK_BYTES, digest_bytes, digest_file, digest_hex
 from mm_assets.store.client import CONFLICT, MISSING, error_code, make_client, translated
 from mm_assets.store.embedded import ensure_running
@@ -81,7 +81,8 @@ class Store:
                 raise
             if answer["ContentLength"] > MAX_KEY_BYTES:
                 raise StoreError(
-                    f"{self.uri(key)}: is too large: expected at most {MAX_KEY_BYTES} bytes, got {answer['ContentLength']}."
+                    f"{self.uri(key)}: is too large: expected at most {MAX_KEY_BYTES} bytes, "
+                    f"got {answer['ContentLength']}."
                 )
             return Versioned(data=answer["Body"].read(), etag=answer["ETag"])
 
@@ -284,6 +285,3 @@ def open_store(settings: "Settings") -> Store:
     with translated(f"s3://{bucket}"):
         store.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     return store
-
-
-__all__ = ["KeyInfo", "ObjectMissingError", "Store", "Versioned", "object_key", "open_store"]

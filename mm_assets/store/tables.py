@@ -37,7 +37,7 @@ def write_parquet(table: pa.Table, path: Path) -> Path:
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Reads a whole Parquet file, or only some columns, in file order."""
-    return pq.read_table(path, columns=columns, use_threads=False, partitioning=None)
+    return pq.read_table(path, columns=columns, use_threads=False)
 
 
 def write_arrow(table: pa.Table, path: Path, *, batch_rows: int = BATCH_ROWS) -> Path:

@@ -4,14 +4,14 @@ A check writes it, the next stage requires it: ``require_passed`` is why no manu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import GateError, ObjectCorruptError
-from mm_assets.identity import Json, canonical_json
+from mm_assets.identity import canonical_json
 from mm_assets.store.manifest import DIGEST_PATTERN, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import Ref, require_ref
@@ -117,7 +117,7 @@ def require_passed(store: Store, asset: str, partition: Partition) -> Ref:
     return ref
 
 
-def _finding_json(finding: Finding) -> Mapping[str, Json]:
+def _finding_json(finding: Finding) -> dict[str, object]:
     return {
         "rule": finding.rule,
         "passed": finding.passed,
