@@ -107,8 +107,9 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
         return ReleaseSpec.model_validate_json(current.data)
     except ValidationError as error:
         first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
         raise ObjectCorruptError(
-            f"{store.uri(spec_key(release))}: is not a release spec: {'.'.join(map(str, first['loc']))}: {first['msg']}."
+            f"{store.uri(spec_key(release))}: is not a release spec: {field}: {first['msg']}."
         ) from error
 
 

@@ -1,0 +1,56 @@
+"""YAML files that people edit: read safely, with the line of every entry, so that an error can point at it."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+#: Where an entry sits in its document (keys and list positions from the top) -> its line, counted from 1.
+Lines: TypeAlias = dict[tuple[str | int, ...], int]
+
+
+def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Lines]:
+    """The value of a YAML document and the line of each of its entries.
+
+    Args:
+        text: The document.
+        where: What to call it in an error.
+        error: Raised if the document is no YAML, holds a tag, or names a key twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: Lines = {}
+        _collect_lines(node, (), lines, where, error)
+        return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as problem:
+        line = problem.problem_mark.line + 1 if problem.problem_mark else 1
+        raise error(f"{where}: line {line}: is not valid YAML: {problem.problem}. Correct that line.") from problem
+    except yaml.YAMLError as problem:
+        raise error(f"{where}: is not valid YAML: {problem}. Correct the file.") from problem
+
+
+def read_yaml(path: Path, error: type[Exception]) -> tuple[Any, Lines]:
+    """``parse_yaml`` of a file; a file that is missing or not UTF-8 raises ``error`` too."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: cannot be read: {problem}.") from problem
+    return parse_yaml(text, str(path), error)
+
+
+def _collect_lines(
+    node: yaml.Node | None, place: tuple[str | int, ...], lines: Lines, where: str, error: type[Exception]
+) -> None:
+    if node is None:
+        return
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            _collect_lines(item, (*place, position), lines, where, error)
+    elif isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            below = (*place, str(key.value))
+            if below in lines:
+                raise error(f"{where}: line {key.start_mark.line + 1}: {key.value} is given twice. Keep one of them.")
+            lines[below] = key.start_mark.line + 1
+            _collect_lines(item, below, lines, where, error)
