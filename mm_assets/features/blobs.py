@@ -1,0 +1,63 @@
+"""Blobs of a snapshot: where each lies in ``samples.tar``, read by offset and verified by digest.
+
+Also the one error a blob can cause here: ``BlobRejectedError`` turns a sample into a dead letter. It never leaves
+this package.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from mm_assets.errors import ObjectCorruptError
+from mm_assets.identity import digest_bytes
+
+
+class BlobRejectedError(ValueError):
+    """A blob that cannot become a tensor: a stable ``reason`` code and a sentence of detail."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobRef:
+    """One modality of one sample: bytes ``[offset, offset + size_bytes)`` of the tar."""
+
+    sample: str
+    modality: str
+    digest: str
+    offset: int
+    size_bytes: int
+
+
+class TarBlobs:
+    """The blobs of one ``samples.tar`` on disk; a context manager."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+
+    def __enter__(self) -> "TarBlobs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def read(self, ref: BlobRef) -> bytes:
+        """The blob's bytes.
+
+        Raises:
+            ObjectCorruptError: they do not have the digest that ``samples.parquet`` states.
+        """
+        self._file.seek(ref.offset)
+        data = self._file.read(ref.size_bytes)
+        actual = digest_bytes(data)
+        if actual != ref.digest:
+            raise ObjectCorruptError(
+                f"sample {ref.sample}: {ref.modality} in samples.tar does not match samples.parquet: "
+                f"expected {ref.digest}, got {actual}. Run the shard's snapshot again."
+            )
+        return data

@@ -1,0 +1,188 @@
+"""Decodes one shard: a snapshot in, tensors, signals and dead letters out.
+
+Each blob is read, verified and decoded exactly once. Memory is bounded by one batch of ``BATCH_ROWS`` samples and the
+narrow columns; a sample with a blob that does not decode becomes one dead letter, all others go through. Rows are
+sorted by id, whatever order the snapshot has.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from mm_assets.features.audio import DecodedAudio, decode_audio, resampled_start
+from mm_assets.features.blobs import BlobRef, BlobRejectedError, TarBlobs
+from mm_assets.features.codecs import codec_versions
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.features.images import DecodedImage, decode_image, image_tensor
+from mm_assets.features.mel import log_mel
+from mm_assets.features.schema import DEAD_LETTERS, MODALITIES, signals_schema, tensors_schema
+from mm_assets.features.signals import signal_row
+from mm_assets.features.text import decode_text, token_ids
+from mm_assets.settings import Settings
+from mm_assets.store.commit import OutputFile, StageResult
+from mm_assets.store.manifest import Recipe, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import ARROW_TYPE, BATCH_ROWS, PARQUET_TYPE, read_parquet, table_of, write_parquet
+
+READ_COLUMNS = ["id", "object"] + [
+    f"{modality}_{column}" for modality in MODALITIES for column in ("digest", "offset", "size_bytes")
+]
+
+Row = dict[str, Any]
+
+
+def compute_features(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
+    """Decodes the snapshot that the recipe names.
+
+    Raises:
+        ObjectCorruptError: a blob does not have the digest its row states.
+    """
+    del settings
+    config = TypeAdapter(FeaturesConfig).validate_python(dict(recipe.params))
+    snapshot = read_manifest(store, next(entry.digest for entry in recipe.inputs if entry.asset == "snapshot"))
+    samples = store.fetch(snapshot.output("samples.parquet").digest, workdir, "snapshot.parquet")
+    tar = store.fetch(snapshot.output("samples.tar").digest, workdir, "snapshot.tar")
+    rows = read_parquet(samples, READ_COLUMNS).sort_by("id")
+    with TarBlobs(tar) as blobs:
+        return extract_shard(rows, blobs, config, workdir, code=recipe.code)
+
+
+def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workdir: Path, *, code: str) -> StageResult:
+    """Writes the three files for ``rows`` (``READ_COLUMNS``, sorted by id) to ``workdir``.
+
+    Args:
+        rows: One row per sample.
+        blobs: Where their bytes are.
+        config: How they are decoded.
+        workdir: An existing folder.
+        code: Version of this code, for the dead letters.
+    """
+    tensors = workdir / "tensors.arrow"
+    writer = _Writer(config=config, tensors=tensors)
+    letters: list[Row] = []
+    with pa.OSFile(str(tensors), "wb") as sink, pa.ipc.new_file(sink, tensors_schema(config)) as arrow:
+        for row in _iter_rows(rows):
+            try:
+                writer.add(*_sample(row, blobs, config))
+            except _SampleRejectedError as error:
+                letters.append(error.letter | {"code": code})
+            if len(writer.pending) == BATCH_ROWS:
+                writer.flush(arrow)
+        writer.flush(arrow)
+    signals = pa.concat_tables(writer.signals)
+    files = (
+        OutputFile(name="tensors.arrow", path=tensors, media_type=ARROW_TYPE, num_rows=signals.num_rows),
+        _parquet(signals, workdir, "signals.parquet"),
+        _parquet(table_of(letters, DEAD_LETTERS), workdir, "dead_letters.parquet"),
+    )
+    return StageResult(files=files, stats=_stats(rows, signals, letters))
+
+
+class _SampleRejectedError(ValueError):
+    """One blob of a sample did not decode; ``letter`` is its dead letter without ``code``."""
+
+    def __init__(self, row: Row, ref: BlobRef, cause: BlobRejectedError):
+        super().__init__(row["id"])
+        self.letter: Row = {
+            "id": row["id"],
+            "object": row["object"],
+            "member": None,
+            "modality": ref.modality,
+            "stage": "features",
+            "reason": cause.reason,
+            "detail": cause.detail,
+            "digest": ref.digest,
+            "size_bytes": ref.size_bytes,
+        }
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """Rows on their way to ``tensors.arrow`` (in batches) and ``signals.parquet`` (kept, narrow)."""
+
+    config: FeaturesConfig
+    tensors: Path
+    pending: list[Row] = field(default_factory=list[Row])
+    pending_signals: list[Row] = field(default_factory=list[Row])
+    signals: list[pa.Table] = field(default_factory=list[pa.Table])
+
+    def add(self, tensors: Row, signals: Row) -> None:
+        self.pending.append(tensors)
+        self.pending_signals.append(signals)
+
+    def flush(self, arrow: pa.ipc.RecordBatchFileWriter) -> None:
+        if self.pending or not self.signals:
+            arrow.write_table(table_of(self.pending, tensors_schema(self.config)).combine_chunks())
+            self.signals.append(table_of(self.pending_signals, signals_schema(codec_versions())))
+        self.pending, self.pending_signals = [], []
+
+
+def _iter_rows(rows: pa.Table) -> Iterator[Row]:
+    for batch in rows.to_batches(max_chunksize=BATCH_ROWS):
+        yield from cast("list[Row]", batch.to_pylist())
+
+
+def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row]:
+    """Tensors and signals of one sample.
+
+    Raises:
+        _SampleRejectedError: one of its blobs does not decode; which one is stable (text, image, audio).
+    """
+    decoded: dict[str, Any] = {}
+    decoders = {"text": decode_text, "image": decode_image, "audio": decode_audio}
+    for modality in MODALITIES:
+        if row[f"{modality}_digest"] is None:
+            continue
+        ref = BlobRef(
+            sample=row["id"],
+            modality=modality,
+            digest=row[f"{modality}_digest"],
+            offset=row[f"{modality}_offset"],
+            size_bytes=row[f"{modality}_size_bytes"],
+        )
+        try:
+            decoded[modality] = decoders[modality](blobs.read(ref), config)
+        except BlobRejectedError as error:
+            raise _SampleRejectedError(row, ref, error) from error
+    return _rows(row["id"], decoded, config)
+
+
+def _rows(sample: str, decoded: Mapping[str, Any], config: FeaturesConfig) -> tuple[Row, Row]:
+    text: str | None = decoded.get("text")
+    image: DecodedImage | None = decoded.get("image")
+    audio: DecodedAudio | None = decoded.get("audio")
+    tokens = None if text is None else token_ids(text, config.max_text_tokens)
+    mel = None if audio is None else log_mel(resampled_start(audio, config), config)
+    tensors: Row = {
+        "id": sample,
+        "text": tokens,
+        "image": None if image is None else image_tensor(image, config.image_size),
+        "audio": None if mel is None else mel.tobytes(),
+    }
+    signals: Row = {
+        "id": sample,
+        "text_tokens": 0 if tokens is None else len(tokens),
+        "audio_frames": 0 if mel is None else len(mel),
+        **signal_row(text, image, audio, min_language_confidence=config.min_language_confidence),
+    }
+    return tensors, signals
+
+
+def _parquet(table: pa.Table, workdir: Path, name: str) -> OutputFile:
+    path = write_parquet(table, workdir / name)
+    return OutputFile(name=name, path=path, media_type=PARQUET_TYPE, num_rows=table.num_rows)
+
+
+def _stats(rows: pa.Table, signals: pa.Table, letters: list[Row]) -> dict[str, Any]:
+    reasons = sorted({str(letter["reason"]) for letter in letters})
+    return {
+        "rows_in": rows.num_rows,
+        "rows_out": signals.num_rows,
+        "dead_letters": len(letters),
+        "modalities": {name: sum(signals.column(f"has_{name}").to_pylist()) for name in MODALITIES},
+        "reasons": {reason: sum(letter["reason"] == reason for letter in letters) for reason in reasons},
+    }

@@ -1,0 +1,121 @@
+"""Pictures: header checks, one decode, and the square uint8 tensor.
+
+Policy: pixels are stored upright (the EXIF orientation is applied), transparency is laid over white, colour profiles
+are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first frame counts. PNG, JPEG and WebP only;
+the format is recognised by content, not by name.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mm_assets.features.blobs import BlobRejectedError
+from mm_assets.features.config import FeaturesConfig
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+WHITE = (255, 255, 255)
+TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+#: Pillow puts the address of a stream into some messages; no output may hold one.
+ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedImage:
+    """A decoded picture: RGB, 8 bits, upright."""
+
+    rgb: Image.Image
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return self.rgb.width
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.rgb.height
+
+
+def decode_image(data: bytes, config: FeaturesConfig) -> DecodedImage:
+    """Decodes a blob once; its header is checked before any pixel is.
+
+    Raises:
+        BlobRejectedError: ``image_too_large``, ``image_truncated`` or ``image_undecodable``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; our own ceiling decides.
+            image = Image.open(BytesIO(data), formats=FORMATS)
+            _check_pixels(image, config)
+            image.load()
+            return DecodedImage(rgb=_over_white(_upright(image)))
+    except (BlobRejectedError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise BlobRejectedError("image_too_large", _message(error)) from error
+    except UnidentifiedImageError as error:
+        raise BlobRejectedError("image_undecodable", "is no PNG, JPEG or WebP picture") from error
+    except Exception as error:  # Pillow's decoders raise a dozen built-in classes on damaged input.
+        detail = _message(error)
+        raise BlobRejectedError(_reason(detail), detail) from error
+
+
+def image_tensor(image: DecodedImage, size: int) -> bytes:
+    """``size`` x ``size`` x 3 uint8: scaled to fit, centred on white.
+
+    Scaling is Pillow's bilinear filter over the source area, which works in fixed-point integers and so gives the
+    same bytes on every CPU.
+    """
+    scale = size / max(image.width, image.height)
+    fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = image.rgb.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    canvas = Image.new("RGB", (size, size), WHITE)
+    canvas.paste(small, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    return canvas.tobytes()
+
+
+def _check_pixels(image: Image.Image, config: FeaturesConfig) -> None:
+    pixels = image.width * image.height
+    if pixels > config.max_image_pixels:
+        raise BlobRejectedError(
+            "image_too_large",
+            f"header declares {image.width} x {image.height} pixels: "
+            f"expected at most {config.max_image_pixels} in all, got {pixels}",
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Damaged EXIF metadata: the pixels are fine, and they stay as they are.
+        return image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _eight_bits(image).convert("RGB")
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (*WHITE, 255))
+        canvas.alpha_composite(rgba)
+        return canvas.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit grey at 255 when it converts; the upper byte is what a viewer shows."""
+    values: npt.NDArray[np.int64] = np.asarray(image).astype(np.int64)
+    return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
+
+
+def _message(error: Exception) -> str:
+    return ADDRESS.sub("stream", f"{type(error).__name__}: {error}")[:200]
+
+
+def _reason(detail: str) -> str:
+    return "image_truncated" if "truncated" in detail.lower() else "image_undecodable"
