@@ -1,0 +1,137 @@
+"""`mm`: parse, call, print.
+
+What the commands do is in ``commands``, imported only for the command that was asked for, so that ``mm --help`` is
+instant and ``mm drop`` never loads Dagster. Errors are one sentence on stderr: exit status 1 for a failed check, gate
+or store, 2 for bad usage.
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mm_assets.errors import MmError, UsageError
+from mm_assets.identity import to_json
+from mm_assets.screen import Outcome, make_console
+
+FAILED = 1
+BAD_USAGE = 2
+INTERRUPTED = 130
+STAGES = ("snapshot", "features", "release", "training", "evaluation", "promotion")
+MAX_HELP_WIDTH = 100
+
+if TYPE_CHECKING:
+    _Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        outcome = _call(args)
+    except MmError as error:
+        print(f"mm: {error}", file=sys.stderr)
+        return BAD_USAGE if isinstance(error, UsageError) else FAILED
+    except KeyboardInterrupt:
+        print("mm: interrupted. Run the command again: what was committed is not computed twice.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`mm ... | head`) is gone; the interpreter would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    if args.json:
+        print(json.dumps(to_json(outcome.result), ensure_ascii=False, sort_keys=True))
+    return 0 if outcome.ok else FAILED
+
+
+def _call(args: argparse.Namespace) -> Outcome:
+    module, _, function = args.handler.partition(":")
+    handler = getattr(importlib.import_module(f"mm_assets.commands.{module}"), function)
+    return handler(args, make_console(to_stderr=args.json))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="mm", description="From raw multimodal data in S3 to promoted models.", **_layout()
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    demo = _command(commands, "demo", "demo:demo", "Build a real drop and run the whole pipeline on it.")
+    demo.add_argument("--release", default="demo", metavar="R", help="name of the release (default: demo)")
+    _add_drop(commands)
+    _add_release(commands)
+    run = _command(commands, "run", "run:run", "Materialize a release, or one stage of it, and check it.")
+    run.add_argument("--release", required=True, metavar="R", help="an open release")
+    run.add_argument("--stage", choices=STAGES, metavar="S", help=f"one of {', '.join(STAGES)} (default: all)")
+    run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
+    _command(commands, "verify", "inspect:verify", "Re-hash every object that anything refers to.")
+    trace = _command(commands, "trace", "inspect:trace", "Where a sample went, or what a model was made from.")
+    what = trace.add_mutually_exclusive_group(required=True)
+    what.add_argument("--sample", metavar="ID", help="a sample: SOURCE/DROP/KEY, or KEY where it is unambiguous")
+    what.add_argument("--model", metavar="REF", help="a release, a manifest digest, or production")
+    explain = _command(commands, "explain", "inspect:explain", "Why a sample is or is not in a release.")
+    explain.add_argument("--release", required=True, metavar="R", help="an open release")
+    explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
+    _add_store(commands)
+    ui = _command(commands, "ui", "ui:ui", "Serve the Dagster UI on this machine until Ctrl-C.")
+    ui.add_argument("--port", type=int, default=3000, metavar="N", help="port on 127.0.0.1 (default: 3000)")
+    return parser
+
+
+def _add_drop(commands: "_Commands") -> None:
+    family = _family(commands, "drop", "Make, check and push a delivery of raw data.")
+    create = _command(family, "create", "drop:create", "Make a valid drop from a local folder: writes its drop.json.")
+    create.add_argument("folder", type=Path, metavar="FOLDER", help="tars, or index.jsonl / index.parquet with files")
+    create.add_argument("--source", required=True, metavar="S", help="name of the source system")
+    create.add_argument("--drop", required=True, metavar="D", help="name of this delivery")
+    check = _command(family, "check", "drop:check", "Explain every problem of a drop by file and line.")
+    check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
+    push = _command(family, "push", "drop:push", "Upload a drop to the store; its drop.json goes last.")
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
+
+
+def _add_release(commands: "_Commands") -> None:
+    family = _family(commands, "release", "Open, list and show dataset releases.")
+    opened = _command(family, "open", "release:open_release", "Pin drops and a recipe as a new release.")
+    opened.add_argument("--release", required=True, metavar="R", help="name of the new release")
+    opened.add_argument("--drop", required=True, action="extend", nargs="+", metavar="S/D", help="a pushed drop")
+    opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
+    opened.add_argument("--policy", default="default", metavar="P", help="curation policy (default: default)")
+    opened.add_argument("--recipe", default="multimodal_cpu", metavar="X", help="recipe (default: multimodal_cpu)")
+    _command(family, "list", "release:list_releases", "Every open release and how far it is.")
+    show = _command(family, "show", "release:show", "One release: what it pins and how far it is.")
+    show.add_argument("release", metavar="R", help="an open release")
+
+
+def _add_store(commands: "_Commands") -> None:
+    family = _family(commands, "store", "Control the embedded store of this home.")
+    _command(family, "start", "store:start", "Start the embedded store; it stays up after this command.")
+    _command(family, "stop", "store:stop", "Stop it. What it stored stays.")
+    _command(family, "env", "store:env", "Print the variables another program needs to use the store.")
+
+
+def _family(commands: "_Commands", name: str, summary: str) -> "_Commands":
+    family = commands.add_parser(name, help=summary, description=summary, **_layout())
+    return family.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _command(commands: "_Commands", name: str, handler: str, summary: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary, **_layout())
+    command.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
+    command.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _layout() -> dict[str, Any]:
+    width = min(MAX_HELP_WIDTH, shutil.get_terminal_size((MAX_HELP_WIDTH, 24)).columns)
+    formatter = functools.partial(argparse.HelpFormatter, max_help_position=28, width=width)
+    return {"formatter_class": formatter, "allow_abbrev": False}

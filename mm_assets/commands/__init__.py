@@ -1,0 +1,1 @@
+"""What the commands of ``mm`` do: a module per family, each function from parsed arguments to an ``Outcome``."""
