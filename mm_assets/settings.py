@@ -20,7 +20,8 @@ class Settings:
     """One process's view of its environment; build it with ``read_settings``.
 
     ``store_uri`` and ``s3_endpoint`` are None when unset; ``config_dir`` is where a data owner's suites and
-    policies override the packaged ones.
+    policies override the packaged ones. ``pod_name`` and ``pod_uid`` name the pod this process runs in, if any;
+    ``cpu_capability`` is what torch was told to use instead of what the processor offers.
     """
 
     store_uri: str | None
@@ -34,6 +35,11 @@ class Settings:
     k8s_namespace: str
     stage_image: str | None
     alert_webhook: str | None
+    k8s_service_account: str = "mm-stage"
+    k8s_store_secret: str | None = None
+    pod_name: str | None = None
+    pod_uid: str | None = None
+    cpu_capability: str | None = None
 
     @property
     def is_embedded(self) -> bool:
@@ -55,6 +61,20 @@ class Settings:
         if parts.scheme != "s3" or not parts.netloc:
             raise SettingsError(f"MM_STORE_URI: is malformed: expected s3://bucket/prefix, got {self.store_uri!r}.")
         return parts.netloc, parts.path.strip("/")
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with the variables that make a worker process read the same settings."""
+    own = {
+        "MM_STORE_URI": settings.store_uri,
+        "MM_S3_ENDPOINT": settings.s3_endpoint,
+        "MM_NUM_SHARDS": str(settings.num_shards),
+        "MM_CONFIG_DIR": str(settings.config_dir) if settings.config_dir else None,
+        "MM_HOME": str(settings.home),
+        "MM_WORLD_SIZE": str(settings.world_size),
+    }
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
+    return inherited | {name: value for name, value in own.items() if value is not None}
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -81,6 +101,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         k8s_namespace=env.get("MM_K8S_NAMESPACE") or "mm-assets",
         stage_image=env.get("MM_STAGE_IMAGE") or None,
         alert_webhook=env.get("MM_ALERT_WEBHOOK") or None,
+        k8s_service_account=env.get("MM_K8S_SERVICE_ACCOUNT") or "mm-stage",
+        k8s_store_secret=env.get("MM_K8S_STORE_SECRET") or None,
+        pod_name=env.get("MM_POD_NAME") or None,
+        pod_uid=env.get("MM_POD_UID") or None,
+        cpu_capability=env.get("ATEN_CPU_CAPABILITY") or None,
     )
 
 

@@ -1,0 +1,222 @@
+"""A thin client over dagster-k8s' ``PipesK8sClient``: our deadlines, our verdicts, and no pod left behind.
+
+The upstream client waits 24 hours for a pod that cannot be scheduled, ends with a bare ``StopIteration`` when an
+evicted pod has no container status, and hides the first error behind a 404 when the pod is gone already. So the wait
+happens here, before upstream's, and so does the deletion.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import dagster as dg
+from dagster._core.pipes.context import PipesMessageHandler
+from dagster_aws.pipes import PipesS3MessageReader
+from dagster_k8s import PipesK8sClient
+from dagster_k8s.client import DagsterKubernetesClient
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+from mm_assets.errors import LaunchError
+from mm_assets.launch.pod import Surroundings, pod_metadata, pod_spec
+from mm_assets.launch.pod_status import Verdict, Waited, judge, waiting_reason
+from mm_assets.launch.report import reported_failure
+from mm_assets.launch.request import StageRequest
+from mm_assets.launch.resources import Resources
+from mm_assets.store.messages import bucket_key, delete_messages
+from mm_assets.store.objects import Store
+
+Api: TypeAlias = Any  # kubernetes.client.CoreV1Api, whose generated types say `anything` for every answer
+RunContext: TypeAlias = "dg.AssetExecutionContext | dg.OpExecutionContext"
+
+MESSAGE_INTERVAL_S = 1
+API_TIMEOUT_S = 30
+#: The API server may be upgraded while a stage runs.
+API_GRACE_S = 180.0
+LOG_LINES = 5000
+TAIL_LINES = 20
+
+
+class StoreMessageReader(PipesS3MessageReader):
+    """Messages through the store, below a prefix of the run, deleted once the session is over."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        super().__init__(interval=MESSAGE_INTERVAL_S, bucket=store.bucket, client=store.client)
+        self._store = store
+        self._prefix = prefix
+        self._handler: PipesMessageHandler | None = None
+
+    @contextmanager
+    def get_params(self) -> Generator[Mapping[str, Any]]:
+        """Where the worker writes."""
+        yield {"bucket": self._store.bucket, "key_prefix": bucket_key(self._store, self._prefix)}
+
+    @contextmanager
+    def read_messages(self, handler: PipesMessageHandler) -> Generator[Mapping[str, Any]]:
+        """Reads until the worker closed its side or the session is over."""
+        self._handler = handler
+        try:
+            with super().read_messages(handler) as params:
+                yield params
+        finally:
+            delete_messages(self._store, self._prefix)
+
+    def reported_error(self) -> str | None:
+        """The sentence the worker sent before it failed, if it did."""
+        return reported_failure(self._handler.get_custom_messages()) if self._handler else None
+
+    def no_messages_debug_text(self) -> str:
+        """Where messages were looked for."""
+        return f"Looked for messages below {self._store.uri(self._prefix)}."
+
+
+class StagePods(PipesK8sClient):
+    """Runs one stage in a pod and removes the pod, whatever happens."""
+
+    def __init__(
+        self,
+        request: StageRequest,
+        resources: Resources,
+        *,
+        message_reader: StoreMessageReader,
+        kubeconfig: Path | None,
+        poll_interval_s: float,
+    ) -> None:
+        super().__init__(
+            message_reader=message_reader,
+            kubeconfig_file=str(kubeconfig) if kubeconfig else None,
+            poll_interval=poll_interval_s,
+        )
+        self._request = request
+        self._resources = resources
+        self._reader = message_reader
+        self._verdict: Verdict | None = None
+        self._log_tail: list[str] = []
+
+    def run_stage(self, context: RunContext, surroundings: Surroundings, namespace: str) -> None:
+        """Creates the pod, waits for its end and deletes it.
+
+        Raises:
+            LaunchError: the pod could not be created, never started, was taken away, or its stage failed.
+        """
+        try:
+            self.run(
+                context=context,
+                namespace=namespace,
+                base_pod_meta=pod_metadata(self._request, surroundings),
+                base_pod_spec=pod_spec(self._request, self._resources, surroundings),
+                delete_pod_on_completion=False,
+            )
+        except ApiException as error:
+            raise LaunchError(f"{self._request.name}: the cluster refused its pod: {api_sentence(error)}.") from error
+        except (HTTPError, ConfigException) as error:
+            raise LaunchError(f"{self._request.name}: the Kubernetes API does not answer: {error}.") from error
+        if self._verdict is not None and not self._verdict.is_success:
+            raise LaunchError(self._failure(self._verdict))
+
+    @contextmanager
+    def consume_pod_logs(
+        self,
+        context: RunContext,
+        client: DagsterKubernetesClient,
+        namespace: str,
+        pod_name: str,
+        enable_multi_container_logs: bool = False,
+        ignore_containers: set[str] | None = None,
+    ) -> Generator[None]:
+        """Upstream's hook between creating the pod and waiting for it: here our own wait and clean-up happen."""
+        api = client.core_api
+        context.log.info("%s: created pod %s/%s", self._request.name, namespace, pod_name)
+        try:
+            self._verdict = self._wait(context, api, namespace, pod_name)
+            self._log_tail = self._forward_logs(context, api, namespace, pod_name)
+            if not self._verdict.is_success:
+                raise LaunchError(self._failure(self._verdict))
+            yield
+        finally:
+            delete_pod(api, namespace, pod_name, context.log.warning)
+
+    def _wait(self, context: RunContext, api: Api, namespace: str, pod_name: str) -> Verdict:
+        created = stuck = heard = time.monotonic()
+        running: float | None = None
+        reason = ""
+        while True:
+            now = time.monotonic()
+            try:
+                pod = read_pod(api, namespace, pod_name)
+                heard = now
+            except (ApiException, HTTPError) as error:
+                if now - heard > API_GRACE_S:
+                    raise
+                context.log.warning("%s: the Kubernetes API did not answer: %s", pod_name, error)
+                time.sleep(self.poll_interval)
+                continue
+            if pod is not None and (current := waiting_reason(pod)) != reason:
+                reason, stuck = current, now
+                context.log.info("%s: %s", pod_name, reason or "running")
+            if pod is not None and not reason:
+                running = running or now
+            waited = Waited(created_s=now - created, stuck_s=now - stuck, running_s=now - running if running else 0.0)
+            verdict = judge(pod, self._resources, waited)
+            if verdict is not None:
+                return verdict
+            time.sleep(self.poll_interval)
+
+    def _forward_logs(self, context: RunContext, api: Api, namespace: str, pod_name: str) -> list[str]:
+        """Copies the pod's log to this process's stderr, which the run keeps, and returns its last lines."""
+        try:
+            answer = api.read_namespaced_pod_log(
+                pod_name, namespace, tail_lines=LOG_LINES, _preload_content=False, _request_timeout=API_TIMEOUT_S
+            )
+            text = answer.data.decode("utf-8", errors="replace")
+        except (ApiException, HTTPError) as error:
+            context.log.debug("%s: its log is not available: %s", pod_name, error)
+            return []
+        sys.stderr.write(text)
+        return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+
+    def _failure(self, verdict: Verdict) -> str:
+        """One sentence: what the worker said where it had the last word, else what happened to its pod."""
+        if verdict.code == "exit":
+            said = self._reader.reported_error() or next(
+                (line.removeprefix("error: ") for line in reversed(self._log_tail) if line.startswith("error: ")), None
+            )
+            if said:
+                return said
+        last = f" Its last line was: {self._log_tail[-1]}" if self._log_tail else ""
+        return f"{self._request.name}: {verdict.sentence}.{last}"
+
+
+def read_pod(api: Api, namespace: str, name: str) -> Mapping[str, Any] | None:
+    """The pod as the API's JSON, None if it does not exist."""
+    try:
+        pod = api.read_namespaced_pod(name, namespace, _request_timeout=API_TIMEOUT_S)
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+    return api.api_client.sanitize_for_serialization(pod)
+
+
+def delete_pod(api: Api, namespace: str, name: str, warn: Callable[[str], None]) -> None:
+    """Deletes the pod if it still exists; a failure to do so is left to the janitor and never hides another error."""
+    try:
+        api.delete_namespaced_pod(name, namespace, _request_timeout=API_TIMEOUT_S)
+    except ApiException as error:
+        if error.status != 404:
+            warn(f"pod {namespace}/{name}: could not be deleted: {api_sentence(error)}. The janitor will.")
+    except HTTPError as error:
+        warn(f"pod {namespace}/{name}: could not be deleted: {error}. The janitor will.")
+
+
+def api_sentence(error: ApiException) -> str:
+    """Status, reason and message of an API error on one line, without its headers."""
+    message = ""
+    with suppress(ValueError, TypeError, AttributeError):
+        message = str(json.loads(str(error.body)).get("message") or "")
+    return " ".join(f"{error.status} {error.reason or ''} {message}".split()).rstrip(".")

@@ -1,0 +1,110 @@
+"""The identity of the environment a launched stage runs in, and what is remembered about one that is elsewhere.
+
+``stage_environment`` enters fingerprints, so it holds only what can change a stage's bytes: no thread count, no host
+name, no clock. It imports no torch, so the process that launches a stage can compute it too. Where the stage runs in a
+pod, the launching process cannot know it: the pod records it under its placement, and the next launch looks it up.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from mm_assets.identity import Json, canonical_json, digest_hex, digest_json
+from mm_assets.settings import read_settings
+from mm_assets.store.objects import Store
+
+#: Libraries whose kernels and encoders write the bytes of a launched stage.
+LIBRARIES = ("numpy", "pyarrow", "safetensors", "torch")
+#: What torch asks of an x86 processor before it uses a kernel family (ATen/native/DispatchStub.cpp).
+CAPABILITY_FLAGS = {"AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"}, "AVX2": {"avx2", "fma"}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """What decides a pod's environment before it starts: its image and the nodes it may land on."""
+
+    image: str
+    node_selector: Mapping[str, str] = field(default_factory=dict[str, str])
+    accelerators: int = 0
+
+    @property
+    def key(self) -> str:
+        """``environments/<digest hex of the placement>.json``."""
+        return f"environments/{digest_hex(digest_json(self))}.json"
+
+    def encode(self) -> str:
+        """Canonical JSON, as the worker gets it on its command line."""
+        return canonical_json(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> "Placement":
+        """The inverse of ``encode``."""
+        return cls(**json.loads(text))
+
+
+def stage_environment() -> dict[str, Json]:
+    """The environment identity of a stage that runs on this machine, with this interpreter."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "machine": platform.machine(),
+        "cpu_capability": cpu_capability(Path("/proc/cpuinfo"), read_settings().cpu_capability),
+        "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia/gpus")),
+        "libraries": {name: _installed_version(name) for name in LIBRARIES},
+    }
+
+
+def cpu_capability(cpuinfo: Path, override: str | None = None) -> str:
+    """The kernel family torch picks on this processor: AVX512, AVX2 or DEFAULT.
+
+    Args:
+        cpuinfo: ``/proc/cpuinfo``, or a copy of it.
+        override: Value of ``ATEN_CPU_CAPABILITY``, which torch obeys before it looks at the processor.
+    """
+    if override and override.upper() in {*CAPABILITY_FLAGS, "DEFAULT"}:
+        return override.upper()
+    if not cpuinfo.is_file():
+        return "DEFAULT"
+    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            flags = set(value.split())
+            return next((family for family, needed in CAPABILITY_FLAGS.items() if needed <= flags), "DEFAULT")
+    return "DEFAULT"
+
+
+def accelerator(devices: Path, drivers: Path) -> str:
+    """Models of the NVIDIA devices this process can open, joined by ``+``; ``none`` without one."""
+    if not list(devices.glob("nvidia[0-9]*")):
+        return "none"
+    models: set[str] = set()
+    for information in drivers.glob("*/information"):
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                models.add(value.strip())
+    return "+".join(sorted(models)) or "nvidia"
+
+
+def record_environment(store: Store, placement: Placement, environment: Mapping[str, Json]) -> None:
+    """Remembers what a pod of this placement found itself in; the latest pod counts."""
+    data = canonical_json({"schema": "mm.environment/1", "placement": asdict(placement), "environment": environment})
+    while not store.create_key(placement.key, data):
+        current = store.read_key(placement.key)
+        if current is not None and store.replace_key(placement.key, data, current.etag):
+            return
+
+
+def known_environment(store: Store, placement: Placement) -> dict[str, Json] | None:
+    """The environment of pods of this placement, or None if none ran yet."""
+    current = store.read_key(placement.key)
+    return None if current is None else dict(json.loads(current.data)["environment"])
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
