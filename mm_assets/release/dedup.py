@@ -1,0 +1,122 @@
+"""Which samples are copies, and which must stay together: keys from signal columns, and their connected components.
+
+A **duplicate** has the same modalities as another sample and every one of them equal: pixels, decoded sound and
+normalised text. One picture with its name in four languages is therefore four samples. A **near duplicate** has equal
+text and sound, and pictures the encoder cannot tell apart. A **leakage group** is wider: whatever shares a declared
+group, a picture, a recording, a long text or a near-duplicate key must not be split between training and testing,
+whether or not it is a copy.
+"""
+
+from typing import TypeAlias
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from mm_assets.release.config import FreezeConfig
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+#: Equal for samples all of whose modalities are equal; NULL where a digest is missing, which equals nothing.
+CONTENT = """CASE WHEN has_text = (text_digest IS NOT NULL) AND has_image = (image_pixels_digest IS NOT NULL)
+    AND has_audio = (audio_decode_digest IS NOT NULL) AND (has_text OR has_image OR has_audio)
+    THEN concat_ws('|', 'content', coalesce(text_digest, '-'), coalesce(image_pixels_digest, '-'),
+                   coalesce(audio_decode_digest, '-')) END"""
+#: A key has few bits, so it takes equal text and sound as well to throw a sample away.
+_NEAR_CONTENT = """CASE WHEN text_digest IS NOT NULL AND has_image AND near_duplicate_key IS NOT NULL
+    THEN concat_ws('|', 'near', near_duplicate_key, text_digest, coalesce(audio_decode_digest, '-')) END"""
+
+
+def duplicate_expressions(config: FreezeConfig) -> list[str]:
+    """SQL expressions whose equal values make samples duplicates, strictest first."""
+    exact = [CONTENT] if config.drop_duplicates else []
+    return exact + ([_NEAR_CONTENT] if config.drop_near_duplicates else [])
+
+
+def link_expressions(config: FreezeConfig) -> list[str]:
+    """SQL expressions whose equal values put samples into one leakage group."""
+    links = [
+        "'id|' || id",
+        "'group|' || source || '|' || \"group\"",
+        "'pixels|' || image_pixels_digest",
+        "'audio|' || audio_decode_digest",
+        f"CASE WHEN text_chars >= {config.min_linked_text_chars} THEN 'text|' || text_digest END",
+        CONTENT,
+    ]
+    return links + (["'near|' || near_duplicate_key"] if config.group_near_duplicates else [])
+
+
+def shared_keys(
+    database: duckdb.DuckDBPyConnection,
+    expressions: list[str],
+    config: FreezeConfig,
+    *,
+    column: str = "position",
+    where: str = "TRUE",
+) -> tuple[Ints, Ints]:
+    """Pairs (row, key number) of every key that at least two rows share.
+
+    Args:
+        database: Holds ``samples``.
+        expressions: SQL expressions for keys; NULL is no key.
+        config: Its ``max_near_duplicates`` bounds keys that start with ``near|``.
+        column: How a row is named: ``position`` or ``seniority``.
+        where: Which rows take part.
+    """
+    union = " UNION ALL ".join(
+        f"SELECT {column} AS row, {expression} AS key FROM samples WHERE {where}" for expression in expressions
+    )
+    found = database.execute(
+        f"""WITH keyed AS ({union}), shared AS (
+              SELECT key, row_number() OVER () - 1 AS number FROM keyed WHERE key IS NOT NULL GROUP BY key
+              HAVING count(*) > 1 AND (NOT starts_with(key, 'near|') OR count(*) <= {config.max_near_duplicates}))
+            SELECT row, number FROM keyed JOIN shared USING (key)"""
+    ).fetchnumpy()
+    return np.asarray(found["row"], dtype=np.int64), np.asarray(found["number"], dtype=np.int64)
+
+
+def components(num_rows: int, rows: Ints, keys: Ints) -> Ints:
+    """For every row the smallest row it is connected with through shared keys.
+
+    Every round hands each key's smallest row to its members and then halves the paths, so the number of rounds grows
+    with the logarithm of the longest chain. The result does not depend on the order of the pairs.
+
+    Args:
+        num_rows: Rows are 0 .. num_rows - 1.
+        rows: Row of each pair.
+        keys: Key number of each pair, from 0.
+    """
+    smallest = np.arange(num_rows, dtype=np.int64)
+    if len(rows) == 0:
+        return smallest
+    while True:
+        of_key = np.full(int(keys.max()) + 1, num_rows, dtype=np.int64)
+        np.minimum.at(of_key, keys, smallest[rows])
+        # Hooking the root of a row, not the row alone, carries the minimum over to its whole tree at once.
+        hooked = smallest.copy()
+        np.minimum.at(hooked, smallest[rows], of_key[keys])
+        np.minimum.at(hooked, rows, of_key[keys])
+        while not np.array_equal(hooked, jumped := hooked[hooked]):
+            hooked = jumped
+        if np.array_equal(hooked, smallest):
+            return smallest
+        smallest = hooked
+
+
+def originals(database: duckdb.DuckDBPyConnection, eligible: Bools, config: FreezeConfig) -> Ints:
+    """For every position that of its original: itself, or for a duplicate the smallest (release, id) of its copies.
+
+    Only eligible rows take part, so that excluding an original lets one of its copies take its place.
+    """
+    num_rows = len(eligible)
+    expressions = duplicate_expressions(config)
+    if not expressions or num_rows == 0:
+        return np.arange(num_rows, dtype=np.int64)
+    by_seniority = database.execute("SELECT position FROM samples ORDER BY seniority").fetchnumpy()["position"]
+    rows, keys = shared_keys(database, expressions, config, column="seniority")
+    usable = eligible[by_seniority[rows]]
+    first = components(num_rows, rows[usable], keys[usable])
+    result = np.empty(num_rows, dtype=np.int64)
+    result[by_seniority] = by_seniority[first]
+    return result

@@ -1,0 +1,157 @@
+"""Checks of a frozen release: read back what was written and derive the promises again from the shards themselves."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from pydantic import TypeAdapter
+
+from mm_assets.release.config import SPLITS, FreezeConfig
+from mm_assets.release.dedup import link_expressions
+from mm_assets.release.rows import load_rows
+from mm_assets.release.shards import SHARD_ASSETS, Shard, merkle_root, read_shards
+from mm_assets.settings import Settings
+from mm_assets.store.manifest import Manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet
+from mm_assets.store.validations import MAX_FAILING_IDS, Finding
+
+
+def validate_dataset_release(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+    """Whether the release keeps its promises; drift is reported and never fails.
+
+    Raises:
+        ObjectCorruptError: an output or an input is damaged. ObjectMissingError: one is gone.
+    """
+    del settings
+    config = TypeAdapter(FreezeConfig).validate_python(manifest.params["config"])
+    root, shards = read_shards(store, manifest)
+    statistics = json.loads(store.get_bytes(manifest.output("stats.json").digest))
+    with tempfile.TemporaryDirectory(prefix="mm-check-") as folder:
+        frozen = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
+        with load_rows(store, shards, Path(folder)) as database:
+            database.register("frozen", frozen)
+            return (
+                _merkle(manifest, root, shards),
+                _rows_exist(database, len(shards)),
+                _ids_unique(database),
+                _no_leakage(database, config),
+                _splits_filled(database, config),
+                _classes_taught(database),
+                _drift(statistics["drift"]),
+            )
+
+
+def _merkle(manifest: Manifest, root: str, shards: Sequence[Shard]) -> Finding:
+    expected = merkle_root(shards)
+    listed = {(shard.release, shard.shard, asset): getattr(shard, asset) for shard in shards for asset in SHARD_ASSETS}
+    absent = sorted(
+        f"{entry.asset} {entry.partition['release']}/{entry.partition['shard']}"
+        for entry in manifest.inputs
+        if "shard" in entry.partition
+        and listed.get((entry.partition["release"], entry.partition["shard"], entry.asset)) != entry.digest
+    )
+    detail = f"Merkle root over {len(shards)} shards: expected {expected}, got {root}"
+    if absent:
+        detail = f"shards.json does not list the inputs {', '.join(absent)}"
+    return Finding(
+        rule="merkle_root",
+        passed=root == expected and not absent,
+        detail=detail,
+        num_failing=len(absent),
+        failing_ids=tuple(absent[:MAX_FAILING_IDS]),
+    )
+
+
+def _finding(rule: str, failing: Sequence[str], *, good: str, bad: str) -> Finding:
+    return Finding(
+        rule=rule,
+        passed=not failing,
+        detail=f"{len(failing)} {bad}: {', '.join(failing[:MAX_FAILING_IDS])}" if failing else good,
+        num_failing=len(failing),
+        failing_ids=tuple(failing[:MAX_FAILING_IDS]),
+    )
+
+
+def _strings(database: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return [row[0] for row in database.execute(sql).fetchall()]
+
+
+def _rows_exist(database: duckdb.DuckDBPyConnection, num_shards: int) -> Finding:
+    failing = _strings(
+        database,
+        """SELECT id FROM frozen ANTI JOIN samples USING (id, release, shard, row)
+           UNION SELECT id FROM samples ANTI JOIN frozen USING (id, release, shard, row) ORDER BY id""",
+    )
+    return _finding(
+        "rows_exist",
+        failing,
+        good=f"every row is where the release says, in {num_shards} shards, and none is missing",
+        bad="samples are not in the shard and row that the release names",
+    )
+
+
+def _ids_unique(database: duckdb.DuckDBPyConnection) -> Finding:
+    failing = _strings(database, "SELECT id FROM frozen WHERE selected GROUP BY id HAVING count(*) > 1 ORDER BY id")
+    return _finding("unique_ids", failing, good="no id is selected twice", bad="ids are selected more than once")
+
+
+def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
+    keys = " UNION ALL ".join(
+        f"SELECT id, release, shard, row, {expression} AS key FROM samples" for expression in link_expressions(config)
+    )
+    failing = _strings(
+        database,
+        f"""WITH keyed AS ({keys}), usable AS (
+              SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key
+              HAVING NOT starts_with(key, 'near|') OR count(*) <= {config.max_near_duplicates}),
+            picked AS (SELECT key, id, split FROM keyed JOIN usable USING (key)
+              JOIN frozen USING (id, release, shard, row) WHERE selected),
+            torn AS (SELECT key FROM picked GROUP BY key HAVING count(DISTINCT split) > 1)
+            SELECT DISTINCT id FROM picked JOIN torn USING (key) ORDER BY id""",
+    )
+    return _finding(
+        "no_leakage",
+        failing,
+        good="no group, picture, recording or text is in two splits",
+        bad="selected samples share a group, picture, recording or text with another split",
+    )
+
+
+def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
+    counts = dict(database.execute("SELECT split, count(*) FROM frozen WHERE selected GROUP BY split").fetchall())
+    wanted = [split for split, fraction in zip(SPLITS, config.fractions, strict=True) if fraction > 0]
+    groups = len(_strings(database, """SELECT DISTINCT coalesce("group", id) FROM frozen WHERE selected"""))
+    empty = [split for split in wanted if not counts.get(split)]
+    shown = ", ".join(f"{split} {counts.get(split, 0)}" for split in SPLITS)
+    if empty and groups >= len(wanted):
+        detail = f"split {', '.join(empty)} is empty although {groups} groups are selected ({shown})"
+        return Finding(rule="splits_filled", passed=False, detail=detail, num_failing=len(empty))
+    return Finding(rule="splits_filled", passed=True, detail=f"selected samples per split: {shown}")
+
+
+def _classes_taught(database: duckdb.DuckDBPyConnection) -> Finding:
+    rows = database.execute(
+        """SELECT label, count(DISTINCT coalesce("group", id)) FROM frozen WHERE selected AND label IS NOT NULL
+           GROUP BY label HAVING count(*) FILTER (split = 'train') = 0 ORDER BY label"""
+    ).fetchall()
+    # A class of a single group cannot both be taught and be kept from emptying another split.
+    failing = [label for label, num_groups in rows if num_groups > 1]
+    single = [label for label, num_groups in rows if num_groups == 1]
+    good = "every class is in train"
+    if single:
+        good = f"{len(single)} classes of a single group are outside train: {', '.join(single[:MAX_FAILING_IDS])}"
+    return _finding("classes_in_train", failing, good=good, bad="classes are missing from train")
+
+
+def _drift(drift: Mapping[str, Any] | None) -> Finding:
+    if drift is None:
+        detail = "no parent to drift from"
+    elif drift["warnings"]:
+        detail = f"WARNING: added samples differ from {drift['parent']} in {', '.join(drift['warnings'])}"
+    else:
+        detail = f"added samples are distributed like {drift['parent']}"
+    return Finding(rule="drift", passed=True, detail=detail)
