@@ -1,0 +1,94 @@
+"""What an evaluation measures. All of it decides numbers, so all of it is fingerprinted."""
+
+from dataclasses import dataclass
+
+from mm_assets.errors import SpecError
+
+MAX_SEVERITY = 5
+
+#: Every corruption by name, with the modality it needs. What each does is written in ``corruptions.py``.
+CORRUPTION_MODALITY = {
+    "image_jpeg": "image",
+    "image_blur": "image",
+    "image_low_light": "image",
+    "audio_noise": "audio",
+    "audio_clipping": "audio",
+    "audio_low_pass": "audio",
+    "audio_gaps": "audio",
+    "text_ocr": "text",
+    "drop_text": "text",
+    "drop_image": "image",
+    "drop_audio": "audio",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorruptionConfig:
+    """One corruption and the severities (1 to 5) it is applied at. Dropping a modality knows severity 1 only."""
+
+    name: str
+    severities: tuple[int, ...] = (1, 3, 5)
+
+    def __post_init__(self) -> None:
+        if self.name not in CORRUPTION_MODALITY:
+            raise SpecError(
+                f"corruption {self.name}: is unknown: expected one of {', '.join(sorted(CORRUPTION_MODALITY))}."
+            )
+        highest = 1 if self.name.startswith("drop_") else MAX_SEVERITY
+        if not self.severities or any(not 1 <= severity <= highest for severity in self.severities):
+            raise SpecError(
+                f"corruption {self.name}: severities are unusable: expected some from 1 to {highest}, "
+                f"got {list(self.severities)}."
+            )
+
+    @property
+    def modality(self) -> str:
+        """The modality a sample needs for this corruption to apply."""
+        return CORRUPTION_MODALITY[self.name]
+
+
+DEFAULT_CORRUPTIONS = (
+    CorruptionConfig(name="image_jpeg"),
+    CorruptionConfig(name="image_blur"),
+    CorruptionConfig(name="image_low_light"),
+    CorruptionConfig(name="audio_noise"),
+    CorruptionConfig(name="audio_clipping"),
+    CorruptionConfig(name="audio_low_pass"),
+    CorruptionConfig(name="text_ocr"),
+    CorruptionConfig(name="drop_text", severities=(1,)),
+    CorruptionConfig(name="drop_image", severities=(1,)),
+    CorruptionConfig(name="drop_audio", severities=(1,)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """The evaluation section of a recipe.
+
+    ``split`` is judged; the temperature is fitted on ``calibration_split``. Corruptions use the same at most
+    ``max_corruption_samples`` samples at every severity, retrieval a pool of at most ``max_retrieval_pool``; both are
+    chosen by a keyed order of the ids, so that adding data changes few of them. ``seed`` belongs to the evaluation and
+    not to the release: two releases are damaged alike.
+    """
+
+    split: str = "test"
+    calibration_split: str = "val"
+    microbatch_size: int = 64
+    num_bins: int = 15
+    seed: int = 0
+    max_corruption_samples: int = 400
+    max_retrieval_pool: int = 1000
+    corruptions: tuple[CorruptionConfig, ...] = DEFAULT_CORRUPTIONS
+
+    def __post_init__(self) -> None:
+        for name in ("microbatch_size", "num_bins", "max_corruption_samples", "max_retrieval_pool"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"evaluation {name}: is unusable: expected at least 1, got {getattr(self, name)}.")
+        if self.split == self.calibration_split:
+            raise SpecError(
+                f"evaluation calibration_split: is unusable: expected another split than {self.split}, "
+                "or the calibration is fitted on what it is judged on."
+            )
+        names = [corruption.name for corruption in self.corruptions]
+        if len(set(names)) != len(names):
+            raise SpecError(f"evaluation corruptions: a name is listed twice: got {', '.join(names)}.")

@@ -1,0 +1,127 @@
+"""Whether an evaluation can be believed. Whether its numbers are good enough is for the gates of ``promotion``."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.evaluation.inputs import Row, read_columns, read_rows
+from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded
+from mm_assets.settings import Settings
+from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.validations import Finding
+
+#: Numbers of the report that need not lie in [0, 1].
+UNBOUNDED = frozenset({"temperature", "n", "num_samples", "num_labelled", "num_fitted_on", "num_bins", "severity"})
+
+
+def validate_evaluation(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+    """Reads the report, the predictions and the model's ledger again and compares them.
+
+    A low score is no failure here: it is a fact that the promotion's gates judge.
+    """
+    try:
+        report = read_report(store, manifest)
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        return (Finding(rule="report_complete", passed=False, detail=str(error)),)
+    release = read_manifest(store, manifest.input("dataset_release").digest)
+    model = read_manifest(store, manifest.input("model").digest)
+    rows = read_rows(store, release, report.split)
+    predictions = read_columns(store, manifest, "predictions.parquet")
+    return (
+        _check_numbers(report),
+        _check_counts(report),
+        _check_predictions(report, rows, predictions),
+        _check_leakage(store, release, model, rows),
+    )
+
+
+def _check_numbers(report: Report) -> Finding:
+    wrong = [f"{path} = {value}" for path, value in _numbers(report, "") if not _is_sane(path, value)]
+    detail = f"numbers outside their range: {', '.join(wrong[:5])}" if wrong else "every number is in its range"
+    return Finding(rule="report_complete", passed=not wrong, detail=detail, num_failing=len(wrong))
+
+
+def _is_sane(path: str, value: float) -> bool:
+    name = path.rpartition(".")[2]
+    return math.isfinite(value) and value >= 0 and (value <= 1 or name in UNBOUNDED)
+
+
+def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _numbers(item, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{path}.{index}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, float(value)
+
+
+def _check_counts(report: Report) -> Finding:
+    """Slices share out all samples, and no score stands on more labels than there are."""
+    wrong: list[str] = []
+    totals, labelled = Counter[str](), Counter[str]()
+    for entry in report.slices:
+        totals[entry.slice] += entry.num_samples
+        labelled[entry.slice] += entry.n
+    for name in sorted(totals):
+        if (totals[name], labelled[name]) != (report.num_samples, report.num_labelled):
+            wrong.append(
+                f"slice {name}: expected {report.num_samples} samples and {report.num_labelled} labelled, "
+                f"got {totals[name]} and {labelled[name]}"
+            )
+    if report.overall.n != report.num_labelled:
+        wrong.append(f"overall: expected {report.num_labelled} labelled samples, got {report.overall.n}")
+    for scored in (report.overall, *report.slices, *report.corruptions):
+        if (scored.n == 0) != (scored.balanced_accuracy is None):
+            wrong.append(f"a score over {scored.n} samples is {scored.balanced_accuracy}")
+    detail = "; ".join(wrong[:5]) or f"slices add up to {report.num_samples} samples"
+    return Finding(rule="counts_add_up", passed=not wrong, detail=detail, num_failing=len(wrong))
+
+
+def _check_predictions(report: Report, rows: list[Row], predictions: pa.Table) -> Finding:
+    """Every sample of the split has one clean prediction, no other sample has any, and they give the reported score."""
+    rule = "predictions_match_split"
+    if not predictions.schema.equals(PREDICTIONS_SCHEMA):
+        return Finding(rule=rule, passed=False, detail=f"predictions.parquet: has columns {predictions.schema.names}")
+    expected = Counter(row.id for row in rows)
+    clean = predictions.filter(pa.array(predictions["corruption"].to_numpy() == ""))
+    actual = Counter(clean["id"].to_pylist())
+    wrong = set((expected - actual) | (actual - expected))
+    wrong |= set(predictions["id"].unique().to_pylist()) - set(expected)
+    correct = [value for value in clean["correct"].to_pylist() if value is not None]
+    accuracy = rounded(float(np.mean(correct))) if correct else None
+    if wrong:
+        detail = f"{len(wrong)} samples are not predicted exactly once, or are not of split {report.split}"
+    elif accuracy != report.overall.accuracy:
+        detail = f"accuracy of the predictions: expected {report.overall.accuracy} as reported, got {accuracy}"
+    else:
+        return Finding(rule=rule, passed=True, detail=f"{len(clean)} samples of split {report.split}, each once")
+    return Finding(
+        rule=rule, passed=False, detail=detail, num_failing=len(wrong) or 1, failing_ids=tuple(sorted(wrong))
+    )
+
+
+def _check_leakage(store: Store, release: Manifest, model: Manifest, rows: list[Row]) -> Finding:
+    """No evaluated sample, and no other sample of its group, was consumed by training."""
+    ledger = read_columns(store, model, "ledger.parquet", ["ids"])
+    consumed = {sample for ids in ledger["ids"].to_pylist() for sample in ids}
+    samples = read_columns(store, release, "samples.parquet", ["id", "group"]).to_pylist()
+    groups = {sample["group"] for sample in samples if sample["id"] in consumed} - {None}
+    leaked = sorted(row.id for row in rows if row.id in consumed or row.group in groups)
+    detail = (
+        f"{len(leaked)} evaluated samples, or others of their group, are in the training ledger"
+        if leaked
+        else f"none of {len(rows)} evaluated samples is in the training ledger of {len(consumed)}"
+    )
+    return Finding(
+        rule="no_leakage", passed=not leaked, detail=detail, num_failing=len(leaked), failing_ids=tuple(leaked)
+    )
