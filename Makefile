@@ -56,20 +56,20 @@ $(STAMPS)/venv:
 
 $(STAMPS)/torch: $(STAMPS)/venv Makefile
 	@echo "Installing $(TORCH)"
-	@$(PIP) install --quiet $(TORCH)
+	@$(PIP) install -qq $(TORCH)
 	@touch $@
 
 $(STAMPS)/local: $(STAMPS)/torch locks/local.txt pyproject.toml
 	@if [ $(STAMPS)/dev -nt locks/dev.txt ] && [ $(STAMPS)/dev -nt pyproject.toml ]; then :; else \
 		echo "Installing locks/local.txt"; \
-		$(PIP) install --quiet --no-deps --require-hashes -r locks/local.txt && \
-		$(PIP) install --quiet --no-deps --no-build-isolation -e .; fi
+		$(PIP) install -qq --no-deps --require-hashes -r locks/local.txt && \
+		$(PIP) install -qq --no-deps --no-build-isolation -e .; fi
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/torch locks/dev.txt pyproject.toml
 	@echo "Installing locks/dev.txt"
-	@$(PIP) install --quiet --no-deps --require-hashes -r locks/dev.txt
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) install -qq --no-deps --require-hashes -r locks/dev.txt
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 # uv reads its own configuration (UV_FIND_LINKS, UV_EXTRA_INDEX_URL); point it at a CPU build of torch.

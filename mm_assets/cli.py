@@ -106,7 +106,7 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
     opened.add_argument("--policy", default="default", metavar="P", help="curation policy (default: default)")
     opened.add_argument("--recipe", default="multimodal_cpu", metavar="X", help="recipe (default: multimodal_cpu)")
-    _command(family, "list", "release:list_releases", "Every open release and how far it is.")
+    _command(family, "list", "release:list_all", "Every open release and how far it is.")
     show = _command(family, "show", "release:show", "One release: what it pins and how far it is.")
     show.add_argument("release", metavar="R", help="an open release")
 

@@ -3,6 +3,7 @@
 With ``--json`` all of it goes to stderr, so that stdout carries the result alone.
 """
 
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,9 +29,16 @@ class Outcome:
 
 
 def make_console(*, to_stderr: bool) -> Console:
-    """A console on stdout, or on stderr where stdout belongs to ``--json``."""
+    """A console on stdout, or on stderr where stdout belongs to ``--json``.
+
+    It writes to a duplicate of the descriptor, because Dagster points the original at its logs while a run executes.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else DEFAULT_WIDTH)
+    try:
+        own = os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1)
+    except (OSError, ValueError):  # not backed by a descriptor, as under a test that captures output
+        own = stream
+    return Console(file=own, highlight=False, width=None if own.isatty() else DEFAULT_WIDTH)
 
 
 def print_table(
@@ -47,7 +55,7 @@ def print_table(
 
 
 @contextmanager
-def progress_bar(console: Console, title: str) -> Generator[Callable[[int, int], None]]:
+def progress_bar(console: Console, title: str) -> Generator[Callable[[int, int | None], None]]:
     """A progress bar; the yielded function sets the number done and the total. Nothing is drawn outside a terminal."""
     with make_progress(console) as progress:
         task = progress.add_task(title, total=None)
@@ -64,6 +72,8 @@ def make_progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 

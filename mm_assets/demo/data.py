@@ -36,7 +36,10 @@ label_schema_version: unicode-emoji-categories-1
 annotation_guideline_version: none
 annotator_cohort: none (categories are Unicode's)
 adjudication_rule: none
-approval: approved
+approval:
+  status: approved
+  by: ml-platform
+  at: "2026-11-21"
 """
 
 #: Goes into ``drop.json``: what a reader must know before trusting the data.

@@ -1,0 +1,92 @@
+"""Looking into a store: ``mm verify``, ``mm trace`` and ``mm explain``."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from mm_assets.governance.explain import explain_sample
+from mm_assets.governance.lineage import trace_model, trace_sample
+from mm_assets.identity import Json
+from mm_assets.screen import Outcome, print_table, progress_bar
+from mm_assets.settings import read_settings
+from mm_assets.store.objects import open_store
+from mm_assets.store.verify import verify_store
+
+MAX_ROWS = 20
+
+
+def verify(args: argparse.Namespace, console: Console) -> Outcome:
+    """Re-hashes what refs reach; not ok if anything is corrupt or missing."""
+    del args
+    store = open_store(read_settings())
+    done = 0
+    with progress_bar(console, "hashing objects") as show:
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            show(done, None)
+
+        report = verify_store(store, on_object=count)
+    wrong = [("corrupt", key) for key in report.corrupt] + [("missing", key) for key in report.missing]
+    if wrong:
+        print_table(console, "Damaged objects", ("problem", "key"), wrong, left=2)
+        console.print("Restore these objects, or delete them and run the partitions that made them again.")
+    console.print(f"{report.objects} objects checked, {len(wrong)} damaged.")
+    result: dict[str, Json] = {
+        "objects": report.objects,
+        "corrupt": list(report.corrupt),
+        "missing": list(report.missing),
+    }
+    return Outcome(result=result, ok=report.is_sound)
+
+
+def trace(args: argparse.Namespace, console: Console) -> Outcome:
+    """Follows a sample forward to models, or a model back to its drops."""
+    store = open_store(read_settings())
+    if args.sample is not None:
+        result = trace_sample(store, args.sample)
+        title = f"Sample {args.sample}"
+    else:
+        result = trace_model(store, args.model)
+        title = f"Model {args.model}"
+    _print_record(console, title, result)
+    return Outcome(result=result)
+
+
+def explain(args: argparse.Namespace, console: Console) -> Outcome:
+    """Says whether a sample is in a release, with the reasons and the signals they rest on."""
+    result = explain_sample(open_store(read_settings()), args.release, args.sample)
+    _print_record(console, f"Sample {args.sample} in release {args.release}", result)
+    return Outcome(result=result)
+
+
+def _print_record(console: Console, title: str, record: Mapping[str, Json]) -> None:
+    """A record as tables: scalars in one, then one table per list of objects."""
+    plain: list[tuple[str, str]] = []
+    tables: list[tuple[str, Sequence[Mapping[str, Json]]]] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            plain.extend((f"{name}.{key}", _text(item)) for key, item in value.items())
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            tables.append((name, [item for item in value if isinstance(item, Mapping)]))
+        else:
+            plain.append((name, _text(value)))
+    print_table(console, title, ("field", "value"), plain, left=2)
+    for name, rows in tables:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[_text(row.get(column)) for column in columns] for row in rows[:MAX_ROWS]]
+        shown = f", the first {MAX_ROWS}; --json has all" if len(rows) > MAX_ROWS else ""
+        print_table(console, f"{name} ({len(rows)}{shown})", columns, cells, left=len(columns))
+
+
+def _text(value: Json) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(map(str, value)) or "none"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,103 @@
+"""The main job: build a real drop once, push it, open a release of it and materialize everything.
+
+Every step is idempotent: a second run finds the drop in the store, the release open and every partition cached.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from mm_assets.demo.data import DROP, NUM_EMOJI, SOURCE, build_demo_drop
+from mm_assets.demo.display import run_with_display
+from mm_assets.demo.report import (
+    AssetSummary,
+    print_decision,
+    print_evaluation,
+    print_stages,
+    summarize,
+)
+from mm_assets.evaluation.report import read_report
+from mm_assets.identity import Json
+from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.registry import read_production
+from mm_assets.recipes import open_default_release
+from mm_assets.screen import Outcome, progress_bar
+from mm_assets.settings import Settings
+from mm_assets.snapshot.drop import push_drop
+from mm_assets.snapshot.drop_record import drop_key
+from mm_assets.snapshot.release_spec import read_spec
+from mm_assets.store.objects import Store, open_store
+
+RELEASE_ASSETS = ("dataset_release", "batch_plan", "model", "evaluation")
+
+
+def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: int = NUM_EMOJI) -> Outcome:
+    """The whole demo; not ok if a partition or its gate failed.
+
+    Args:
+        console: Where a person watches.
+        settings: Where the store and the Dagster instance are.
+        release: Name of the release to open.
+        num_emoji: Size of the drop, if it is not in the store yet.
+    """
+    started = time.monotonic()
+    store = open_store(settings)
+    _ensure_drop(console, settings, store, num_emoji)
+    open_default_release(store, settings, release=release, drops=[(SOURCE, DROP)])
+    report, timeline = run_with_display(console, store, settings, release=release)
+    summaries = summarize(store, read_spec(store, release))
+    console.print()
+    print_stages(console, summaries, timeline)
+    decision = _print_outcome(console, store, summaries)
+    production = read_production(store)
+    result: dict[str, Json] = {"release": release}
+    result |= {name: summaries[name].digest for name in RELEASE_ASSETS}
+    result |= {
+        "decision": decision,
+        "production": production.model if production else None,
+        "num_samples": summaries["snapshot"].total("rows_in") or 0,
+        "num_dead_letters": sum(summaries[name].total("dead_letters") or 0 for name in ("snapshot", "features")),
+        "computed": report.computed,
+        "cached": report.cached,
+        "wall_s": round(time.monotonic() - started, 1),
+    }
+    _print_next(console, settings, store, result)
+    return Outcome(result=result, ok=not report.failed)
+
+
+def _ensure_drop(console: Console, settings: Settings, store: Store, num_emoji: int) -> None:
+    where = store.uri(drop_key(SOURCE, DROP))
+    if store.read_key(drop_key(SOURCE, DROP)) is not None:
+        console.print(f"The drop is in the store: {where}", markup=False, soft_wrap=True)
+        return
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="demo-drop-", dir=settings.home) as name:
+        folder = Path(name)
+        with progress_bar(console, "speaking names") as show:
+            build_demo_drop(folder, num_emoji=num_emoji, on_progress=show)
+        push_drop(store, folder)
+    console.print(f"Pushed the drop: {where}", markup=False, soft_wrap=True)
+
+
+def _print_outcome(console: Console, store: Store, summaries: Mapping[str, AssetSummary]) -> str | None:
+    """Prints evaluation and decision as far as they exist; returns the decision."""
+    if summaries["evaluation"].manifests:
+        print_evaluation(console, read_report(store, summaries["evaluation"].manifests[0]))
+    if not summaries["promotion"].manifests:
+        return None
+    decision = read_decision(store, summaries["promotion"].manifests[0])
+    print_decision(console, decision)
+    return decision.decision
+
+
+def _print_next(console: Console, settings: Settings, store: Store, result: Mapping[str, Json]) -> None:
+    console.print(
+        f"{result['computed']} partitions computed, {result['cached']} cached, {result['wall_s']} s. "
+        f"Store: {store.uri('')}"
+        + (f" under {settings.home}, `mm store env` prints how to reach it." if settings.is_embedded else ""),
+        markup=False,
+    )
+    console.print("Open the UI with `make ui` (or `mm ui`), then Assets or Runs. `mm --help` lists what else there is.")

@@ -1,0 +1,122 @@
+"""The demo's drop: deterministic bytes, real flaws, every modality combination."""
+
+import hashlib
+import io
+import json
+import tarfile
+import wave
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
+from mm_assets.demo.data import SEED, SOURCE_YAML, build_demo_tars
+from mm_assets.demo.speech import SAMPLE_RATE, Utterance, speak
+from mm_assets.errors import StageError
+from mm_assets.snapshot.source import parse_source
+
+NUM_EMOJI = 60
+
+Samples = dict[str, dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("drop")
+    build_demo_tars(path, num_emoji=NUM_EMOJI, num_workers=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples(folder: Path) -> Samples:
+    found: Samples = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                file = tar.extractfile(member)
+                assert file is not None
+                found.setdefault(key, {})[extension] = file.read()
+    return found
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_same_drop_is_built_by_any_number_of_workers(folder: Path, tmp_path: Path, num_workers: int) -> None:
+    build_demo_tars(tmp_path, num_emoji=NUM_EMOJI, num_workers=num_workers)
+    assert digests(tmp_path) == digests(folder)
+
+
+def test_an_utterance_does_not_depend_on_what_was_spoken_before() -> None:
+    hello, other = Utterance(voice="en", text="grinning face"), Utterance(voice="fr", text="visage rieur")
+    assert speak([hello, other, hello], num_workers=1)[0::2] == speak([hello], num_workers=1) * 2
+
+
+def test_speech_is_a_mono_wav_of_the_declared_rate() -> None:
+    (wav,) = speak([Utterance(voice="es", text="pájaro negro")], num_workers=1)
+    with wave.open(io.BytesIO(wav)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, SAMPLE_RATE)
+        assert file.getnframes() > SAMPLE_RATE / 4
+
+
+def test_an_unknown_voice_ends_with_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StageError, match="eSpeak process ended early with status 1"):
+        speak([Utterance(voice="no-such-voice", text="hello")], num_workers=1)
+    capfd.readouterr()
+
+
+def test_every_language_of_an_emoji_is_a_sample_of_one_group_in_one_tar(folder: Path, samples: Samples) -> None:
+    assert len(samples) == NUM_EMOJI * len(LANGUAGES)
+    groups: dict[str, set[str]] = {}
+    for parts in samples.values():
+        record = json.loads(parts["json"])
+        groups.setdefault(record["group"], set()).add(record["language"])
+    assert set(map(frozenset, groups.values())) == {frozenset(LANGUAGES)}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            counts = Counter(name.partition(".")[0].rpartition("-")[0] for name in tar.getnames() if ".json" in name)
+        assert set(counts.values()) == {len(LANGUAGES)}
+
+
+def test_all_modality_combinations_and_all_categories_occur(samples: Samples) -> None:
+    combinations = {frozenset(parts) - {"json"} for parts in samples.values()}
+    assert combinations >= {
+        frozenset({"txt", "png", "wav"}),
+        frozenset({"txt", "png"}),
+        frozenset({"txt", "wav"}),
+    }
+    labels = Counter(json.loads(parts["json"]).get("label") for parts in samples.values())
+    assert len(labels) == 10
+    assert labels[None] > 0
+
+
+def test_withheld_speech_is_declared_in_the_sample(samples: Samples) -> None:
+    for parts in samples.values():
+        assert json.loads(parts["json"])["speech"] == ("synthetic" if "wav" in parts else "withheld")
+
+
+def test_tar_headers_hold_no_clock_and_no_user(folder: Path) -> None:
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            assert {(member.mtime, member.uid, member.gid, member.uname) for member in tar} == {(0, 0, 0, "")}
+
+
+def test_the_catalog_keeps_the_flaws_of_its_packages() -> None:
+    catalog = read_catalog()
+    assert sum(emoji.picture is None for emoji in catalog) == 9
+    assert sum(emoji.category is None for emoji in catalog) == 25
+    chosen = choose(catalog, 700, seed=SEED)
+    assert len({emoji.codepoints for emoji in chosen}) == 700
+    pixels = Counter(
+        Image.open(emoji.picture).convert("RGBA").tobytes() for emoji in chosen if emoji.picture is not None
+    )
+    assert max(pixels.values()) > 1
+
+
+def test_the_source_description_is_valid() -> None:
+    assert parse_source(SOURCE_YAML.encode(), "source.yaml").licence.startswith("CC-BY-4.0")
