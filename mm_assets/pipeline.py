@@ -89,7 +89,8 @@ ASSETS: dict[str, Asset] = {
             validate=validate_batch_plan,
         ),
         Asset(
-            name="model", stage="training", is_sharded=False, is_launched=True, upstream=("dataset_release", "batch_plan"),
+            name="model", stage="training", is_sharded=False, is_launched=True,
+            upstream=("dataset_release", "batch_plan"),
             resolve=resolve_model, compute="mm_assets.training.train:compute_model", validate=validate_model,
         ),
         Asset(
@@ -156,17 +157,32 @@ def find_cached(
     return commit_known(store, resolve_recipe(store, name, partition, environment), run_id=run_id)
 
 
+def find_validation(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord | None:
+    """The recorded validation of what the partition currently is under the rules as they are now, if there is one.
+
+    Raises:
+        ObjectMissingError: the partition was never materialized.
+    """
+    ref = require_ref(store, name, partition)
+    known = read_validation(store, name, partition)
+    current = (ref.manifest, _rules(settings, asset_named(name)))
+    return known if known is not None and (known.manifest, known.rules) == current else None
+
+
 def check_asset(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord:
     """Validates what the partition currently is and records the outcome; downstream stages require the record.
 
     The same manifest under the same rules is not checked twice.
     """
+    known = find_validation(store, settings, name, partition)
+    if known is not None:
+        return known
     asset = asset_named(name)
     ref = require_ref(store, name, partition)
-    suite = digest_file(settings.config_file(asset.suite)) if asset.suite else None
-    rules = digest_json({"code": code_digest(asset.validate.__module__), "suite": suite})
-    known = read_validation(store, name, partition)
-    if known is not None and (known.manifest, known.rules) == (ref.manifest, rules):
-        return known
     findings = asset.validate(store, read_manifest(store, ref.manifest), settings)
-    return record_validation(store, ref, rules=rules, findings=findings)
+    return record_validation(store, ref, rules=_rules(settings, asset), findings=findings)
+
+
+def _rules(settings: Settings, asset: Asset) -> str:
+    suite = digest_file(settings.config_file(asset.suite)) if asset.suite else None
+    return digest_json({"code": code_digest(asset.validate.__module__), "suite": suite})

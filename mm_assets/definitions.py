@@ -1,0 +1,5 @@
+"""The only module Dagster loads."""
+
+from mm_assets.defs.build import build_definitions
+
+defs = build_definitions()

@@ -1,0 +1,10 @@
+"""Stage 5: the decision, and the one write that moves production."""
+
+import dagster as dg
+
+from mm_assets.defs.execution import materialize
+
+
+def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Every gate with its value and threshold, the decision and the model card; moves the registry if all pass."""
+    return materialize(context, "promotion")

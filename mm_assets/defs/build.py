@@ -1,0 +1,49 @@
+"""Puts the definitions together. Loading them reads source files and the environment, never the store."""
+
+import dagster as dg
+
+from mm_assets.defs.assets.evaluation import evaluation
+from mm_assets.defs.assets.features import embeddings, features
+from mm_assets.defs.assets.graph import asset_definition
+from mm_assets.defs.assets.promotion import promotion
+from mm_assets.defs.assets.release import dataset_release
+from mm_assets.defs.assets.snapshot import snapshot
+from mm_assets.defs.assets.training import batch_plan, model
+from mm_assets.defs.automation import automation_sensor
+from mm_assets.defs.checks import gate
+from mm_assets.defs.jobs import jobs
+from mm_assets.defs.pipes import StageLauncher
+from mm_assets.defs.resources import Workspace
+from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
+from mm_assets.pipeline import ASSETS
+from mm_assets.settings import Settings, read_settings
+
+BODIES = {
+    snapshot: {"s3", "webdataset"},
+    features: {"arrow", "python"},
+    embeddings: {"torch"},
+    dataset_release: {"duckdb", "parquet"},
+    batch_plan: {"parquet", "python"},
+    model: {"torch", "safetensors"},
+    evaluation: {"torch", "json"},
+    promotion: {"markdown", "json"},
+}
+
+
+def build_definitions(settings: Settings | None = None) -> dg.Definitions:
+    """The whole code location.
+
+    Args:
+        settings: Those of the environment unless given.
+    """
+    settings = settings or read_settings()
+    workspace = Workspace(settings)
+    return dg.Definitions(
+        assets=[asset_definition(body, workspace, kinds=kinds) for body, kinds in BODIES.items()],
+        asset_checks=[gate(asset, settings) for asset in ASSETS.values()],
+        jobs=jobs(),
+        sensors=[automation_sensor(), drop_sensor(settings), release_sensor(settings), alert_sensor(settings)],
+        resources={"workspace": workspace, "launcher": StageLauncher(settings)},
+        # One run is one process (one pod on Kubernetes): its steps share the store's client and the caches.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,71 @@
+"""The Dagster instance of ``DAGSTER_HOME``, prepared so that the command line, the UI and the daemon share it."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
+from dagster._serdes import ConfigurableClassData
+from dagster._utils import touch_file
+
+from mm_assets.settings import Settings
+
+DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
+
+
+class QuietLogManager(LocalComputeLogManager):
+    """Keeps a run's output where the UI finds it, without repeating it on the terminal of ``mm``."""
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, str]
+    ) -> "QuietLogManager":
+        """Dagster's constructor hook."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Sends the process's output to the run's log files while the run lasts."""
+        paths = [
+            Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]))
+            for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR)
+        ]
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with redirect_to_file(sys.stdout, str(paths[0])), redirect_to_file(sys.stderr, str(paths[1])):
+            yield CapturedLogContext(log_key)
+        touch_file(self.complete_artifact_path(log_key))
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Creates ``DAGSTER_HOME`` with the embedded ``dagster.yaml`` unless it has one already; returns the folder."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").is_file():
+        shutil.copyfile(DEFAULT_CONFIG, home / "dagster.yaml")
+    return home
+
+
+def instance_for(settings: Settings) -> dg.DagsterInstance:
+    """The instance of ``settings.dagster_home`` for runs inside this process; close it with ``dispose``.
+
+    While such a run executes, file descriptors 1 and 2 of the process belong to the run's log. Draw progress on a
+    duplicate of them (``os.dup``).
+    """
+    home = str(prepare_home(settings))
+    plain = InstanceRef.from_dir(home)
+    compute_logs = plain.compute_logs_data
+    if compute_logs.class_name != LocalComputeLogManager.__name__:
+        return dg.DagsterInstance.from_ref(plain)
+    quiet = {
+        "module": __name__,
+        "class": QuietLogManager.__name__,
+        "config": compute_logs.config_dict,
+    }
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides={"compute_logs": quiet}))

@@ -1,0 +1,104 @@
+"""What the UI shows about a partition: numbers first, then a picture, then the names of everything by digest."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.validations import ValidationRecord
+
+GATE = "gate"
+RUNBOOK = "docs/runbooks/failed-partition.md"
+ROWS = ("rows_in", "rows_out", "dead_letters")
+
+Metadata = dict[str, Any]
+
+
+def materialization_metadata(store: Store, committed: Committed, preview: str | None = None) -> Metadata:
+    """The metadata of a materialization, in the order in which the UI lists it."""
+    manifest, ref = committed.manifest, committed.ref
+    stats = manifest.stats
+    metadata: Metadata = {name: stats[name] for name in ROWS if name in stats}
+    metadata["cached"] = committed.cached
+    metadata["wall_s"] = ref.wall_s
+    metadata["cpu_s"] = ref.cpu_s
+    metadata["bytes"] = sum(output.size_bytes for output in manifest.outputs)
+    metadata |= {name: _value(stats[name]) for name in sorted(stats) if name not in ROWS}
+    if preview is not None:
+        metadata["preview"] = dg.MetadataValue.md(preview)
+    metadata["manifest"] = committed.manifest_digest
+    metadata["manifest_uri"] = dg.MetadataValue.url(store.object_uri(committed.manifest_digest))
+    metadata["fingerprint"] = manifest.fingerprint
+    metadata["inputs"] = dg.MetadataValue.md(_inputs(manifest))
+    metadata["outputs"] = dg.MetadataValue.md(_outputs(store, manifest))
+    if "rows_out" in stats:
+        metadata["dagster/row_count"] = stats["rows_out"]
+    return metadata
+
+
+def check_metadata(record: ValidationRecord) -> Metadata:
+    """The metadata of a check: every rule with its outcome and the samples or objects it fails for."""
+    failed = [finding for finding in record.findings if not finding["passed"]]
+    metadata: Metadata = {
+        "rules": len(record.findings),
+        "failed_rules": len(failed),
+        "findings": dg.MetadataValue.md(_findings(record.findings)),
+        "manifest": record.manifest,
+        "rules_digest": record.rules,
+    }
+    return metadata | (failure_metadata() if failed else {})
+
+
+def failure_metadata() -> Metadata:
+    """Where an on-call engineer reads on."""
+    return {"runbook": RUNBOOK}
+
+
+def findings_sentence(record: ValidationRecord) -> str:
+    """The failed rules of a check in one line, or how many passed."""
+    failed = [f"{finding['rule']}: {finding['detail']}" for finding in record.findings if not finding["passed"]]
+    return "; ".join(failed) if failed else f"{len(record.findings)} rules passed."
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _value(value: object) -> object:
+    # The UI draws a nested dict as JSON; an empty or mixed list has no type there.
+    return dg.MetadataValue.json(value) if isinstance(value, Mapping | list) else value
+
+
+def _inputs(manifest: Manifest) -> str:
+    rows = (
+        (entry.asset, "/".join(entry.partition[name] for name in sorted(entry.partition)), f"`{entry.digest}`")
+        for entry in manifest.inputs
+    )
+    return markdown_table(("asset", "partition", "digest"), rows)
+
+
+def _outputs(store: Store, manifest: Manifest) -> str:
+    rows = (
+        (output.name, "" if output.num_rows is None else output.num_rows, output.size_bytes,
+         f"`{store.object_uri(output.digest)}`")
+        for output in manifest.outputs
+    )  # fmt: skip
+    return markdown_table(("name", "rows", "bytes", "uri"), rows)
+
+
+def _findings(findings: Iterable[Mapping[str, Any]]) -> str:
+    rows = (
+        ("passed" if finding["passed"] else "**failed**", finding["rule"], finding["detail"], finding["num_failing"],
+         ", ".join(f"`{name}`" for name in finding["failing_ids"]))
+        for finding in sorted(findings, key=lambda finding: bool(finding["passed"]))
+    )  # fmt: skip
+    return markdown_table(("outcome", "rule", "detail", "failing", "failing ids"), rows)

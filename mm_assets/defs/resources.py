@@ -1,0 +1,26 @@
+"""What an asset body needs from outside: the settings of this process and its store."""
+
+from functools import cached_property
+
+from mm_assets.settings import Settings
+from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
+from mm_assets.store.objects import Store, open_store
+
+
+class Workspace:
+    """Settings and store of one process; the store is opened on first use, never while definitions load."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._specs: dict[str, ReleaseSpec] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """The configured store, or the embedded one."""
+        return open_store(self.settings)
+
+    def spec(self, release: str) -> ReleaseSpec:
+        """The spec of an open release, read once: a spec never changes."""
+        if release not in self._specs:
+            self._specs[release] = read_spec(self.store, release)
+        return self._specs[release]

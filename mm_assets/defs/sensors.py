@@ -1,0 +1,184 @@
+"""What starts without a hand: a release for every new drop, a partition for every release, an alert for a failed run.
+
+All are idempotent. Membership decides: a drop that some release pins is done, whatever a cursor says or lost.
+"""
+
+import json
+import logging
+import urllib.error
+import urllib.request
+
+import dagster as dg
+
+from mm_assets.defs.metadata import RUNBOOK
+from mm_assets.defs.partitions import release_partitions, require_fits
+from mm_assets.errors import MmError, StoreError
+from mm_assets.identity import digest_bytes
+from mm_assets.promotion.registry import read_production
+from mm_assets.recipes import open_default_release
+from mm_assets.settings import Settings
+from mm_assets.snapshot.drop import find_complete_drops
+from mm_assets.snapshot.release_spec import ReleaseSpec, list_releases, read_spec
+from mm_assets.store.objects import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+DROP_INTERVAL_S = 30
+MAX_NAME = 63
+ALERTED_TAG = "mm/alerted"
+ALERT_TIMEOUT_S = 10
+
+Drop = tuple[str, str]
+
+
+def drop_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Opens a release for every complete drop that no release pins."""
+
+    @dg.sensor(
+        name="new_drops",
+        minimum_interval_seconds=DROP_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        target=None,
+        description="Opens a release for every drop.json under raw/ that no release pins yet, and adds its partition.",
+    )
+    def new_drops(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        store = open_store(settings)
+        opened, problems = open_new_releases(store, settings)
+        for problem in problems:
+            context.log.error(problem)
+        return _answer(context, opened, problems, idle="Every complete drop is part of a release.")
+
+    return new_drops
+
+
+def release_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Adds a partition for every open release, however it was opened."""
+
+    @dg.sensor(
+        name="open_releases",
+        minimum_interval_seconds=DROP_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Adds a partition for every release that was opened with `mm release open`.",
+    )
+    def open_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        store = open_store(settings)
+        known = set(context.instance.get_dynamic_partitions(str(release_partitions.name)))
+        missing = [release for release in list_releases(store) if release not in known]
+        fitting, problems = _fitting(store, settings, missing)
+        return _answer(context, fitting, problems, idle="Every open release has its partition.")
+
+    return open_releases
+
+
+def alert_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Tells people about a failed run, once."""
+
+    @dg.run_failure_sensor(
+        name="failed_runs",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Logs every failed run with its runbook, and posts it to MM_ALERT_WEBHOOK where that is set.",
+    )
+    def failed_runs(context: dg.RunFailureSensorContext) -> None:
+        run = context.instance.get_run_by_id(context.dagster_run.run_id) or context.dagster_run
+        if ALERTED_TAG in run.tags:
+            return
+        message = alert_message(context)
+        logger.error("%s", message["text"])
+        if settings.alert_webhook and not post_alert(settings.alert_webhook, message):
+            return
+        context.instance.add_run_tags(run.run_id, {ALERTED_TAG: "true"})
+
+    return failed_runs
+
+
+def open_new_releases(store: Store, settings: Settings) -> tuple[list[str], list[str]]:
+    """Opens a release per new drop; returns their names, and a sentence per drop that could not be opened.
+
+    Raises:
+        StoreError: the store was in the way; nothing is known about the drops.
+    """
+    specs = [read_spec(store, release) for release in list_releases(store)]
+    pinned = {(pin.source, pin.drop) for spec in specs for pin in spec.drops}
+    production = read_production(store)
+    parent = None if production is None else production.release
+    opened: list[str] = []
+    problems: list[str] = []
+    for drop in find_complete_drops(store):
+        if drop in pinned:
+            continue
+        try:
+            spec = open_default_release(store, settings, release=release_name(drop, specs), drops=[drop], parent=parent)
+        except StoreError:
+            raise
+        except MmError as error:
+            problems.append(f"drop {'/'.join(drop)}: was left out: {error}")
+        else:
+            opened.append(spec.release)
+    return opened, problems
+
+
+def release_name(drop: Drop, specs: list[ReleaseSpec]) -> str:
+    """``<source>-<drop>``; with a digest where that is too long or names a release of other drops."""
+    name = "-".join(drop)
+    if len(name) <= MAX_NAME and not any(spec.release == name for spec in specs):
+        return name
+    suffix = "-" + digest_bytes("/".join(drop).encode()).removeprefix("sha256:")[:8]
+    return name[: MAX_NAME - len(suffix)] + suffix
+
+
+def alert_message(context: dg.RunFailureSensorContext) -> dict[str, str]:
+    """What is posted: the run, its partition, the first step's sentence and where to read on."""
+    run = context.dagster_run
+    sentences = [
+        step.event_specific_data.error.message.strip()
+        for step in context.get_step_failure_events()
+        if step.event_specific_data and step.event_specific_data.error  # pyright: ignore[reportAttributeAccessIssue]
+    ]
+    partition = run.tags.get("dagster/partition", "no partition")
+    sentence = sentences[0] if sentences else context.failure_event.message or "no message"
+    return {
+        "text": f"{run.job_name} {partition}: run {run.run_id} failed: {sentence} Runbook: {RUNBOOK}",
+        "run_id": run.run_id,
+        "partition": partition,
+        "runbook": RUNBOOK,
+    }
+
+
+def post_alert(webhook: str, message: dict[str, str]) -> bool:
+    """Posts the alert as JSON; False, and a line in the log, if nobody took it."""
+    request = urllib.request.Request(
+        webhook, data=json.dumps(message).encode(), headers={"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ALERT_TIMEOUT_S):
+            return True
+    except (urllib.error.URLError, TimeoutError) as error:
+        logger.warning("alert webhook: did not take the alert: %s. Check MM_ALERT_WEBHOOK.", error)
+        return False
+
+
+def _fitting(store: Store, settings: Settings, releases: list[str]) -> tuple[list[str], list[str]]:
+    fitting: list[str] = []
+    problems: list[str] = []
+    for release in releases:
+        try:
+            require_fits(read_spec(store, release), settings)
+        except StoreError:
+            raise
+        except MmError as error:
+            problems.append(str(error))
+        else:
+            fitting.append(release)
+    return fitting, problems
+
+
+def _answer(
+    context: dg.SensorEvaluationContext, releases: list[str], problems: list[str], *, idle: str
+) -> dg.SensorResult:
+    reasons = [*(f"Added release {release}." for release in releases), *problems] or [idle]
+    return dg.SensorResult(
+        skip_reason=" ".join(reasons),
+        dynamic_partitions_requests=[release_partitions.build_add_request(releases)] if releases else [],
+        # Only a hint for people: what was opened last.
+        cursor=releases[-1] if releases else context.cursor,
+    )
