@@ -6,7 +6,7 @@ sample id) alone, so every release's samples are damaged alike, in any order and
 - ``image_jpeg``: the stored small picture compressed as JPEG and decoded again; blocks are large relative to it.
 - ``image_blur``: Gaussian blur of the stored picture, radius in its pixels.
 - ``image_low_light``: intensities scaled down, with the shot noise of few photons; no white-balance shift.
-- ``audio_noise``: white noise added to the mel energies at a signal-to-noise ratio; phases play no part.
+- ``audio_noise``: noise of equal mean energy in every mel band, at a signal-to-noise ratio; phases play no part.
 - ``audio_clipping``: the loudest mel energies are cut to a ceiling; the harmonics real clipping adds are missing.
 - ``audio_low_pass``: the upper mel bands fall to the clip's floor, as after recording at a low sample rate.
 - ``audio_gaps``: stretches of 100 ms fall to the clip's floor, as packets lost on a line.
@@ -15,6 +15,7 @@ sample id) alone, so every release's samples are damaged alike, in any order and
 """
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from mm_assets.features.mel import STEPS
 from mm_assets.identity import keyed_rng
 
 Pixels = NDArray[np.uint8]
@@ -57,7 +59,7 @@ def corrupt_image(name: str, image: Pixels, severity: int, rng: np.random.Genera
 
 
 def corrupt_audio(name: str, audio: Frames, severity: int, rng: np.random.Generator) -> Frames:
-    """A damaged copy of natural-log mel energies [frames, mels]; a clip without frames stays as it is."""
+    """A damaged copy of log-mel frames [frames, mels] as ``features.mel`` scales them; none stay none."""
     return _AUDIO[name](audio, severity - 1, rng) if audio.size else audio
 
 
@@ -67,7 +69,7 @@ def corrupt_text(text: Tokens, severity: int, rng: np.random.Generator) -> Token
     # Cutting at max_text_tokens may leave half a character at the end; surrogateescape keeps its bytes.
     original = bytes((body - FIRST_BYTE).astype(np.uint8)).decode("utf-8", "surrogateescape")
     misread = "".join(_misread(original, CHARACTER_ERROR_RATE[severity - 1], rng)) or original[:1]
-    data = np.frombuffer(misread.encode("utf-8", "surrogateescape"), np.uint8)[: len(body)]
+    data = np.frombuffer(misread.encode("utf-8", "surrogateescape"), np.uint8)
     tokens = data.astype(text.dtype) + FIRST_BYTE
     return np.concatenate([text[:1][text[:1] == BEGIN], tokens, text[-1:][text[-1:] == END]])
 
@@ -103,10 +105,11 @@ def _low_light(image: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 
 
 def _noise(audio: Frames, level: int, rng: np.random.Generator) -> Frames:
-    energy = np.exp(audio.astype(np.float64))
-    floor = energy.mean() / 10 ** (SIGNAL_TO_NOISE_DB[level] / 10)
-    # The energy of Gaussian noise in one bin is exponentially distributed.
-    return np.log(energy + floor * rng.exponential(size=audio.shape) + 1e-12).astype(np.float32)
+    energy = 10.0 ** (4.0 * audio.astype(np.float64) - 4.0)
+    noise = energy.mean() / 10 ** (SIGNAL_TO_NOISE_DB[level] / 10)
+    # The energy of Gaussian noise in one frequency bin is exponentially distributed.
+    noisy = (np.log10(energy + noise * rng.exponential(size=audio.shape)) + 4.0) / 4.0
+    return (np.round(noisy * STEPS) / STEPS).astype(np.float32)
 
 
 def _clipping(audio: Frames, level: int, _rng: np.random.Generator) -> Frames:
@@ -122,7 +125,8 @@ def _low_pass(audio: Frames, level: int, _rng: np.random.Generator) -> Frames:
 def _gaps(audio: Frames, level: int, rng: np.random.Generator) -> Frames:
     damaged = audio.copy()
     pieces = -(-len(audio) // GAP_FRAMES)
-    for piece in np.flatnonzero(rng.random(pieces) < GAP_SHARE[level]):
+    lost = rng.permutation(pieces)[: math.ceil(pieces * GAP_SHARE[level])]
+    for piece in lost:
         damaged[piece * GAP_FRAMES : (piece + 1) * GAP_FRAMES] = audio.min()
     return damaged
 
