@@ -54,7 +54,7 @@ class EncoderConfig:
     """
 
     dim: int = 64
-    microbatch_size: int = 256
+    microbatch_size: int = 64
     near_duplicate_bits: int = 16
     neighbours: int = 10
     reference_rows: int = 1024

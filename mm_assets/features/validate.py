@@ -1,0 +1,148 @@
+"""The gates after features and embeddings: pure readings of a shard's outputs, without torch.
+
+The table expectations are the data owner's (``config/features.yaml``); the rest here are our own promises about the
+files: sizes, finite numbers, unit length, matching rows.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mm_assets.features.schema import MODALITIES
+from mm_assets.features.text import VOCAB_SIZE
+from mm_assets.settings import Settings
+from mm_assets.snapshot.expectations import dead_letter_finding, run_suite
+from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import map_arrow, read_parquet
+from mm_assets.store.validations import MAX_FAILING_IDS, Finding
+
+SUITE = "features.yaml"
+UNIT_TOLERANCE = 1e-4
+
+
+def validate_features(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+    """Row counts, dead-letter budget, tensor shapes and values, and the suite on ``signals.parquet``."""
+    suite = settings.config_file(SUITE)
+    snapshot = read_manifest(store, manifest.input("snapshot").digest)
+    num_samples = snapshot.output("samples.parquet").num_rows or 0
+    with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
+        folder = Path(name)
+        signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
+        letters = read_parquet(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
+        tensors = map_arrow(store.fetch(manifest.output("tensors.arrow").digest, folder))
+        return (
+            _rows_finding(num_samples, signals.num_rows, letters.num_rows),
+            _ids_finding("ids of tensors.arrow and signals.parquet", _ids(tensors), _ids(signals)),
+            tensor_finding(tensors),
+            dead_letter_finding(letters.num_rows, num_samples, suite),
+            *run_suite(signals, suite),
+        )
+
+
+def validate_embeddings(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+    """The same samples as the features, and finite vectors of length one."""
+    del settings
+    features = read_manifest(store, manifest.input("features").digest)
+    with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
+        folder = Path(name)
+        expected = read_parquet(store.fetch(features.output("signals.parquet").digest, folder))
+        embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
+        signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder), ["id"])
+        return (
+            _ids_finding("ids of embeddings.parquet and of features", _ids(embeddings), _ids(expected)),
+            _ids_finding("ids of signals.parquet and of features", _ids(signals), _ids(expected)),
+            *(_presence_finding(modality, embeddings, expected.column(f"has_{modality}")) for modality in MODALITIES),
+            *(embedding_finding(modality, embeddings) for modality in MODALITIES),
+        )
+
+
+def tensor_finding(tensors: pa.Table) -> Finding:
+    """Whether every tensor has the size its schema metadata promises and only values in range."""
+    metadata = tensors.schema.metadata or {}
+    image_bytes = int(metadata[b"image_size"]) ** 2 * 3
+    frame_bytes = int(metadata[b"num_mels"]) * 4
+    failing: list[str] = []
+    for batch in tensors.to_batches():
+        for row, name in enumerate(batch.column("id").to_pylist()):
+            text, image, audio = (batch.column(modality)[row] for modality in MODALITIES)
+            sound = (
+                (not text.is_valid or _tokens_in_range(text.values))
+                and (not image.is_valid or len(image.as_buffer()) == image_bytes)
+                and (not audio.is_valid or _frames_are_finite(audio.as_buffer(), frame_bytes))
+            )
+            if not sound:
+                failing.append(name)
+    return _finding(
+        "tensors",
+        failing,
+        f"tensors of {tensors.num_rows} samples: sizes as declared, tokens in the vocabulary, frames finite",
+    )
+
+
+def embedding_finding(modality: str, embeddings: pa.Table) -> Finding:
+    """Whether every vector of a modality is finite and of length one."""
+    column = embeddings.column(modality).combine_chunks()
+    ids = embeddings.column("id").filter(column.is_valid()).to_pylist()
+    vectors: npt.NDArray[np.float32] = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    failing: list[str] = []
+    if ids:
+        length = np.sqrt((vectors.reshape(len(ids), -1).astype(np.float64) ** 2).sum(axis=1))
+        bad = np.flatnonzero(~(np.abs(length - 1.0) <= UNIT_TOLERANCE))
+        failing = [ids[row] for row in bad]
+    return _finding(f"{modality}_unit_norm", failing, f"{modality}: {len(ids)} finite vectors of length 1")
+
+
+def _tokens_in_range(values: pa.Array) -> bool:
+    tokens: npt.NDArray[np.int32] = values.to_numpy()
+    return bool(len(tokens) and tokens.min() > 0 and tokens.max() < VOCAB_SIZE)
+
+
+def _frames_are_finite(buffer: pa.Buffer, frame_bytes: int) -> bool:
+    if not buffer.size or buffer.size % frame_bytes:
+        return False
+    return bool(np.isfinite(np.frombuffer(buffer, "<f4")).all())
+
+
+def _rows_finding(num_samples: int, num_rows: int, num_letters: int) -> Finding:
+    return Finding(
+        rule="rows",
+        passed=num_rows + num_letters == num_samples,
+        detail=f"{num_samples} samples in the snapshot; {num_rows} have features and {num_letters} are dead letters",
+    )
+
+
+def _presence_finding(modality: str, embeddings: pa.Table, expected: pa.ChunkedArray) -> Finding:
+    present = embeddings.column(modality).is_valid().to_pylist()
+    names = _ids(embeddings)
+    failing = [
+        name for name, is_there, due in zip(names, present, expected.to_pylist(), strict=False) if is_there != due
+    ]
+    return _finding(f"{modality}_present", failing, f"{modality}: a vector exactly where features have the modality")
+
+
+def _ids_finding(subject: str, actual: Sequence[str], expected: Sequence[str]) -> Finding:
+    differing = sorted(set(actual) ^ set(expected))
+    if not differing and list(actual) != list(expected):
+        return Finding(rule="same_ids", passed=False, detail=f"{subject}: are the same in another order")
+    return _finding("same_ids", differing, f"{subject}: {len(actual)} and {len(expected)} rows, the same in one order")
+
+
+def _ids(table: pa.Table) -> list[str]:
+    return table.column("id").to_pylist()
+
+
+def _finding(rule: str, failing: Iterable[str], promise: str) -> Finding:
+    names = sorted(failing)
+    detail = promise if not names else f"{promise}: does not hold for {len(names)}, for example {names[0]}"
+    return Finding(
+        rule=rule,
+        passed=not names,
+        detail=detail,
+        num_failing=len(names),
+        failing_ids=tuple(names[:MAX_FAILING_IDS]),
+    )
