@@ -17,9 +17,10 @@ from types import FrameType
 
 from rich.console import Console
 
+from mm_assets.defs.instance import prepare_home
 from mm_assets.errors import UsageError
 from mm_assets.screen import Outcome
-from mm_assets.settings import Settings, read_settings
+from mm_assets.settings import Settings, read_settings, worker_environment
 from mm_assets.store import embedded
 from mm_assets.store.objects import open_store
 
@@ -62,19 +63,11 @@ def ui(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def _start(settings: Settings, port: int) -> subprocess.Popen[bytes]:
-    from mm_assets.defs.materialize import instance_for
-
-    # Writes dagster.yaml into DAGSTER_HOME on first use.
-    with instance_for(settings):
-        pass
+    home = prepare_home(settings)
     program = Path(sys.executable).with_name("dagster")
     command = [str(program), "dev", "-m", "mm_assets.definitions", "-h", HOST, "-p", str(port)]
-    placement = {"DAGSTER_HOME": str(settings.dagster_home), "MM_HOME": str(settings.home)}
-    return subprocess.Popen(
-        ["/usr/bin/env", *(f"{name}={value}" for name, value in placement.items()), *command],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    environment = worker_environment(settings) | {"DAGSTER_HOME": str(home)}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from mm_assets.demo.catalog import LANGUAGES, Emoji, choose, read_catalog
 from mm_assets.demo.speech import Utterance, speak
 from mm_assets.identity import canonical_json, keyed_rng
+from mm_assets.snapshot.drop import create_drop
+from mm_assets.snapshot.drop_record import SOURCE_FILE
+from mm_assets.snapshot.source import parse_source
 
 SOURCE = "emoji"
 DROP = "2026-11"
@@ -74,6 +77,30 @@ class _Sample:
         return canonical_json({name: value for name, value in values.items() if value is not None})
 
 
+def build_demo_drop(
+    folder: Path,
+    *,
+    num_emoji: int = NUM_EMOJI,
+    num_workers: int = 2,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Writes the whole drop (tars, ``source.yaml``, ``drop.json``) into ``folder`` and returns it.
+
+    Arguments as for ``build_demo_tars``.
+    """
+    build_demo_tars(folder, num_emoji=num_emoji, num_workers=num_workers, on_progress=on_progress)
+    described = parse_source(SOURCE_YAML.encode(), str(folder / SOURCE_FILE))
+    create_drop(
+        folder,
+        SOURCE,
+        DROP,
+        captured_from=CAPTURED_FROM,
+        captured_to=CAPTURED_TO,
+        annotation=described.annotation | ANNOTATION,
+    )
+    return folder
+
+
 def build_demo_tars(
     folder: Path,
     *,
@@ -110,7 +137,7 @@ def build_demo_tars(
         # All languages of one emoji go to one tar.
         members = [sample for number, sample in enumerate(samples) if number // len(LANGUAGES) % NUM_TARS == index]
         _write_tar(folder / f"{SOURCE}-{index:04d}.tar", members, audio)
-    (folder / "source.yaml").write_text(SOURCE_YAML, encoding="utf-8")
+    (folder / SOURCE_FILE).write_text(SOURCE_YAML, encoding="utf-8")
     return len(samples)
 
 
