@@ -1,0 +1,156 @@
+"""Computes the batch plan: which samples every lane sees at every step, and where in which pack.
+
+A plan is a function of the dataset release's narrow columns, the plan's parameters and the seed. It is computed once,
+centrally, and followed by any number of loaders; packing inside workers would make it depend on their number.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.batching.config import PlanConfig
+from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule
+from mm_assets.errors import StageError
+from mm_assets.identity import Json, canonical_json, to_json
+from mm_assets.settings import Settings
+from mm_assets.store.commit import OutputFile, StageResult
+from mm_assets.store.manifest import Manifest, Recipe, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, read_parquet, write_parquet
+
+SCHEMA = "mm.plan/1"
+COLUMNS = ["id", "split", "selected", "has_image", "text_tokens", "audio_frames"]
+PLAN = pa.schema(
+    [
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("epoch", "step", "lane", "pack", "slot", "sample")),
+        pa.field("id", pa.string(), nullable=False),
+        *(
+            pa.field(name, pa.int32(), nullable=False)
+            for name in ("text_tokens", "image_tokens", "audio_tokens", "start")
+        ),
+    ]
+)
+
+
+def compute_batch_plan(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
+    """Writes ``plan.parquet`` and ``plan.json``.
+
+    Raises:
+        StageError: nothing is selected for training, or a sample is longer than a pack.
+    """
+    del settings
+    release = read_manifest(store, recipe.inputs[0].digest)
+    samples = read_samples(store, release, workdir, COLUMNS)
+    config = PlanConfig(**recipe.params["plan"])  # pyright: ignore[reportCallIssue]
+    table = build_plan(samples, config, seed=recipe.params["seed"], image_size=recipe.params["image_size"])  # pyright: ignore[reportArgumentType]
+    summary = summarise(table, config)
+    (workdir / "plan.json").write_bytes(canonical_json(summary))
+    files = (
+        OutputFile(
+            name="plan.parquet",
+            path=write_parquet(table, workdir / "plan.parquet"),
+            media_type=PARQUET_TYPE,
+            num_rows=len(table),
+        ),
+        OutputFile(name="plan.json", path=workdir / "plan.json", media_type=JSON_TYPE),
+    )
+    stats: dict[str, Json] = {
+        "rows_in": summary["num_samples"],
+        "rows_out": len(table),
+        "dead_letters": 0,
+        "num_steps": summary["num_steps"],
+        "steps_per_epoch": summary["steps_per_epoch"],
+        "padding_efficiency": summary["padding_efficiency"],
+    }
+    return StageResult(files=files, stats=stats)
+
+
+def read_samples(store: Store, release: Manifest, folder: Path, columns: list[str]) -> pa.Table:
+    """Columns of a dataset release's ``samples.parquet``, in file order: row numbers are what a plan refers to."""
+    digest = release.output("samples.parquet").digest
+    return read_parquet(store.fetch(digest, folder), columns)
+
+
+def train_rows(samples: pa.Table) -> Ints:
+    """Row numbers of the samples a plan covers: selected, and in the training split."""
+    selected = samples["selected"].to_numpy(zero_copy_only=False).astype(bool)
+    return np.flatnonzero(selected & (np.array(samples["split"].to_pylist()) == "train"))
+
+
+def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:
+    """Tokens of the given rows: text tokens, image patches, stacks of audio frames."""
+    frames = samples["audio_frames"].to_numpy(zero_copy_only=False)[rows].astype(np.int64)
+    has_image = samples["has_image"].to_numpy(zero_copy_only=False)[rows].astype(bool)
+    return Lengths(
+        text=samples["text_tokens"].to_numpy(zero_copy_only=False)[rows].astype(np.int64),
+        image=has_image * (image_size // config.image_patch) ** 2,
+        audio=-(-frames // config.audio_stack),
+    )
+
+
+def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: int) -> pa.Table:
+    """The plan of a release, sorted by (step, lane, pack, slot); ``start`` is a sample's first token in its pack."""
+    rows = train_rows(samples)
+    lengths = token_lengths(samples, rows, config, image_size=image_size)
+    _check_lengths(samples, rows, lengths, config)
+    total = lengths.total
+    slots: list[tuple[int, int, int, int, int, int, int]] = []
+    for step, planned in enumerate(schedule(lengths, config, seed)):
+        for lane, packs in enumerate(planned.lanes):
+            for pack, members in enumerate(packs):
+                start = 0
+                for slot, position in enumerate(members):
+                    slots.append((planned.epoch, step, lane, pack, slot, position, start))
+                    start += int(total[position])
+    epoch, step, lane, pack, slot, position, start = np.array(slots, np.int32).T
+    columns = {
+        "epoch": epoch, "step": step, "lane": lane, "pack": pack, "slot": slot, "sample": rows[position],
+        "id": samples["id"].take(pa.array(rows[position])), "text_tokens": lengths.text[position],
+        "image_tokens": lengths.image[position], "audio_tokens": lengths.audio[position], "start": start,
+    }  # fmt: skip
+    return pa.table(
+        {name: _column(values, PLAN.field(name).type) for name, values in columns.items()},
+        schema=PLAN,
+    )
+
+
+def summarise(table: pa.Table, config: PlanConfig) -> dict[str, Json]:
+    """``plan.json``: sizes of the plan and how full its packs are."""
+    used = sum(int(table[name].to_numpy().sum()) for name in ("text_tokens", "image_tokens", "audio_tokens"))
+    used += CLS_TOKENS * len(table)
+    num_packs = int((table["slot"].to_numpy() == 0).sum())
+    epoch, step = table["epoch"].to_numpy(), table["step"].to_numpy()
+    num_steps = int(step.max()) + 1
+    return {
+        "schema": SCHEMA,
+        **{name: value for name, value in _object(to_json(config)).items() if name != "num_steps"},
+        "num_steps": num_steps,
+        "steps_per_epoch": int(step[epoch == 0].max()) + 1,
+        "epochs": int(epoch.max()) + 1,
+        "num_samples": len(np.unique(table["sample"].to_numpy())),
+        "num_slots": len(table),
+        "num_packs": num_packs,
+        "used_tokens": used,
+        "padding_efficiency": round(used / (num_packs * config.pack_tokens), 6),
+    }
+
+
+def _check_lengths(samples: pa.Table, rows: Ints, lengths: Lengths, config: PlanConfig) -> None:
+    too_long = np.flatnonzero(lengths.total > config.pack_tokens)
+    if len(too_long):
+        first = int(too_long[0])
+        raise StageError(
+            f"batch plan: sample {samples['id'][int(rows[first])].as_py()} does not fit a pack: expected at most "
+            f"{config.pack_tokens} tokens, got {lengths.total[first]}. Raise plan.pack_tokens or lower "
+            "features.max_text_tokens and features.max_audio_seconds."
+        )
+
+
+def _column(values: object, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, kind)
+
+
+def _object(value: Json) -> dict[str, Json]:
+    assert isinstance(value, dict)
+    return value
