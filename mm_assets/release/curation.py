@@ -92,7 +92,8 @@ def _evaluate(database: duckdb.DuckDBPyConnection, policy: dict[str, str], *, or
         problem = str(error).split("\n\nLINE")[0].replace("\n", " ").strip()
         raise SpecError(
             f"policy {policy['name']}: {problem}: expected a yes-or-no expression over "
-            f"{', '.join(POLICY_SCHEMA.names)}, got {policy['sql']!r}. Correct the expression and open the release again."
+            f"{', '.join(POLICY_SCHEMA.names)}, got {policy['sql']!r}. "
+            "Correct the expression and open the release again."
         ) from error
 
 

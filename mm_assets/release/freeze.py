@@ -185,31 +185,39 @@ def _samples(
     """The rows of ``samples.parquet``."""
     stored = [name for name in SAMPLES.names if name not in ("split", "selected", "reasons", "duplicate_of")]
     names = ", ".join(f'"{name}"' for name in stored)
-    rows = database.execute(f"SELECT {names}, {CONTENT} AS content FROM samples ORDER BY position").to_arrow_table()
-    assert rows is not None  # duckdb's stubs allow None; a SELECT has a result
+    rows = database.sql(f"SELECT {names}, {CONTENT} AS content FROM samples ORDER BY position").to_arrow_table()
     is_copy = decisions.original != np.arange(rows.num_rows)
     original = rows.take(pa.array(decisions.original))
     is_exact = pc.equal(rows["content"], original["content"]).fill_null(False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-    flags = [
-        ("excluded", verdicts.excluded),
-        (f"policy:{policy}", verdicts.refused),
-        ("duplicate_id", verdicts.repeated_id),
-        ("unlabelled", verdicts.unlabelled),
-        ("duplicate", is_copy & is_exact),
-        ("near_duplicate", is_copy & ~is_exact),
-        (LEAKAGE, decisions.leaked),
-    ]
-    parts = [pc.if_else(pa.array(flag), pa.scalar(code), pa.scalar(None, pa.string())) for code, flag in flags]  # pyright: ignore[reportAttributeAccessIssue]
-    reasons = pc.binary_join_element_wise(*parts, ",", null_handling="skip")  # pyright: ignore[reportAttributeAccessIssue]
+    reasons = _reasons(
+        {
+            "excluded": verdicts.excluded,
+            f"policy:{policy}": verdicts.refused,
+            "duplicate_id": verdicts.repeated_id,
+            "unlabelled": verdicts.unlabelled,
+            "duplicate": is_copy & is_exact,
+            "near_duplicate": is_copy & ~is_exact,
+            LEAKAGE: decisions.leaked,
+        }
+    )
     values = {
-        "split": pa.array(np.array(SPLITS)[decisions.split].tolist(), pa.string()),
+        "split": pa.array(SPLITS).take(pa.array(decisions.split)),
         "selected": pc.equal(reasons, ""),  # pyright: ignore[reportAttributeAccessIssue]
         "reasons": reasons,
-        "duplicate_of": pc.if_else(  # pyright: ignore[reportAttributeAccessIssue]
-            pa.array(is_copy), original["id"], pa.scalar(None, pa.string())
-        ),
+        "duplicate_of": pc.if_else(pa.array(is_copy), original["id"], pa.scalar(None, pa.string())),  # pyright: ignore[reportAttributeAccessIssue]
     }
-    return pa.table([values[name] if name in values else rows[name] for name in SAMPLES.names], schema=SAMPLES)
+    columns = [values[name] if name in values else rows[name] for name in SAMPLES.names]
+    return pa.table(columns, schema=SAMPLES)
+
+
+def _reasons(flags: Mapping[str, Bools]) -> pa.Array:
+    """For every row the names of its flags, comma-joined in their order."""
+    names = list(flags)
+    numbers = sum(flag.astype(np.int64) << bit for bit, flag in enumerate(flags.values()))
+    joined = [
+        ",".join(name for bit, name in enumerate(names) if number >> bit & 1) for number in range(1 << len(names))
+    ]
+    return pa.array(joined).take(pa.array(numbers))
 
 
 def _num_dead_letters(store: Store, recipe: Recipe, parent: Manifest | None) -> int:

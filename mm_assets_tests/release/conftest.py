@@ -1,0 +1,185 @@
+"""Shards committed by hand, so that the tests of the freeze depend on its inputs' format and on nothing else."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
+from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.release.config import FreezeConfig
+from mm_assets.release.freeze import compute_dataset_release
+from mm_assets.release.policies import policy_named
+from mm_assets.release.stage import resolve_dataset_release
+from mm_assets.release.validate import validate_dataset_release
+from mm_assets.settings import Settings
+from mm_assets.snapshot.release_spec import DropPin, ParentPin, ReleaseSpec, shard_key
+from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
+from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import ARROW_TYPE, PARQUET_TYPE, read_parquet, table_of, write_parquet
+from mm_assets.store.validations import Finding, record_validation
+
+ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "key", "label", "language", "group")])
+SOURCE_YAML = (
+    b"schema: mm.source/1\nsource: zoo\nsource_system: cms\nowner: Ada\nlicence: CC-BY-4.0\nlabel_schema_version: '3'\n"
+)
+CODE = digest_bytes(b"code")
+
+
+def sample(key: str, **values: Any) -> dict[str, Any]:
+    """A row with text, picture and sound of its own unless ``values`` say otherwise; None removes a modality."""
+    source, drop = values.pop("source", "zoo"), values.pop("drop", "d1")
+    row: dict[str, Any] = {
+        "id": f"{source}/{drop}/{key}", "source": source, "drop": drop, "key": key, "label": "cat", "language": "en",
+        "group": None, "text": f"text {key}", "image": f"image {key}", "audio": f"audio {key}", "text_chars": 10,
+        "image_width": 64, "image_height": 64, "audio_seconds": 1.0, "near_duplicate_key": None,
+    }  # fmt: skip
+    row |= values
+    for modality, column in (
+        ("text", "text_digest"),
+        ("image", "image_pixels_digest"),
+        ("audio", "audio_decode_digest"),
+    ):
+        content = row.pop(modality)
+        row[f"has_{modality}"] = content is not None
+        row[column] = None if content is None else digest_bytes(content.encode())
+    row["text_tokens"], row["audio_frames"] = 12 * row["has_text"], 100 * row["has_audio"]
+    return row
+
+
+@dataclass
+class World:
+    """A store with shards, and the shortest way to freeze them."""
+
+    store: Store
+    settings: Settings
+    folder: Path
+    config: FreezeConfig = FreezeConfig()
+
+    def commit(
+        self,
+        asset: str,
+        partition: Partition,
+        tables: Mapping[str, pa.Table],
+        inputs: Sequence[Input] = (),
+        **stats: Any,
+    ) -> Committed:
+        """Commits tables as an asset."""
+        digests = {name: digest_json([table.schema.to_string(), table.to_pylist()]) for name, table in tables.items()}
+        recipe = Recipe(
+            asset=asset, partition=partition, code=CODE, params={"image_size": 64, "sample_rate": 16000, "of": digests},
+            environment={}, inputs=tuple(inputs),
+        )  # fmt: skip
+
+        def compute() -> StageResult:
+            files = []
+            for name, table in tables.items():
+                path = write_parquet(table, self.folder / "output")
+                path = path.rename(self.folder / f"{asset}-{partition.path.replace('/', '-')}-{name}")
+                kind = ARROW_TYPE if name.endswith(".arrow") else PARQUET_TYPE
+                files.append(OutputFile(name=name, path=path, media_type=kind, num_rows=table.num_rows))
+            return StageResult(files=tuple(files), stats={"rows_in": 0, "rows_out": 0, "dead_letters": 0} | stats)
+
+        return materialize(self.store, recipe, compute)
+
+    def accept(self, committed: Committed, *, passed: bool = True, detail: str = "all is well") -> None:
+        """Puts a validation of exactly this manifest on record."""
+        finding = Finding(rule="rule", passed=passed, detail=detail)
+        record_validation(self.store, committed.ref, rules=CODE, findings=[finding])
+
+    def shard(
+        self, release: str, shard: str, rows: Sequence[Mapping[str, Any]], *, dead: int = 0
+    ) -> dict[str, Committed]:
+        """Commits and accepts the three assets of a shard."""
+        rows = sorted(rows, key=lambda row: row["id"])
+        partition = Partition(release=release, shard=shard)
+        place = {"release": release, "shard": shard}
+        made: dict[str, Committed] = {}
+        tables = {
+            "snapshot": {"samples.parquet": _table(rows, ORIGIN)},
+            "features": {"signals.parquet": _table(rows, SIGNALS), "tensors.arrow": _table(rows, pa.schema([("id", pa.string())]))},
+            "embeddings": {"signals.parquet": _table(rows, EMBEDDING_SIGNALS)},
+        }  # fmt: skip
+        upstream = ""
+        for asset in tables:
+            inputs = [Input(asset=upstream, partition=place, digest=made[upstream].manifest_digest)] if upstream else []
+            made[asset] = self.commit(
+                asset, partition, tables[asset], inputs, dead_letters=dead if asset == "features" else 0
+            )
+            self.accept(made[asset])
+            upstream = asset
+        return made
+
+    def spec(self, release: str, num_shards: int, **values: Any) -> ReleaseSpec:
+        """A spec of the hand-made source."""
+        drop = {
+            "schema": "mm.drop/1", "source": "zoo", "drop": "d1", "captured_from": "2026-01-01T00:00:00+00:00",
+            "captured_to": "2026-02-01T00:00:00+00:00", "format": "index", "objects": [], "annotation": {},
+        }  # fmt: skip
+        pin = DropPin(
+            source="zoo", drop="d1", digest=self.store.put_bytes(json.dumps(drop).encode()),
+            source_digest=self.store.put_bytes(SOURCE_YAML),
+        )  # fmt: skip
+        parent: Committed | None = values.pop("parent", None)
+        pinned = parent and ParentPin(release=parent.manifest.partition.release, digest=parent.manifest_digest)
+        document: dict[str, Any] = {
+            "schema": "mm.release/1", "release": release, "drops": [pin], "parent": pinned, "exclusions": [],
+            "policy": policy_named("default"), "encoder": {}, "seed": 7, "num_shards": num_shards,
+            "recipe": {"release": to_json(self.config)},
+        }  # fmt: skip
+        return ReleaseSpec(**(document | values))
+
+    def freeze(self, spec: ReleaseSpec) -> Committed:
+        """Resolves, computes and commits the release."""
+        recipe = resolve_dataset_release(self.store, spec, Partition(release=spec.release), {})
+        workdir = self.folder / f"freeze-{len(list(self.folder.iterdir()))}"
+        workdir.mkdir()
+        return materialize(
+            self.store, recipe, lambda: compute_dataset_release(self.store, recipe, workdir, self.settings)
+        )
+
+    def release(
+        self, rows: Sequence[Mapping[str, Any]], *, release: str = "r1", num_shards: int = 2, **values: Any
+    ) -> Committed:
+        """Deals rows to shards and freezes them."""
+        for index in range(num_shards):
+            self.shard(release, shard_key(index), rows[index::num_shards])
+        return self.freeze(self.spec(release, num_shards, **values))
+
+    def rows(self, committed: Committed) -> dict[str, dict[str, Any]]:
+        """``samples.parquet`` by key."""
+        path = self.store.fetch(committed.manifest.output("samples.parquet").digest, self.folder)
+        return {row["id"].split("/", 2)[2]: row for row in read_parquet(path).to_pylist()}
+
+    def document(self, committed: Committed, name: str) -> Any:
+        """A JSON output."""
+        return json.loads(self.store.get_bytes(committed.manifest.output(name).digest))
+
+    def findings(self, committed: Committed) -> dict[str, Finding]:
+        """What validation finds, by rule."""
+        found = validate_dataset_release(self.store, committed.manifest, self.settings)
+        return {finding.rule: finding for finding in found}
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    nullable = pa.schema([field.with_nullable(True) for field in schema])
+    return table_of([{name: row.get(name) for name in schema.names} for row in rows], nullable)
+
+
+@pytest.fixture
+def world(store: Store, settings: Settings, tmp_path: Path) -> World:
+    """An empty world."""
+    folder = tmp_path / "world"
+    folder.mkdir()
+    return World(store=store, settings=settings, folder=folder)
+
+
+@pytest.fixture(name="sample")
+def sample_fixture() -> Callable[..., dict[str, Any]]:
+    """Builds rows; see ``sample``."""
+    return sample

@@ -1,0 +1,253 @@
+"""The freeze as a whole: what is selected, why the rest is not, and that nothing else decides it."""
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from mm_assets.errors import SpecError, StageError
+from mm_assets.release.config import FreezeConfig
+from mm_assets.release.freeze import SAMPLES
+from mm_assets.release.policies import POLICIES
+
+
+def animals(sample: Any, count: int, **values: Any) -> list[dict[str, Any]]:
+    return [sample(f"k{i:03d}", label=("cat", "dog", "owl")[i % 3], **values) for i in range(count)]
+
+
+def test_release_has_every_row_sorted_by_id_with_its_place(world, sample):
+    committed = world.release(animals(sample, 30), num_shards=3)
+    table = pq.read_table(world.store.fetch(committed.manifest.output("samples.parquet").digest, world.folder))
+    assert table.schema.names == SAMPLES.names
+    ids = table["id"].to_pylist()
+    assert ids == sorted(ids)
+    assert len(ids) == 30
+    row = world.rows(committed)["k004"]
+    assert (row["release"], row["shard"], row["row"]) == ("r1", "0001", 1)
+    assert committed.manifest.stats["rows_in"] == committed.manifest.stats["rows_out"] == 30
+    assert committed.manifest.stats["num_classes"] == 3
+
+
+def test_all_findings_of_a_sound_release_pass(world, sample):
+    findings = world.findings(world.release(animals(sample, 30)))
+    assert [finding.rule for finding in findings.values() if not finding.passed] == []
+    assert set(findings) == {
+        "merkle_root", "rows_exist", "unique_ids", "no_leakage", "splits_filled", "classes_in_train", "drift",
+    }  # fmt: skip
+
+
+def test_same_rows_in_another_order_of_commits_give_the_same_release(world, sample):
+    rows = animals(sample, 20)
+    for shard, part in (("0001", rows[1::2]), ("0000", rows[0::2])):
+        world.shard("r1", shard, part)
+    first = world.freeze(world.spec("r1", 2))
+    world.shard("r1", "0000", rows[0::2])
+    recipe_again = world.release(rows)
+    assert first.manifest_digest == recipe_again.manifest_digest
+
+
+def test_release_without_any_row_can_be_frozen_and_checked(world):
+    committed = world.release([], num_shards=1)
+    assert committed.manifest.stats["rows_in"] == 0
+    assert all(finding.passed for finding in world.findings(committed).values())
+
+
+def test_release_without_labels_keeps_its_samples(world, sample):
+    committed = world.release([sample(f"k{i}", label=None) for i in range(12)])
+    assert committed.manifest.stats["rows_out"] == 12
+    assert committed.manifest.stats["num_classes"] == 0
+    assert all(finding.passed for finding in world.findings(committed).values())
+
+
+def test_required_labels_exclude_unlabelled_samples_with_a_reason(world, sample):
+    world.config = FreezeConfig(labels="required")
+    rows = world.rows(world.release([sample("a", label=None), sample("b")]))
+    assert (rows["a"]["selected"], rows["a"]["reasons"]) == (False, "unlabelled")
+    assert (rows["b"]["selected"], rows["b"]["reasons"]) == (True, "")
+
+
+def test_thousands_of_labels_are_all_in_train_where_they_have_two_groups(world, sample):
+    rows = [sample(f"k{i:05d}", label=f"label {i // 2}") for i in range(4000)]
+    committed = world.release(rows)
+    findings = world.findings(committed)
+    assert findings["classes_in_train"].passed
+    assert committed.manifest.stats["num_classes"] == 2000
+    assert all(committed.manifest.stats["splits"].values())
+
+
+def test_one_picture_with_four_languages_of_text_is_four_samples(world, sample):
+    rows = [
+        sample(f"cat.{code}", image="one", text=f"cat {code}", language=code, group="cat")
+        for code in ("de", "en", "es", "fr")
+    ]
+    frozen = world.rows(world.release(rows))
+    assert all(row["selected"] for row in frozen.values())
+    assert len({row["split"] for row in frozen.values()}) == 1
+
+
+def test_duplicate_of_all_modalities_names_its_original(world, sample):
+    twins = {"text": "t", "image": "i", "audio": "a"}
+    frozen = world.rows(world.release([sample("b", **twins), sample("a", **twins), sample("c")]))
+    assert frozen["a"]["selected"]
+    assert (frozen["b"]["reasons"], frozen["b"]["duplicate_of"]) == ("duplicate", "zoo/d1/a")
+    assert frozen["a"]["split"] == frozen["b"]["split"]
+    assert frozen["c"]["selected"]
+
+
+def test_a_missing_modality_is_a_difference(world, sample):
+    frozen = world.rows(
+        world.release([sample("a", text="t", image="i", audio="s"), sample("b", text="t", image="i", audio=None)])
+    )
+    assert all(row["selected"] for row in frozen.values())
+
+
+def test_excluding_an_original_lets_its_copy_take_its_place(world, sample):
+    twins = {"text": "t", "image": "i", "audio": None}
+    committed = world.release([sample("a", **twins), sample("b", **twins)], exclusions=["zoo/d1/a", "zoo/none/*"])
+    frozen = world.rows(committed)
+    assert frozen["a"]["reasons"] == "excluded"
+    assert frozen["b"]["selected"]
+    assert world.document(committed, "record.json")["exclusion_rules"]["unused_exclusions"] == ["zoo/none/*"]
+
+
+def test_near_duplicate_is_left_out_only_with_equal_text_and_sound(world, sample):
+    rows = [
+        sample("a", text="t", audio=None, near_duplicate_key="n"),
+        sample("b", text="t", audio=None, near_duplicate_key="n"),
+        sample("c", text="other", audio=None, near_duplicate_key="n"),
+    ]
+    frozen = world.rows(world.release(rows))
+    assert (frozen["b"]["reasons"], frozen["b"]["duplicate_of"]) == ("near_duplicate", "zoo/d1/a")
+    assert frozen["c"]["selected"]
+    assert len({row["split"] for row in frozen.values()}) == 1
+
+
+def test_near_duplicate_key_of_too_many_samples_is_ignored(world, sample):
+    world.config = FreezeConfig(max_near_duplicates=10)
+    rows = [sample(f"k{i:02d}", near_duplicate_key="same") for i in range(40)]
+    committed = world.release(rows)
+    assert all(committed.manifest.stats["splits"].values())
+    assert world.findings(committed)["no_leakage"].passed
+
+
+def test_equal_pictures_under_different_names_share_a_split(world, sample):
+    rows = [sample(f"k{i:03d}", image=f"picture {i // 2}", label=f"l{i % 5}") for i in range(80)]
+    frozen = world.rows(world.release(rows))
+    assert all(row["selected"] for row in frozen.values())
+    for i in range(0, 80, 2):
+        assert frozen[f"k{i:03d}"]["split"] == frozen[f"k{i + 1:03d}"]["split"]
+
+
+def test_id_in_two_shards_is_selected_once(world, sample):
+    world.shard("r1", "0000", [sample("a", text="x")])
+    world.shard("r1", "0001", [sample("a", text="y"), sample("b")])
+    committed = world.freeze(world.spec("r1", 2))
+    path = world.store.fetch(committed.manifest.output("samples.parquet").digest, world.folder)
+    rows = [(r["shard"], r["selected"], r["reasons"]) for r in pq.read_table(path).to_pylist() if r["id"] == "zoo/d1/a"]
+    assert rows == [("0000", True, ""), ("0001", False, "duplicate_id")]
+    assert world.findings(committed)["unique_ids"].passed
+
+
+def test_policy_excludes_where_false_and_keeps_where_unknown(world, sample):
+    rows = [
+        sample("small", image_width=2),
+        sample("large"),
+        sample("none", image=None, image_width=None, image_height=None),
+    ]
+    frozen = world.rows(world.release(rows))
+    assert frozen["small"]["reasons"] == "policy:default"
+    assert frozen["large"]["selected"]
+    assert frozen["none"]["selected"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("sharpnes > 0.1", 'Referenced column "sharpnes" not found'),
+        ("image_width >", "syntax error"),
+        ("random() > 0.5", "random does not always give the same answer"),
+        ("current_date > DATE '2020-01-01'", "current_date does not always give the same answer"),
+        ("now() IS NULL", "now does not always give the same answer"),
+        ("image_width = (SELECT max(image_width) FROM samples)", "looks beyond one sample"),
+        ("sum(image_width) > 3", "sum"),
+        ("row_number() OVER () < 5", "looks beyond one sample"),
+        ("TRUE; DROP TABLE samples", "looks beyond one sample"),
+        ("language || 'x'", "Could not convert string"),
+    ],
+)
+def test_unusable_policy_is_one_clear_error(world, sample, sql, named):
+    with pytest.raises(SpecError) as caught:
+        world.release([sample("a")], policy={"name": "mine", "sql": sql})
+    assert str(caught.value).startswith("policy mine: ")
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_packaged_policy_keeps_a_plain_sample(world, sample, name):
+    frozen = world.rows(world.release([sample("a")], policy={"name": name, "sql": POLICIES[name]}))
+    assert frozen["a"]["selected"]
+
+
+def test_words_in_a_text_literal_are_no_subquery(world, sample):
+    frozen = world.rows(world.release([sample("a")], policy={"name": "p", "sql": "label <> 'select over (from now()'"}))
+    assert frozen["a"]["selected"]
+
+
+def test_statistics_count_selected_samples_per_split(world, sample):
+    committed = world.release([*animals(sample, 40), sample("x", image_width=1)])
+    statistics = world.document(committed, "stats.json")
+    assert statistics["num_selected"] == 40
+    assert statistics["reasons"] == {"policy:default": 1}
+    assert sum(split["num_samples"] for split in statistics["splits"].values()) == 40
+    assert sum(split["labels"].get("cat", 0) for split in statistics["splits"].values()) == statistics["labels"]["cat"]
+    assert statistics["modalities"] == {"text+image+audio": 40}
+    assert statistics["drift"] is None
+
+
+def test_conflicting_labels_of_duplicates_are_counted(world, sample):
+    twins = {"text": "t", "image": "i", "audio": "a"}
+    committed = world.release([sample("a", label="cat", **twins), sample("b", label="dog", **twins)])
+    assert world.document(committed, "stats.json")["conflicting_labels"] == 1
+
+
+def test_record_answers_the_auditor(world, sample):
+    committed = world.release(animals(sample, 12))
+    record = world.document(committed, "record.json")
+    assert record["sources"][0]["owner"] == "Ada"
+    assert (record["captured_from"], record["captured_to"]) == (
+        "2026-01-01T00:00:00+00:00",
+        "2026-02-01T00:00:00+00:00",
+    )
+    assert record["languages"] == {"en": 12}
+    assert record["sampling_rate"]["target_hz"] == [16000]
+    assert record["resolution"] == {"target_pixels": [64], "observed_pixels": [64, 64, 64, 64]}
+    assert record["label_schemas"] == {"zoo": {"label_schema_version": "3"}}
+    assert record["checksums"]["merkle_root"] == world.document(committed, "shards.json")["merkle_root"]
+    assert {entry["asset"] for entry in record["preprocessing"]} == {"snapshot", "features", "embeddings"}
+
+
+def test_nothing_about_the_store_is_in_the_outputs(world, sample):
+    committed = world.release(animals(sample, 12))
+    for output in committed.manifest.outputs:
+        assert world.store.bucket.encode() not in world.store.get_bytes(output.digest)
+    assert json.dumps(committed.manifest.stats)
+
+
+def test_shard_whose_tables_do_not_belong_together_is_named(world, sample):
+    world.shard("r1", "0000", [sample("a")])
+    made = world.shard("r1", "0001", [sample("b")])
+    other = world.shard("r0", "0001", [sample("c")])
+    features = made["features"].manifest
+    forged = [o for o in features.outputs if o.name == "tensors.arrow"]
+    forged += [o for o in other["features"].manifest.outputs if o.name == "signals.parquet"]
+    manifest = features.model_copy(update={"outputs": forged})
+    digest = world.store.put_bytes(manifest.encode())
+    from mm_assets.release.rows import load_rows
+    from mm_assets.release.shards import read_shard
+
+    digests = {asset: committed.manifest_digest for asset, committed in made.items()} | {"features": digest}
+    shard = read_shard(world.store, "r1", "0001", digests)
+    with pytest.raises(StageError, match="shard r1/0001: its tables do not belong together: expected 1 samples"):
+        load_rows(world.store, [shard], world.folder)
