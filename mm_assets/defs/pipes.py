@@ -19,7 +19,7 @@ import dagster as dg
 from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
 from dagster._core.pipes.context import PipesMessageHandler
 
-from mm_assets.errors import LaunchError, MmError
+from mm_assets.errors import LaunchError
 from mm_assets.identity import Json
 from mm_assets.launch.environment import known_environment, stage_environment
 from mm_assets.launch.pod import placement_of, surroundings_of
@@ -62,14 +62,15 @@ class StageLauncher:
         """
         if self._settings.launcher == "subprocess":
             return stage_environment()
-        resources = resources_for(asset_name, read_spec(store, release).recipe)
+        resources = resources_for(asset_name, read_spec(store, release).recipe, self._settings)
         return known_environment(store, placement_of(resources, surroundings_of(self._settings)))
 
     def run(self, context: RunContext, asset_name: str, partition: Partition, *, force: bool) -> None:
         """Materializes one partition in a worker; once it returns, the worker has committed.
 
         Raises:
-            dagster.Failure: the worker failed or never ran; its description is one sentence.
+            LaunchError: the worker failed or never ran.
+            SettingsError: the environment does not say how to launch. SpecError: the resources are unusable.
         """
         request = StageRequest(
             asset=asset_name,
@@ -80,10 +81,7 @@ class StageLauncher:
             attempt=uuid.uuid4().hex,
         )
         launch = self._run_pod if self._settings.launcher == "kubernetes" else self._run_process
-        try:
-            launch(context, request)
-        except MmError as error:
-            raise dg.Failure(description=str(error)) from error
+        launch(context, request)
 
     def _run_process(self, context: RunContext, request: StageRequest) -> None:
         environment = worker_environment(self._settings)
@@ -104,7 +102,7 @@ class StageLauncher:
 
         surroundings = surroundings_of(self._settings)
         store = open_store(self._settings)
-        resources = resources_for(request.asset, read_spec(store, request.release).recipe)
+        resources = resources_for(request.asset, read_spec(store, request.release).recipe, self._settings)
         request = replace(request, placement=placement_of(resources, surroundings))
         pods = StagePods(
             request,

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from mm_assets.errors import SpecError
+from mm_assets.settings import Settings
 
 GIB = 1 << 30
 #: Section of a release's recipe that may carry ``resources`` for the asset.
@@ -42,34 +45,41 @@ class Resources:
     active_deadline_s: int = 3600
 
 
-DEFAULTS = {
-    "embeddings": Resources(),
-    "model": Resources(active_deadline_s=24 * 3600),
-    "evaluation": Resources(active_deadline_s=4 * 3600),
-}
-
-
-def resources_for(asset: str, recipe: Mapping[str, Any]) -> Resources:
-    """The resources of ``asset``: its defaults, overridden by ``resources`` in its section of the recipe.
+def resources_for(asset: str, recipe: Mapping[str, Any], settings: Settings) -> Resources:
+    """The resources of ``asset``: those of the deployment's ``resources.yaml``, overridden by the recipe's section.
 
     Args:
         asset: Name of a launched asset.
         recipe: ``ReleaseSpec.recipe``.
+        settings: Where ``resources.yaml`` is.
 
     Raises:
-        SpecError: the section asks for something that does not exist or has the wrong type.
+        SpecError: the file or the section asks for something that does not exist or has the wrong type.
     """
-    default = DEFAULTS.get(asset, Resources())
+    path = settings.config_file("resources.yaml")
     section = recipe.get(SECTIONS.get(asset, asset))
     wanted = section.get("resources") if isinstance(section, Mapping) else None
-    if not wanted:
-        return default
-    fields = TypeAdapter(Resources).dump_python(default)
+    fields = _fields(path.name, _read_mapping(path).get(asset)) | _fields(f"recipe section {SECTIONS[asset]}", wanted)
     try:
-        return TypeAdapter(Resources).validate_python(fields | dict(wanted))
+        return TypeAdapter(Resources).validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise SpecError(
             f"resources of {asset}: {place} is unusable: {first['msg']}, got {first['input']!r}."
         ) from error
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        return _fields(path.name, yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path.name}: is no YAML: {' '.join(str(error).split())}.") from error
+
+
+def _fields(place: str, value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SpecError(f"{place}: resources are unusable: expected a mapping, got {value!r}.")
+    return dict(value)
