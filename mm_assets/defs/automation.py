@@ -17,7 +17,7 @@ SENSOR_NAME = "automation"
 TICK_INTERVAL_S = 15
 
 
-class BelongsToRelease(dg.AutomationCondition):
+class BelongsToRelease(dg.AutomationCondition[dg.AssetKey]):
     """True for the partitions that their release has: all of them, or the shards below its number of shards."""
 
     def __init__(self, num_shards: Callable[[str], int]) -> None:
@@ -28,7 +28,7 @@ class BelongsToRelease(dg.AutomationCondition):
         """Its name in the UI."""
         return "belongs_to_release"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Keeps the candidates that exist in their release."""
         keys = context.candidate_subset.expensively_compute_partition_keys()
         kept = {key for key in keys if self._is_in_release(key)}
@@ -40,7 +40,7 @@ class BelongsToRelease(dg.AutomationCondition):
         return partition.shard is None or partition.shard < shard_key(self._num_shards(partition.release))
 
 
-def when_ready(num_shards: Callable[[str], int]) -> AC:
+def when_ready(num_shards: Callable[[str], int]) -> AC[dg.AssetKey]:
     """The condition of every asset.
 
     Args:

@@ -41,9 +41,9 @@ def evaluate_gate(context: dg.AssetCheckExecutionContext, name: str) -> dg.Asset
     try:
         record = check_asset(workspace.store, workspace.settings, name, partition)
     except (ObjectCorruptError, ObjectMissingError) as error:
-        return dg.AssetCheckResult(passed=False, description=str(error), metadata=failure_metadata())
+        return dg.AssetCheckResult(passed=False, description=str(error), metadata=failure_metadata(error))
     except MmError as error:
-        raise dg.Failure(description=str(error), metadata=failure_metadata()) from error
+        raise dg.Failure(description=str(error), metadata=failure_metadata(error)) from error
     return dg.AssetCheckResult(
         passed=record.passed,
         severity=dg.AssetCheckSeverity.ERROR,

@@ -6,7 +6,7 @@ so that the asset page names the object; the store's own trouble is retried and 
 
 import logging
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -38,6 +38,8 @@ from mm_assets.store.refs import require_ref
 
 logger = logging.getLogger(__name__)
 
+Materialized: TypeAlias = dg.MaterializeResult[Any]
+
 FORCE_TAG = "mm/force"
 MAX_RETRIES = 2
 RETRY_WAIT_S = 5
@@ -54,7 +56,7 @@ class _Task:
     force: bool
 
 
-def materialize(context: dg.AssetExecutionContext, name: str) -> dg.MaterializeResult:
+def materialize(context: dg.AssetExecutionContext, name: str) -> Materialized:
     """Materializes the context's partition of the asset ``name``.
 
     Raises:
@@ -123,11 +125,11 @@ def _fail(context: dg.AssetExecutionContext, task: _Task, error: MmError) -> NoR
             context.log.warning("%s Trying again in %s s.", sentence, RETRY_WAIT_S)
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_WAIT_S) from error
     elif isinstance(error, BLAMED_ON_DATA):
-        context.log_event(failed_gate(context.instance, task.asset.name, context.partition_key, sentence))  # pyright: ignore[reportArgumentType]
-    raise dg.Failure(description=sentence, metadata=failure_metadata(), allow_retries=False) from error
+        context.log_event(failed_gate(context.instance, task.asset.name, context.partition_key, error))  # pyright: ignore[reportArgumentType]
+    raise dg.Failure(description=sentence, metadata=failure_metadata(error), allow_retries=False) from error
 
 
-def failed_gate(instance: dg.DagsterInstance, name: str, partition_key: str, sentence: str) -> dg.AssetCheckEvaluation:
+def failed_gate(instance: dg.DagsterInstance, name: str, partition_key: str, error: MmError) -> dg.AssetCheckEvaluation:
     """The gate of a partition that could not even be computed; ``log_event`` files it under the current run.
 
     It is about the latest materialization, if there is one: Dagster ignores the outcome of a check about any other.
@@ -147,8 +149,8 @@ def failed_gate(instance: dg.DagsterInstance, name: str, partition_key: str, sen
         passed=False,
         blocking=True,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=sentence,
+        description=str(error),
         partition=partition_key,
-        metadata=failure_metadata(),
+        metadata=failure_metadata(error),
         target_materialization_data=target,
     )

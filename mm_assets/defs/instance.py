@@ -2,9 +2,10 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.execution.compute_logs import redirect_to_file
@@ -24,13 +25,13 @@ class QuietLogManager(LocalComputeLogManager):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, str]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "QuietLogManager":
         """Dagster's constructor hook."""
         return cls(inst_data=inst_data, **config_value)
 
     @contextmanager
-    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
         """Sends the process's output to the run's log files while the run lasts."""
         paths = [
             Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]))

@@ -17,7 +17,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from mm_assets.defs.build import build_definitions
 from mm_assets.defs.execution import FORCE_TAG
 from mm_assets.defs.jobs import job_for
-from mm_assets.defs.metadata import GATE
+from mm_assets.defs.metadata import GATE, failure_sentence
 from mm_assets.defs.partitions import release_partitions, require_fits, to_key
 from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
@@ -235,14 +235,3 @@ class _Watcher:
 
     def _seconds(self, name: str) -> float:
         return monotonic() - self._started.get(name, monotonic())
-
-
-def failure_sentence(event: dg.DagsterEvent) -> str:
-    """The one sentence of a failed step: what was raised on purpose, or the error nobody foresaw."""
-    failure = event.step_failure_data.user_failure_data
-    if failure and failure.description:
-        return failure.description
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error else "no message"

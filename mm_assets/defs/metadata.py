@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.defs.previews import preview_of
+from mm_assets.errors import LaunchError, MmError, ObjectCorruptError, ObjectMissingError, StoreError
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -12,12 +14,20 @@ from mm_assets.store.validations import ValidationRecord
 
 GATE = "gate"
 RUNBOOK = "docs/runbooks/failed-partition.md"
+FAILED_GATE_RUNBOOK = "docs/runbooks/failed-gate.md"
+#: Pages about one kind of trouble, the first match wins; everything else starts at ``RUNBOOK``.
+RUNBOOKS: tuple[tuple[type[MmError], str], ...] = (
+    (ObjectCorruptError, "docs/runbooks/damaged-object.md"),
+    (ObjectMissingError, "docs/runbooks/damaged-object.md"),
+    (StoreError, "docs/runbooks/store-unreachable.md"),
+    (LaunchError, "docs/runbooks/launch-failure.md"),
+)
 ROWS = ("rows_in", "rows_out", "dead_letters")
 
 Metadata = dict[str, Any]
 
 
-def materialization_metadata(store: Store, committed: Committed, preview: str | None = None) -> Metadata:
+def materialization_metadata(store: Store, committed: Committed) -> Metadata:
     """The metadata of a materialization, in the order in which the UI lists it."""
     manifest, ref = committed.manifest, committed.ref
     stats = manifest.stats
@@ -27,6 +37,7 @@ def materialization_metadata(store: Store, committed: Committed, preview: str | 
     metadata["cpu_s"] = ref.cpu_s
     metadata["bytes"] = sum(output.size_bytes for output in manifest.outputs)
     metadata |= {name: _value(stats[name]) for name in sorted(stats) if name not in ROWS}
+    preview = preview_of(store, manifest)
     if preview is not None:
         metadata["preview"] = dg.MetadataValue.md(preview)
     metadata["manifest"] = committed.manifest_digest
@@ -49,12 +60,23 @@ def check_metadata(record: ValidationRecord) -> Metadata:
         "manifest": record.manifest,
         "rules_digest": record.rules,
     }
-    return metadata | (failure_metadata() if failed else {})
+    return metadata | ({"runbook": FAILED_GATE_RUNBOOK} if failed else {})
 
 
-def failure_metadata() -> Metadata:
+def failure_metadata(error: MmError) -> Metadata:
     """Where an on-call engineer reads on."""
-    return {"runbook": RUNBOOK}
+    return {"runbook": next((page for kind, page in RUNBOOKS if isinstance(error, kind)), RUNBOOK)}
+
+
+def failure_sentence(event: dg.DagsterEvent) -> str:
+    """The one sentence of a failed step: what was raised on purpose, or the error nobody foresaw."""
+    failure = event.step_failure_data.user_failure_data
+    if failure and failure.description:
+        return failure.description
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "no message"
 
 
 def findings_sentence(record: ValidationRecord) -> str:

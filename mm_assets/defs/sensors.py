@@ -10,7 +10,7 @@ import urllib.request
 
 import dagster as dg
 
-from mm_assets.defs.metadata import RUNBOOK
+from mm_assets.defs.metadata import RUNBOOK, failure_sentence
 from mm_assets.defs.partitions import release_partitions, require_fits
 from mm_assets.errors import MmError, StoreError
 from mm_assets.identity import digest_bytes
@@ -129,11 +129,7 @@ def release_name(drop: Drop, specs: list[ReleaseSpec]) -> str:
 def alert_message(context: dg.RunFailureSensorContext) -> dict[str, str]:
     """What is posted: the run, its partition, the first step's sentence and where to read on."""
     run = context.dagster_run
-    sentences = [
-        step.event_specific_data.error.message.strip()
-        for step in context.get_step_failure_events()
-        if step.event_specific_data and step.event_specific_data.error  # pyright: ignore[reportAttributeAccessIssue]
-    ]
+    sentences = [failure_sentence(event) for event in context.get_step_failure_events()]
     partition = run.tags.get("dagster/partition", "no partition")
     sentence = sentences[0] if sentences else context.failure_event.message or "no message"
     return {

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from mm_assets.defs.execution import materialize
+from mm_assets.defs.execution import Materialized, materialize
 
 
-def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def evaluation(context: dg.AssetExecutionContext) -> Materialized:
     """Accuracy per slice and corruption, calibration, retrieval, and every single prediction."""
     return materialize(context, "evaluation")

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import dagster as dg
 
 from mm_assets.defs.automation import when_ready
+from mm_assets.defs.execution import Materialized
 from mm_assets.defs.partitions import RELEASE_DIMENSION, partitions_of
 from mm_assets.defs.resources import Workspace
 from mm_assets.identity import code_digest
 from mm_assets.pipeline import ASSETS, Asset
 
-Body = Callable[[dg.AssetExecutionContext], dg.MaterializeResult]
+Body = Callable[[dg.AssetExecutionContext], Materialized]
 
 OWNER = "team:ml-platform"
 #: Runs that need an accelerator wait in this pool.

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from mm_assets.defs.execution import materialize
+from mm_assets.defs.execution import Materialized, materialize
 
 
-def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def promotion(context: dg.AssetExecutionContext) -> Materialized:
     """Every gate with its value and threshold, the decision and the model card; moves the registry if all pass."""
     return materialize(context, "promotion")

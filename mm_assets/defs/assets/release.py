@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from mm_assets.defs.execution import materialize
+from mm_assets.defs.execution import Materialized, materialize
 
 
-def dataset_release(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def dataset_release(context: dg.AssetExecutionContext) -> Materialized:
     """The frozen dataset: duplicates, curation, splits, statistics and drift, release record and dataset card.
 
     Refuses to run unless every shard of the release exists and passed its gates.
