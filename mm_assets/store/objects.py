@@ -31,10 +31,11 @@ MAX_KEY_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyInfo:
-    """One listed key: relative to the store's prefix, with its size in bytes."""
+    """One listed key: relative to the store's prefix, with its size in bytes and its ETag (without quotes)."""
 
     key: str
     size_bytes: int
+    etag: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +139,7 @@ class Store:
             skip = len(self.prefix) + 1 if self.prefix else 0
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield KeyInfo(key=entry["Key"][skip:], size_bytes=entry["Size"])
+                    yield KeyInfo(key=entry["Key"][skip:], size_bytes=entry["Size"], etag=entry["ETag"].strip('"'))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """The names directly below ``prefix`` (which ends with ``/``), without listing what is inside them."""

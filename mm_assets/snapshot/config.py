@@ -1,0 +1,28 @@
+"""The ceilings a raw sample has to stay below. They are identity: another ceiling is another snapshot."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotConfig:
+    """Section ``snapshot`` of a recipe.
+
+    Sizes are of the encoded bytes, checked before anything is buffered; pixels and seconds are what a file's own
+    header declares, checked before anything is decoded. ``max_metadata_bytes`` bounds a sample's further columns
+    as canonical JSON, ``max_tar_members`` the members of one tar.
+    """
+
+    max_text_bytes: int = 1 * MIB
+    max_image_bytes: int = 32 * MIB
+    max_audio_bytes: int = 64 * MIB
+    max_metadata_bytes: int = MIB // 4
+    max_image_pixels: int = 64_000_000
+    max_audio_seconds: float = 600.0
+    max_tar_members: int = 2_000_000
+    max_key_bytes: int = 512
+
+    def max_bytes(self, modality: str) -> int:
+        """The ceiling on one blob of ``modality``."""
+        return {"text": self.max_text_bytes, "image": self.max_image_bytes, "audio": self.max_audio_bytes}[modality]
