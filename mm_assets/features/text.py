@@ -16,7 +16,7 @@ VOCAB_SIZE = 260
 
 EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"']{2,}", re.IGNORECASE)
-PHONE = re.compile(r"(?<![\w.])(?:\+|00)?\d{1,4}(?:[ ()./-]{0,2}\d{2,4}){2,5}(?![\w.])")
+PHONE = re.compile(r"(?<![\w.])(?:\+|00)?\d{1,4}(?:[ ()./-]{0,2}\d{2,4}){2,5}(?!\w|\.\d)")
 DATE = re.compile(r"(?:\d{4}[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4})")
 PHONE_DIGITS = range(7, 16)
 

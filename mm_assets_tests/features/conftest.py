@@ -131,7 +131,7 @@ def blocks(seed: int, size: int = 72) -> Image.Image:
 @pytest.fixture
 def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[..., Committed]:
     """Runs ``compute_features`` on samples and commits the result."""
-    from mm_assets.features.extract import compute_features  # noqa: PLC0415
+    from mm_assets.features.extract import compute_features
 
     counter = iter(range(1_000))
 
@@ -143,3 +143,27 @@ def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[
         return materialize(store, recipe, lambda: compute_features(store, recipe, folder / "out", settings), force=True)
 
     return run
+
+
+@pytest.fixture
+def to_wav() -> Callable[..., bytes]:
+    """``wav_bytes``."""
+    return wav_bytes
+
+
+@pytest.fixture
+def to_picture() -> Callable[..., bytes]:
+    """``picture_bytes``."""
+    return picture_bytes
+
+
+@pytest.fixture
+def make_tone() -> Callable[..., np.ndarray]:
+    """``tone``."""
+    return tone
+
+
+@pytest.fixture
+def make_blocks() -> Callable[..., Image.Image]:
+    """``blocks``."""
+    return blocks

@@ -1,0 +1,145 @@
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm_assets.errors import GateError, SpecError
+from mm_assets.features import stage, validate
+from mm_assets.features.bootstrap import bootstrap_encoder_bytes
+from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.features.schema import EMBEDDINGS, tensors_schema
+from mm_assets.features.validate import embedding_finding, tensor_finding, validate_features
+from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.snapshot.release_spec import ReleaseSpec
+from mm_assets.store.manifest import Partition
+from mm_assets.store.refs import require_ref
+from mm_assets.store.validations import Finding, record_validation
+
+PARTITION = Partition(release="r1", shard="0000")
+IMAGE, AUDIO = bytes(64 * 64 * 3), np.zeros((3, 40), "<f4").tobytes()
+
+
+def _spec(kind: str = "bootstrap") -> ReleaseSpec:
+    return ReleaseSpec(
+        schema="mm.release/1",
+        release="r1",
+        drops=[],
+        parent=None,
+        exclusions=[],
+        policy={},
+        encoder={"kind": kind, "digest": digest_bytes(bootstrap_encoder_bytes(EncoderConfig()))},
+        seed=1,
+        num_shards=1,
+        recipe={"features": to_json(FeaturesConfig()), "encoder": to_json(EncoderConfig())},
+    )
+
+
+def _pass(store, asset: str, *, passed: bool = True) -> None:
+    finding = Finding(rule="rows", passed=passed, detail="rows differ")
+    record_validation(store, require_ref(store, asset, PARTITION), rules=digest_json("rules"), findings=[finding])
+
+
+def _tensors(**changed: object) -> pa.Table:
+    row = {"id": "s/d/1", "text": [1, 5, 2], "image": IMAGE, "audio": AUDIO} | changed
+    return pa.Table.from_pylist([row], schema=tensors_schema(FeaturesConfig()))
+
+
+def test_recipes_need_a_passed_check_upstream(make_features, store):
+    make_features({"s/d/1": {"txt": b"word"}})
+    with pytest.raises(GateError, match="snapshot r1/0000: no validation on record"):
+        stage.resolve_features(store, _spec(), PARTITION, {})
+    _pass(store, "snapshot", passed=False)
+    with pytest.raises(GateError, match="snapshot r1/0000: failed its checks: rows differ"):
+        stage.resolve_features(store, _spec(), PARTITION, {})
+
+
+def test_recipes_pin_their_inputs_and_environment(make_features, store):
+    features = make_features({"s/d/1": {"txt": b"word"}})
+    _pass(store, "snapshot")
+    _pass(store, "features")
+    first = stage.resolve_features(store, _spec(), PARTITION, {"torch": "1"})
+    assert first.fingerprint == stage.resolve_features(store, _spec(), PARTITION, {"torch": "2"}).fingerprint
+    assert first.environment["libsndfile"]
+    second = stage.resolve_embeddings(store, _spec(), PARTITION, {"torch": "1"})
+    assert second.environment == {"torch": "1"}
+    assert [(entry.asset, entry.digest) for entry in second.inputs] == [
+        ("features", features.manifest_digest),
+        ("encoder", _spec().encoder["digest"]),
+    ]
+
+
+def test_unknown_encoder_kind_is_refused(store):
+    with pytest.raises(SpecError, match="release r1: encoder kind 'towers' is unknown"):
+        stage.resolve_embeddings(store, _spec("towers"), PARTITION, {})
+
+
+def test_every_field_of_the_configuration_changes_the_recipe():
+    for config in (FeaturesConfig(), EncoderConfig()):
+        names = to_json(config)
+        assert isinstance(names, dict)
+        for name, value in names.items():
+            assert digest_json(replace(config, **{name: value + 1})) != digest_json(config)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"text": [1, 260, 2]},
+        {"text": [0]},
+        {"image": IMAGE[:-1]},
+        {"audio": AUDIO[:-4]},
+        {"audio": np.full((3, 40), np.nan, "<f4").tobytes()},
+        {"audio": b""},
+    ],
+)
+def test_wrong_tensor_is_found_by_id(changed):
+    assert tensor_finding(_tensors()).passed
+    finding = tensor_finding(_tensors(**changed))
+    assert not finding.passed
+    assert finding.failing_ids == ("s/d/1",)
+
+
+def test_vectors_that_are_not_of_length_one_are_found_by_id():
+    rows = [
+        {"id": name, "text": vector}
+        for name, vector in (("a", [1.0, 0.0]), ("b", [0.5, 0.0]), ("c", [np.nan, 0]), ("d", None))
+    ]
+    finding = embedding_finding("text", pa.Table.from_pylist(rows, schema=EMBEDDINGS))
+    assert finding.failing_ids == ("b", "c")
+    assert embedding_finding("image", pa.Table.from_pylist(rows, schema=EMBEDDINGS)).passed
+
+
+def test_too_many_dead_letters_fail_the_gate_and_a_poor_sample_is_named(make_features, store, settings, to_wav):
+    clipped = to_wav(np.where(np.arange(8_000) % 40 < 20, 1.0, -1.0).astype(np.float32), 16_000)
+    samples = {f"s/d/{number}": {"wav": clipped} for number in range(3)} | {"s/d/bad": {"txt": b"\xff"}}
+    findings = {
+        finding.rule: finding for finding in validate_features(store, make_features(samples).manifest, settings)
+    }
+    assert findings["rows"].passed
+    assert not findings["max_dead_letter_fraction"].passed
+    assert "1 of 4" in findings["max_dead_letter_fraction"].detail
+    overdriven = findings["expect_column_values_to_be_between(clipping_fraction)"]
+    assert not overdriven.passed
+    assert overdriven.failing_ids == ("s/d/0", "s/d/1", "s/d/2")
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "config", "stage", "validate", "preview", "extract"])
+def test_modules_of_the_code_server_import_no_torch(name):
+    folder = Path(validate.__file__).parent
+    todo, seen = [name], set()
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        tree = ast.parse((folder / f"{module}.py").read_text())
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not any(found.split(".")[0] in ("torch", "safetensors") for found in imported), module
+        prefix = "mm_assets.features."
+        todo.extend(
+            found.removeprefix(prefix)
+            for found in imported
+            if found.startswith(prefix) and found.removeprefix(prefix) not in seen
+        )
