@@ -135,3 +135,7 @@ def _layout() -> dict[str, Any]:
     width = min(MAX_HELP_WIDTH, shutil.get_terminal_size((MAX_HELP_WIDTH, 24)).columns)
     formatter = functools.partial(argparse.HelpFormatter, max_help_position=28, width=width)
     return {"formatter_class": formatter, "allow_abbrev": False}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""``mm drop``: making, checking and pushing a delivery of raw data."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from mm_assets.identity import Json
+from mm_assets.screen import Outcome, print_table, progress_bar
+from mm_assets.settings import read_settings
+from mm_assets.snapshot.drop import create_drop, list_files, push_drop
+from mm_assets.snapshot.drop_check import DropReport, Problem, check_drop
+from mm_assets.store.objects import open_store
+
+MAX_SHOWN = 50
+
+
+def create(args: argparse.Namespace, console: Console) -> Outcome:
+    """Writes ``drop.json`` and checks what it describes; not ok only if the drop is unusable."""
+    with progress_bar(console, "hashing files") as show:
+        create_drop(args.folder, args.source, args.drop, on_object=_counter(show, args.folder))
+    report = _check(args.folder, console)
+    _print_problems(console, report)
+    usable = not any(problem.is_fatal for problem in report.problems)
+    if usable:
+        console.print(f"Push it with `mm drop push {args.folder}`.", markup=False)
+    return Outcome(result=_result(report), ok=usable)
+
+
+def check(args: argparse.Namespace, console: Console) -> Outcome:
+    """Explains every problem; not ok if there is any, also where it costs one sample only."""
+    report = _check(args.folder, console)
+    _print_problems(console, report)
+    return Outcome(result=_result(report), ok=not report.problems)
+
+
+def push(args: argparse.Namespace, console: Console) -> Outcome:
+    """Checks the drop and uploads it unless it is unusable."""
+    store = open_store(read_settings())
+    report = _check(args.folder, console)
+    if any(problem.is_fatal for problem in report.problems):
+        _print_problems(console, report)
+        console.print("Nothing was pushed.", style="red")
+        return Outcome(result=_result(report), ok=False)
+    with progress_bar(console, "pushing objects") as show:
+        pushed = push_drop(store, args.folder, on_object=_counter(show, args.folder))
+    name = f"{pushed.source}/{pushed.drop}"
+    console.print(
+        f"Drop {name}: {pushed.num_uploaded} of {pushed.num_objects} objects uploaded, {report.num_samples} samples, "
+        f"{len(report.problems)} that will be dead letters.",
+        markup=False,
+    )
+    console.print(f"Open a release with `mm release open --release NAME --drop {name}`.", markup=False)
+    return Outcome(result=_result(report) | {"num_uploaded": pushed.num_uploaded})
+
+
+def _check(folder: Path, console: Console) -> DropReport:
+    with progress_bar(console, "reading samples") as show:
+        return check_drop(folder, on_object=_counter(show, folder))
+
+
+def _counter(show: Callable[[int, int | None], None], folder: Path) -> Callable[[], None]:
+    """Advances a bar by one object at each call."""
+    total = sum(1 for _ in list_files(folder))
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        show(done, total)
+
+    return count
+
+
+def _print_problems(console: Console, report: DropReport) -> None:
+    for problem in report.warnings:
+        console.print(f"Note: {problem}.", markup=False)
+    if report.problems:
+        rows = [
+            (_place(problem), "drop unusable" if problem.is_fatal else "dead letter", problem.message)
+            for problem in report.problems[:MAX_SHOWN]
+        ]
+        more = f", the first {MAX_SHOWN}; --json has all" if len(report.problems) > MAX_SHOWN else ""
+        print_table(console, f"Problems ({len(report.problems)}{more})", ("where", "cost", "what"), rows, left=3)
+    console.print(f"{report.num_samples} samples, {len(report.problems)} problems.")
+
+
+def _place(problem: Problem) -> str:
+    if problem.line is not None:
+        return f"{problem.file}:{problem.line}"
+    return f"{problem.file} {problem.member}" if problem.member else problem.file
+
+
+def _result(report: DropReport) -> dict[str, Json]:
+    return {
+        "source": report.source,
+        "drop": report.drop,
+        "num_samples": report.num_samples,
+        "problems": [_problem_json(problem) for problem in report.problems],
+        "warnings": [_problem_json(problem) for problem in report.warnings],
+    }
+
+
+def _problem_json(problem: Problem) -> dict[str, Json]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "member": problem.member,
+        "message": problem.message,
+        "fatal": problem.is_fatal,
+    }

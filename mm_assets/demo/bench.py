@@ -1,0 +1,104 @@
+"""``make bench``: the demo on a fresh store, timed.
+
+Seconds differ between machines; the shares of one run compare. ``--write`` keeps them in ``docs/benchmarks.md``.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mm_assets.demo.job import run_demo
+from mm_assets.pipeline import ASSETS
+from mm_assets.screen import make_console, print_table
+from mm_assets.settings import read_settings
+from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
+from mm_assets.store import embedded
+from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store, open_store
+from mm_assets.store.refs import require_ref
+
+REPORT = Path("docs/benchmarks.md")
+RELEASE = "bench"
+COLUMNS = ("asset", "partitions", "wall s", "cpu s", "share", "samples/s")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timing:
+    name: str
+    num_partitions: int
+    wall_s: float
+    cpu_s: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the demo twice on a store of its own and prints where the time went."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"also write {REPORT}")
+    args = parser.parse_args(arguments)
+    console = make_console(to_stderr=False)
+    with tempfile.TemporaryDirectory(prefix="mm-bench-") as name:
+        home = Path(name)
+        settings = replace(read_settings(), store_uri=None, s3_endpoint=None, home=home, dagster_home=home / "dagster")
+        try:
+            first = run_demo(console, settings, release=RELEASE)
+            second = run_demo(console, settings, release=RELEASE)
+            store = open_store(settings)
+            timings = _timings(store, read_spec(store, RELEASE))
+        finally:
+            embedded.stop(home)
+    rows = _rows(timings, int(str(first.result["num_samples"])))
+    print_table(console, "Stages", COLUMNS, rows)
+    summary = f"First run {first.result['wall_s']} s, second run {second.result['wall_s']} s."
+    console.print(summary)
+    if args.write:
+        REPORT.write_text(_markdown(rows, summary), encoding="utf-8")
+        console.print(f"Wrote {REPORT}.")
+    return 0 if first.ok and second.ok else 1
+
+
+def _timings(store: Store, spec: ReleaseSpec) -> list[_Timing]:
+    timings: list[_Timing] = []
+    for asset in ASSETS.values():
+        shards = spec.shards() if asset.is_sharded else [None]
+        refs = [require_ref(store, asset.name, Partition(release=spec.release, shard=shard)) for shard in shards]
+        timings.append(
+            _Timing(
+                name=asset.name,
+                num_partitions=len(refs),
+                wall_s=sum(ref.wall_s for ref in refs),
+                cpu_s=sum(ref.cpu_s for ref in refs),
+            )
+        )
+    return timings
+
+
+def _rows(timings: Sequence[_Timing], num_samples: int) -> list[tuple[str, ...]]:
+    total_s = sum(timing.wall_s for timing in timings)
+    return [
+        (
+            timing.name,
+            str(timing.num_partitions),
+            f"{timing.wall_s:.2f}",
+            f"{timing.cpu_s:.2f}",
+            f"{timing.wall_s / total_s:.1%}",
+            f"{num_samples / timing.wall_s:.0f}" if timing.wall_s else "-",
+        )
+        for timing in timings
+    ]
+
+
+def _markdown(rows: Sequence[Sequence[str]], summary: str) -> str:
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        "# Benchmarks\n\nWritten by `make bench WRITE=1`. Compare shares, not seconds: they hold for one machine.\n\n"
+        f"{platform.machine()}, {platform.system()}. {summary}\n\n{table}\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
