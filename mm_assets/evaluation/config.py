@@ -34,12 +34,17 @@ class CorruptionConfig:
             raise SpecError(
                 f"corruption {self.name}: is unknown: expected one of {', '.join(sorted(CORRUPTION_MODALITY))}."
             )
-        highest = 1 if self.name.startswith("drop_") else MAX_SEVERITY
+        highest = 1 if self.is_drop else MAX_SEVERITY
         if not self.severities or any(not 1 <= severity <= highest for severity in self.severities):
             raise SpecError(
                 f"corruption {self.name}: severities are unusable: expected some from 1 to {highest}, "
                 f"got {list(self.severities)}."
             )
+
+    @property
+    def is_drop(self) -> bool:
+        """Whether the modality is dropped; a sample then needs another one that remains."""
+        return self.name.startswith("drop_")
 
     @property
     def modality(self) -> str:

@@ -17,12 +17,15 @@ sample id) alone, so every release's samples are damaged alike, in any order and
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from mm_assets.batching.samples import Sample
+from mm_assets.evaluation.config import CorruptionConfig
 from mm_assets.features.mel import STEPS
 from mm_assets.identity import keyed_rng
 
@@ -30,6 +33,9 @@ Pixels = NDArray[np.uint8]
 Frames = NDArray[np.float32]
 Tokens = NDArray[np.int32]
 Damage = Callable[[Any, int, np.random.Generator], Any]
+
+#: Field of a sample that holds a modality.
+FIELDS = {"text": "text_T", "image": "image_HWC", "audio": "audio_FM"}
 
 JPEG_QUALITY = (50, 30, 20, 10, 5)
 BLUR_RADIUS_PX = (0.5, 1.0, 1.5, 2.5, 4.0)
@@ -51,6 +57,22 @@ LOOK_ALIKES = dict(
         strict=True,
     )
 )
+
+
+def damage(sample: Sample, corruption: CorruptionConfig, severity: int, seed: int) -> Sample:
+    """A damaged copy of ``sample``; one that lacks the modality comes back as it is."""
+    name, field = corruption.name, FIELDS[corruption.modality]
+    value = getattr(sample, field)
+    if value is None:
+        return sample
+    if corruption.is_drop:
+        return replace(sample, **{field: None})
+    rng = corruption_rng(seed, name, severity, sample.id)
+    if corruption.modality == "text":
+        return replace(sample, text_T=corrupt_text(value, severity, rng))
+    if corruption.modality == "image":
+        return replace(sample, image_HWC=corrupt_image(name, value, severity, rng))
+    return replace(sample, audio_FM=corrupt_audio(name, value, severity, rng))
 
 
 def corrupt_image(name: str, image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:

@@ -1,0 +1,206 @@
+"""The registry as a state machine: moved by decisions only, never back, never lost to a race."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mm_assets.errors import CommitConflictError, ObjectCorruptError
+from mm_assets.evaluation.report import Report
+from mm_assets.identity import canonical_json, digest_json
+from mm_assets.promotion import registry
+from mm_assets.promotion.registry import (
+    RegistryRecord,
+    apply_decision,
+    read_history,
+    read_production,
+    read_registry,
+    registry_key,
+)
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Manifest, Output, Partition, Recipe
+from mm_assets.store.objects import Store
+
+Promote = Callable[..., Committed]
+ReportOf = Callable[..., Report]
+
+
+def promotion(store: Store, release: str, version: int, *, state: str = "production") -> tuple[Manifest, str]:
+    """A committed promotion's manifest, without the stages before it."""
+    decision = {
+        "schema": "mm.decision/1",
+        "decision": "rejected" if state == "none" else "promoted",
+        "state": state,
+        "model": digest_json(["model", release, version]),
+        "dataset_release": digest_json(["dataset_release", release]),
+        "evaluation": digest_json(["evaluation", release, version]),
+        "thresholds": digest_json("thresholds"),
+        "gates": [],
+    }
+    data = canonical_json(decision)
+    output = Output(
+        name="decision.json", digest=store.put_bytes(data), size_bytes=len(data), media_type="application/json"
+    )
+    recipe = Recipe(
+        asset="promotion",
+        partition=Partition(release=release),
+        code=digest_json("c"),
+        params={},
+        environment={},
+        inputs=(),
+    )
+    manifest = recipe.manifest([output], {})
+    return manifest, store.put_bytes(manifest.encode())
+
+
+def releases_of(store: Store) -> list[str]:
+    return [record.release for record in read_history(store, "production")]
+
+
+def test_a_promoted_model_is_candidate_and_production(store: Store) -> None:
+    assert read_production(store) is None
+    manifest, digest = promotion(store, "r1", 0)
+    applied = apply_decision(store, manifest, digest)
+    assert applied.moved == ("candidate", "production")
+    production = read_production(store)
+    assert production == RegistryRecord(
+        schema="mm.production/1",
+        state="production",
+        release="r1",
+        model=digest_json(["model", "r1", 0]),
+        dataset_release=digest_json(["dataset_release", "r1"]),
+        decision=digest,
+        previous=None,
+    )
+
+
+def test_a_rejection_touches_nothing(store: Store) -> None:
+    applied = apply_decision(store, *promotion(store, "r1", 0, state="none"))
+    assert (applied.moved, applied.reason) == ((), "the decision is a rejection")
+    assert list(store.list_keys("refs/registry/")) == []
+
+
+def test_a_candidate_leaves_production_alone(store: Store) -> None:
+    apply_decision(store, *promotion(store, "r1", 0))
+    assert apply_decision(store, *promotion(store, "r2", 0, state="candidate")).moved == ("candidate",)
+    candidate, production = read_registry(store, "candidate"), read_production(store)
+    assert candidate is not None
+    assert production is not None
+    assert (candidate.release, production.release) == ("r2", "r1")
+
+
+def test_a_release_run_again_from_the_cache_never_moves_production_back(store: Store) -> None:
+    first, second = promotion(store, "r1", 0), promotion(store, "r2", 0)
+    for entry in (first, second, first, second, first):
+        applied = apply_decision(store, *entry)
+    assert releases_of(store) == ["r2", "r1"]
+    assert (applied.moved, applied.reason) == ((), "the decision is registered already")
+
+
+def test_an_older_release_decided_anew_does_not_move_back_either(store: Store) -> None:
+    for release, version in (("r1", 0), ("r2", 0), ("r1", 1)):
+        applied = apply_decision(store, *promotion(store, release, version))
+    assert releases_of(store) == ["r2", "r1"]
+    assert applied.reason == "release r1 was superseded by r2"
+
+
+def test_the_release_in_production_may_get_a_new_model(store: Store) -> None:
+    apply_decision(store, *promotion(store, "r1", 0))
+    assert apply_decision(store, *promotion(store, "r1", 1)).moved == ("candidate", "production")
+    assert releases_of(store) == ["r1", "r1"]
+
+
+def test_a_parent_that_passes_late_does_not_replace_its_child(
+    store: Store, promote: Promote, report_of: ReportOf
+) -> None:
+    bad, good = report_of(overall=0.1), report_of()
+    parent = promote("r1", bad)
+    child = promote("r2", good, parent="r1")
+    for committed in (parent, child):
+        apply_decision(store, committed.manifest, committed.manifest_digest)
+    late = promote("r1", good, version=1)
+    applied = apply_decision(store, late.manifest, late.manifest_digest)
+    assert (applied.moved, applied.reason) == ((), "release r1 was superseded by r2")
+    assert releases_of(store) == ["r2"]
+
+
+def test_a_run_killed_between_candidate_and_production_is_completed(store: Store) -> None:
+    manifest, digest = promotion(store, "r1", 0)
+    apply_decision(store, manifest, digest)
+    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{registry_key('production')}")
+    assert apply_decision(store, manifest, digest).moved == ("production",)
+
+
+def test_the_history_reaches_back_to_the_first_model(store: Store) -> None:
+    for number in range(5):
+        apply_decision(store, *promotion(store, f"r{number}", 0))
+    history = list(read_history(store, "production"))
+    assert [record.release for record in history] == ["r4", "r3", "r2", "r1", "r0"]
+    assert [record.previous is None for record in history] == [False, False, False, False, True]
+
+
+def test_concurrent_writers_lose_nothing(store: Store) -> None:
+    entries = [promotion(store, f"r{number}", 0) for number in range(6)]
+    barrier = threading.Barrier(len(entries))
+    failures: list[Exception] = []
+
+    def write(entry: tuple[Manifest, str]) -> None:
+        barrier.wait()
+        try:
+            apply_decision(store, *entry)
+        except CommitConflictError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(entry,)) for entry in entries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for state in registry.STATES:
+        history = list(read_history(store, state))
+        assert sorted(record.release for record in history) == [f"r{number}" for number in range(6)]
+
+
+def test_a_writer_that_always_loses_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_decision(store, *promotion(store, "r0", 0))
+    entry = promotion(store, "r1", 0)
+    monkeypatch.setattr(registry, "MAX_ATTEMPTS", 0)
+    with pytest.raises(CommitConflictError, match="registry candidate: others moved it 0 times while r1"):
+        apply_decision(store, *entry)
+
+
+def test_a_damaged_registry_is_named(store: Store) -> None:
+    store.create_key(registry_key("production"), b'{"schema":"mm.production/1"}')
+    with pytest.raises(ObjectCorruptError, match="refs/registry/production.json"):
+        read_production(store)
+
+
+@pytest.mark.property
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 1), st.sampled_from(["production", "candidate", "none"])),
+        max_size=8,
+    )
+)
+def test_any_order_of_decisions_keeps_the_laws(store: Store, steps: list[tuple[int, int, str]]) -> None:
+    for state in registry.STATES:
+        store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{registry_key(state)}")
+    previous: list[str] = []
+    for number, version, state in steps:
+        manifest, digest = promotion(store, f"r{number}", version, state=state)
+        applied = apply_decision(store, manifest, digest)
+        assert apply_decision(store, manifest, digest).moved == (), "applying twice moves nothing"
+        history = list(read_history(store, "production"))
+        decisions = [record.decision for record in history]
+        assert len(set(decisions)) == len(decisions), "no decision is registered twice"
+        assert decisions[len(decisions) - len(previous) :] == previous, "history only grows"
+        assert ("production" in applied.moved) == (len(decisions) > len(previous))
+        runs = [
+            record.release for i, record in enumerate(history) if i == 0 or history[i - 1].release != record.release
+        ]
+        assert len(set(runs)) == len(runs), "a release that was left is never returned to"
+        previous = decisions
