@@ -103,7 +103,7 @@ def _stray_files(folder: Path, drop: Drop) -> Iterator[Problem]:
     declared = {entry.key for entry in drop.objects} | DESCRIPTIVE_FILES
     for name in list_files(folder):
         if name not in declared:
-            yield Problem(file=name, message="is no part of the drop and will not be pushed")
+            yield Problem(file=name, message="is no object of the drop, so it is not pushed")
 
 
 def _check_tars(

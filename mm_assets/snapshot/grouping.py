@@ -5,7 +5,7 @@ extensions (plain ``tar`` does not sort), and is a duplicate if it repeats one.
 """
 
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mm_assets.snapshot.config import SnapshotConfig
@@ -53,6 +53,7 @@ class Grouping:
         self._pieces: dict[str, list[Piece]] = {}
         self._run: list[Piece] = []
         self._run_key = ""
+        self._begun: tuple[str, Piece] | None = None
 
     def reject(self, info: tarfile.TarInfo, reason: str, detail: str) -> None:
         """Records a member that belongs to no sample."""
@@ -60,8 +61,23 @@ class Grouping:
             Rejection(reason=reason, detail=detail, object=self._object, member=info.name, size_bytes=info.size)
         )
 
+    def begin(self, key: str, piece: Piece) -> None:
+        """Announces a member of sample ``key`` whose bytes are about to be read."""
+        self._begun = (key, piece)
+
+    def break_off(self, refusal: Refusal) -> None:
+        """Ends the tar: the sample whose member was being read is refused, or else the tar itself is at fault."""
+        if self._begun is None:
+            self.contents.rejections.append(
+                Rejection(reason=refusal.reason, detail=refusal.detail, object=self._object)
+            )
+        else:
+            key, piece = self._begun
+            self.add(key, replace(piece, refusal=refusal))
+
     def add(self, key: str, piece: Piece) -> None:
         """Adds one member of sample ``key``."""
+        self._begun = None
         if key != self._run_key or any(piece.extension == other.extension for other in self._run):
             self._end_run()
             self._run_key = key

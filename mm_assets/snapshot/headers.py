@@ -55,10 +55,7 @@ def _inspect_image(data: bytes, config: SnapshotConfig) -> str | Refusal:
     kind = _image_format(data)
     if kind is None:
         return Refusal("unsupported_format", "image is neither PNG, JPEG nor WebP")
-    try:
-        width, height = {"png": _png_size, "jpg": _jpeg_size, "webp": _webp_size}[kind](data)
-    except (struct.error, IndexError):
-        width = height = 0
+    width, height = image_size(data)
     if not width or not height:
         return Refusal("bad_image_header", f"{kind} header declares no size")
     if width * height > config.max_image_pixels:
@@ -66,6 +63,15 @@ def _inspect_image(data: bytes, config: SnapshotConfig) -> str | Refusal:
             "too_many_pixels", f"{kind} declares {width} x {height} pixels; {config.max_image_pixels} are allowed"
         )
     return kind
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a picture declares; zeros if it declares none or is no PNG, JPEG or WebP."""
+    kind = _image_format(data)
+    try:
+        return {"png": _png_size, "jpg": _jpeg_size, "webp": _webp_size}[kind](data) if kind else (0, 0)
+    except (struct.error, IndexError):
+        return 0, 0
 
 
 def _image_format(data: bytes) -> str | None:

@@ -12,10 +12,10 @@ import tarfile
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-from mm_assets.errors import StageError
+from mm_assets.errors import MmError, StageError
 from mm_assets.identity import CHUNK_BYTES
 from mm_assets.snapshot.config import SnapshotConfig
-from mm_assets.snapshot.fields import misspelt, wrongly_typed
+from mm_assets.snapshot.fields import misspelt, printable, wrongly_typed
 from mm_assets.snapshot.grouping import DESCRIPTIONS, Grouping, Piece
 from mm_assets.snapshot.headers import Refusal, inspect_blob
 from mm_assets.snapshot.samples import (
@@ -23,7 +23,6 @@ from mm_assets.snapshot.samples import (
     MODALITY_OF,
     Blob,
     Contents,
-    Rejection,
     Spool,
     VerifiedReader,
 )
@@ -74,13 +73,10 @@ def read_tar(reader: VerifiedReader, object_key: str, config: SnapshotConfig, sp
                     )
                 _read_member(archive, info, grouping, spool)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        grouping.contents.rejections.append(
-            Rejection(
-                reason="unreadable_tar",
-                detail=f"tar breaks off after {grouping.last_member or 'its start'}: {error}",
-                object=object_key,
-            )
-        )
+        if isinstance(error, MmError):
+            raise
+        place = f"in or after {printable(grouping.last_member)}" if grouping.last_member else "at its start"
+        grouping.break_off(Refusal("unreadable_tar", f"tar breaks off {place}: {error}"))
     reader.finish()
     return grouping.finish()
 
@@ -106,6 +102,7 @@ def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo, grouping: Grou
         refusal = Refusal("not_a_file", f"member {name} is {kind}")
         grouping.add(key, Piece(extension=extension, member=name, refusal=refusal))
         return
+    grouping.begin(key, Piece(extension=extension, member=name))
     grouping.add(key, _read_piece(archive, info, name, extension, grouping.config, spool))
 
 

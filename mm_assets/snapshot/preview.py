@@ -1,0 +1,112 @@
+"""What people look at before they look at files: modality counts, dead letters and a grid of pictures, as Markdown."""
+
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from mm_assets.charts import png_markdown
+from mm_assets.identity import CHUNK_BYTES, digest_bytes
+from mm_assets.snapshot.headers import image_size
+from mm_assets.snapshot.samples import MODALITIES
+from mm_assets.store.client import translated
+from mm_assets.store.manifest import Manifest
+from mm_assets.store.objects import Store, object_key
+from mm_assets.store.tables import read_parquet
+
+COLUMNS, ROWS, TILE = 8, 3, 64
+#: A preview reads the beginning of the tar and decodes only what is cheap to decode.
+MAX_TAR_BYTES = 32 << 20
+MAX_PIXELS = 4_000_000
+MAX_PNG_BYTES = 60_000
+
+
+def preview(store: Store, manifest: Manifest) -> str:
+    """Markdown about one shard; pictures that do not decode are left out, ``features`` says why."""
+    with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
+        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
+    parts = [_counts(manifest.stats)]
+    pictures = list(_pictures(store, manifest, table.filter(table.column("has_image")).to_pylist()))
+    if pictures:
+        parts.append(png_markdown(_grid(pictures), f"the first {len(pictures)} pictures of the shard"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _counts(stats: Mapping[str, Any]) -> str:
+    cells = {"samples": stats["rows_out"], **{name: stats["modalities"][name] for name in MODALITIES}}
+    cells["dead letters"] = stats["dead_letters"]
+    lines = [_line(cells), _line(dict.fromkeys(cells, "---"), values=True), _line(cells, values=True)]
+    reasons = [f"- {count} dead letters: {reason}" for reason, count in stats["reasons"].items()]
+    return "\n".join([*lines, "", *reasons]).rstrip()
+
+
+def _line(cells: Mapping[str, object], *, values: bool = False) -> str:
+    return "| " + " | ".join(str(cell) for cell in (cells.values() if values else cells)) + " |"
+
+
+def _pictures(store: Store, manifest: Manifest, rows: list[dict[str, Any]]) -> Iterator[Image.Image]:
+    """At most a grid's worth of pictures from the beginning of the tar, each verified by its own digest."""
+    digest = manifest.output("samples.tar").digest
+    num_left = COLUMNS * ROWS
+    place = 0
+    with store.open_key(object_key(digest)) as body, translated(store.object_uri(digest)):
+        for row in rows:
+            if not num_left or row["image_offset"] + row["image_size_bytes"] > MAX_TAR_BYTES:
+                return
+            _skip(body, row["image_offset"] - place)
+            data = _read(body, row["image_size_bytes"])
+            place = row["image_offset"] + row["image_size_bytes"]
+            tile = _tile(data) if digest_bytes(data) == row["image_digest"] else None
+            if tile is not None:
+                num_left -= 1
+                yield tile
+
+
+def _skip(body: IO[bytes], num_bytes: int) -> None:
+    while num_bytes > 0:
+        chunk = body.read(min(num_bytes, CHUNK_BYTES))
+        if not chunk:
+            return
+        num_bytes -= len(chunk)
+
+
+def _read(body: IO[bytes], num_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    while num_bytes > 0 and (chunk := body.read(num_bytes)):
+        chunks.append(chunk)
+        num_bytes -= len(chunk)
+    return b"".join(chunks)
+
+
+def _tile(data: bytes) -> Image.Image | None:
+    width, height = image_size(data)
+    if not 0 < width * height <= MAX_PIXELS:
+        return None
+    tile = Image.new("RGB", (TILE, TILE), "white")
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as picture:
+            warnings.simplefilter("ignore")
+            shown = picture.convert("RGBA")
+    except (OSError, ValueError, SyntaxError):
+        return None
+    shown.thumbnail((TILE, TILE))
+    tile.paste(shown, ((TILE - shown.width) // 2, (TILE - shown.height) // 2), shown)
+    return tile
+
+
+def _grid(tiles: list[Image.Image]) -> bytes:
+    rows = -(-len(tiles) // COLUMNS)
+    grid = Image.new("RGB", (min(len(tiles), COLUMNS) * TILE, rows * TILE), "white")
+    for number, tile in enumerate(tiles):
+        grid.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
+    # Fewer colours until it fits: photographs need it, icons do not.
+    for colors in (256, 64, 16, 4):
+        file = io.BytesIO()
+        grid.quantize(colors).save(file, "PNG", optimize=True)
+        if file.tell() <= MAX_PNG_BYTES:
+            break
+    return file.getvalue()
