@@ -18,6 +18,8 @@ Origins: TypeAlias = list[dict[str, Json]]
 
 #: Fields of ``drop.json`` that describe the delivery; its list of objects is counted, not copied.
 _DROP_FIELDS = ("captured_from", "captured_to", "format", "annotation")
+#: Parameters of a shard that say which shard it is, not how it was made.
+_PLACEMENT = frozenset({"num_shards", "shard_index"})
 
 
 def read_origins(store: Store, recipe: Recipe, parent: Manifest | None) -> tuple[Origins, Origins]:
@@ -124,9 +126,10 @@ def _preprocessing(store: Store, database: duckdb.DuckDBPyConnection, shards: Se
     for shard in shards:
         for asset in SHARD_ASSETS:
             manifest = read_manifest(store, getattr(shard, asset))
-            key = (asset, json.dumps([manifest.code, manifest.params, manifest.environment], sort_keys=True))
+            params = {name: value for name, value in manifest.params.items() if name not in _PLACEMENT}
+            key = (asset, json.dumps([manifest.code, params, manifest.environment], sort_keys=True))
             versions[key] = {
-                "asset": asset, "code": manifest.code, "params": manifest.params, "environment": manifest.environment,
+                "asset": asset, "code": manifest.code, "params": params, "environment": manifest.environment,
             }  # fmt: skip
     observed = database.execute(
         """SELECT min(s.sample_rate), max(s.sample_rate), min(s.image_width), min(s.image_height), max(s.image_width),
