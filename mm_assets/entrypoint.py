@@ -79,11 +79,11 @@ def _run(pipes: PipesContext | None, settings: Settings, arguments: argparse.Nam
         )
     except MmError as error:
         if pipes is not None:
-            pipes.report_custom_message(failure_message(str(error)))
+            pipes.report_custom_message(failure_message(str(error), error))
         return _fail(str(error))
     except Exception as error:
         if pipes is not None:
-            pipes.report_custom_message(failure_message(_sentence(name, error)))
+            pipes.report_custom_message(failure_message(_sentence(name, error), error))
         raise
     how = "cached" if committed.cached else "computed"
     if pipes is not None:

@@ -69,7 +69,8 @@ class StageLauncher:
         """Materializes one partition in a worker; once it returns, the worker has committed.
 
         Raises:
-            LaunchError: the worker failed or never ran.
+            MmError: what the worker failed with, of the same class as in the worker.
+            LaunchError: the worker never ran, died, or failed with an error that is none of ours.
             SettingsError: the environment does not say how to launch. SpecError: the resources are unusable.
         """
         request = StageRequest(
@@ -94,7 +95,7 @@ class StageLauncher:
             status = _run_group(request.command(sys.executable), environment | dict(session.get_bootstrap_env_vars()))
         if status != 0:
             said = reported_failure(reader.handler.get_custom_messages()) if reader.handler else None
-            raise LaunchError(said or f"{request.name}: {_exit_sentence(status)}.")
+            raise said or LaunchError(f"{request.name}: {_exit_sentence(status)}.")
 
     def _run_pod(self, context: RunContext, request: StageRequest) -> None:
         # Imported here: the Kubernetes client takes a second to import, and one machine needs none.

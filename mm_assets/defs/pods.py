@@ -22,7 +22,7 @@ from kubernetes.client import ApiException
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
-from mm_assets.errors import LaunchError
+from mm_assets.errors import LaunchError, MmError
 from mm_assets.launch.pod import Surroundings, pod_metadata, pod_spec
 from mm_assets.launch.pod_status import Verdict, Waited, judge, waiting_reason
 from mm_assets.launch.report import reported_failure
@@ -66,8 +66,8 @@ class StoreMessageReader(PipesS3MessageReader):
         finally:
             delete_messages(self._store, self._prefix)
 
-    def reported_error(self) -> str | None:
-        """The sentence the worker sent before it failed, if it did."""
+    def reported_error(self) -> MmError | None:
+        """The error the worker sent before it ended, if it did."""
         return reported_failure(self._handler.get_custom_messages()) if self._handler else None
 
     def no_messages_debug_text(self) -> str:
@@ -95,14 +95,14 @@ class StagePods(PipesK8sClient):
         self._request = request
         self._resources = resources
         self._reader = message_reader
-        self._verdict: Verdict | None = None
         self._log_tail: list[str] = []
 
     def run_stage(self, context: RunContext, surroundings: Surroundings, namespace: str) -> None:
         """Creates the pod, waits for its end and deletes it.
 
         Raises:
-            LaunchError: the pod could not be created, never started, was taken away, or its stage failed.
+            MmError: what the stage failed with, of the same class as in the pod.
+            LaunchError: the pod could not be created, never started, was taken away, or died.
         """
         try:
             self.run(
@@ -116,8 +116,9 @@ class StagePods(PipesK8sClient):
             raise LaunchError(f"{self._request.name}: the cluster refused its pod: {api_sentence(error)}.") from error
         except (HTTPError, ConfigException) as error:
             raise LaunchError(f"{self._request.name}: the Kubernetes API does not answer: {error}.") from error
-        if self._verdict is not None and not self._verdict.is_success:
-            raise LaunchError(self._failure(self._verdict))
+        except _StageFailed as failed:
+            # By now the session is closed and every message that the pod sent was read.
+            raise self._error(failed.verdict) from None
 
     @contextmanager
     def consume_pod_logs(
@@ -133,10 +134,10 @@ class StagePods(PipesK8sClient):
         api = client.core_api
         context.log.info("%s: created pod %s/%s", self._request.name, namespace, pod_name)
         try:
-            self._verdict = self._wait(context, api, namespace, pod_name)
+            verdict = self._wait(context, api, namespace, pod_name)
             self._log_tail = self._forward_logs(context, api, namespace, pod_name)
-            if not self._verdict.is_success:
-                raise LaunchError(self._failure(self._verdict))
+            if not verdict.is_success:
+                raise _StageFailed(verdict)
             yield
         finally:
             delete_pod(api, namespace, pod_name, context.log.warning)
@@ -180,16 +181,29 @@ class StagePods(PipesK8sClient):
         sys.stderr.write(text)
         return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
 
-    def _failure(self, verdict: Verdict) -> str:
-        """One sentence: what the worker said where it had the last word, else what happened to its pod."""
+    def _error(self, verdict: Verdict) -> MmError:
+        """What the worker said where it had the last word, else what happened to its pod."""
         if verdict.code == "exit":
-            said = self._reader.reported_error() or next(
-                (line.removeprefix("error: ") for line in reversed(self._log_tail) if line.startswith("error: ")), None
-            )
-            if said:
+            said = self._reader.reported_error() or _printed_error(self._log_tail)
+            if said is not None:
                 return said
         last = f" Its last line was: {self._log_tail[-1]}" if self._log_tail else ""
-        return f"{self._request.name}: {verdict.sentence}.{last}"
+        return LaunchError(f"{self._request.name}: {verdict.sentence}.{last}")
+
+
+class _StageFailed(Exception):
+    """Ends the session of a pod that will not succeed."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.sentence)
+        self.verdict = verdict
+
+
+def _printed_error(lines: list[str]) -> LaunchError | None:
+    """The sentence a worker printed that could not even open its messages."""
+    prefix = "error: "
+    found = next((line for line in reversed(lines) if line.startswith(prefix)), None)
+    return LaunchError(found.removeprefix(prefix)) if found else None
 
 
 def read_pod(api: Api, namespace: str, name: str) -> Mapping[str, Any] | None:

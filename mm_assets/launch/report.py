@@ -1,7 +1,10 @@
-"""What a worker tells its run besides log lines: the digest it committed, or the sentence it failed with."""
+"""What a worker tells its run besides log lines: the digest it committed, or the error it failed with."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from mm_assets import errors
+from mm_assets.errors import LaunchError, MmError
 
 
 def success_message(manifest: str, *, cached: bool) -> dict[str, Any]:
@@ -9,11 +12,16 @@ def success_message(manifest: str, *, cached: bool) -> dict[str, Any]:
     return {"manifest": manifest, "cached": cached}
 
 
-def failure_message(sentence: str) -> dict[str, Any]:
-    """The stage failed; ``sentence`` is what the run shows."""
-    return {"error": sentence}
+def failure_message(sentence: str, error: Exception) -> dict[str, Any]:
+    """The stage failed; ``sentence`` is what the run shows, the class decides what the run does about it."""
+    return {"error": sentence, "class": type(error).__name__}
 
 
-def reported_failure(messages: Iterable[Mapping[str, Any]]) -> str | None:
-    """The sentence among a worker's messages, if it sent one."""
-    return next((str(message["error"]) for message in messages if "error" in message), None)
+def reported_failure(messages: Iterable[Mapping[str, Any]]) -> MmError | None:
+    """The error among a worker's messages, of the class it had there; ``LaunchError`` if that is none of ours."""
+    for message in messages:
+        if "error" in message:
+            kind = getattr(errors, str(message.get("class")), None)
+            is_ours = isinstance(kind, type) and issubclass(kind, MmError)
+            return (kind if is_ours else LaunchError)(str(message["error"]))
+    return None
