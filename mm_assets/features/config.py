@@ -20,7 +20,7 @@ class FeaturesConfig:
         window_ms: Length of a spectrogram window.
         hop_ms: Distance between two windows; 10 ms give 100 frames per second.
         max_audio_seconds: Length at which the log-mel tensor is cut; signals are about the whole clip.
-        max_image_pixels: Width times height of a picture.
+        max_image_pixels: Width times height of a picture; decoding takes about 9 bytes for each.
         max_decoded_bytes: Size of one decoded clip (float32, all channels).
         max_decoded_seconds: Duration of one decoded clip.
         max_text_bytes: UTF-8 bytes of one text.
@@ -34,7 +34,7 @@ class FeaturesConfig:
     window_ms: int = 25
     hop_ms: int = 10
     max_audio_seconds: float = 4.0
-    max_image_pixels: int = 40_000_000
+    max_image_pixels: int = 64_000_000
     max_decoded_bytes: int = 256 << 20
     max_decoded_seconds: float = 600.0
     max_text_bytes: int = 1 << 20

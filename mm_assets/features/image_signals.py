@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mm_assets.features.images import DecodedImage
+from mm_assets.features.images import STRIP_ROWS, DecodedImage
 
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512
@@ -23,12 +23,13 @@ Ints = npt.NDArray[np.int64]
 def image_signals(image: DecodedImage) -> dict[str, object]:
     """The image columns of ``signals.parquet`` for one picture."""
     luma = _luma(image)
+    mean, variance = _mean_and_variance(luma)
     return {
         "image_width": image.width,
         "image_height": image.height,
         "sharpness": sharpness(luma),
-        "brightness": _mean_and_variance(luma)[0] / 255.0,
-        "contrast": float(np.sqrt(_mean_and_variance(luma)[1])) / 255.0,
+        "brightness": mean / 255.0,
+        "contrast": float(np.sqrt(variance)) / 255.0,
         "image_phash": perceptual_hash(image),
         "image_pixels_digest": pixels_digest(image),
     }
@@ -64,7 +65,8 @@ def perceptual_hash(image: DecodedImage) -> str:
 def pixels_digest(image: DecodedImage) -> str:
     """Digest of size and RGB values: equal for a PNG and a lossless WebP of the same picture."""
     hasher = hashlib.sha256(f"{image.width} {image.height} ".encode())
-    hasher.update(image.rgb.tobytes())
+    for top in range(0, image.height, STRIP_ROWS):
+        hasher.update(image.rgb.crop((0, top, image.width, min(top + STRIP_ROWS, image.height))).tobytes())
     return "sha256:" + hasher.hexdigest()
 
 

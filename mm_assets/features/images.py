@@ -5,10 +5,12 @@ are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first f
 the format is recognised by content, not by name.
 """
 
+import logging
 import re
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mm_assets.features.blobs import BlobRejectedError
 from mm_assets.features.config import FeaturesConfig
 
+logger = logging.getLogger(__name__)
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 WHITE = (255, 255, 255)
+STRIP_ROWS = 256
 TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 #: Pillow puts the address of a stream into some messages; no output may hold one.
 ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")
@@ -53,7 +58,8 @@ def decode_image(data: bytes, config: FeaturesConfig) -> DecodedImage:
             image = Image.open(BytesIO(data), formats=FORMATS)
             _check_pixels(image, config)
             image.load()
-            return DecodedImage(rgb=_over_white(_upright(image)))
+            _turn_upright(image)
+            return DecodedImage(rgb=_to_rgb(image))
     except (BlobRejectedError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -89,27 +95,38 @@ def _check_pixels(image: Image.Image, config: FeaturesConfig) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> None:
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Damaged EXIF metadata: the pixels are fine, and they stay as they are.
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # Damaged EXIF metadata: the pixels are fine, and they stay as they are.
+        logger.debug("EXIF orientation ignored: %s", type(error).__name__)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB, converted strip by strip: a second full-size copy in a wider mode would double the peak of memory."""
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    canvas = Image.new("RGB", image.size, WHITE)
+    for top in range(0, image.height, STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height)))
+        canvas.paste(_strip_to_rgb(strip), (0, top))
+    return canvas
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _eight_bits(image).convert("RGB")
-    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+def _strip_to_rgb(strip: Image.Image) -> Image.Image:
+    if strip.mode.startswith("I"):
+        return _eight_bits(strip).convert("RGB")
+    if strip.mode in TRANSPARENT_MODES or "transparency" in strip.info:
+        rgba = strip.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (*WHITE, 255))
         canvas.alpha_composite(rgba)
         return canvas.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return strip.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(strip: Image.Image) -> Image.Image:
     """Pillow clips 16-bit grey at 255 when it converts; the upper byte is what a viewer shows."""
-    values: npt.NDArray[np.int64] = np.asarray(image).astype(np.int64)
+    values: npt.NDArray[np.integer[Any]] = np.asarray(strip)
     return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
 
 

@@ -158,7 +158,10 @@ def test_blob_that_differs_from_its_row_fails_the_shard_by_name(tmp_path):
     path = tmp_path / "samples.tar"
     path.write_bytes(b"changed")
     ref = BlobRef(sample="s/d/1", modality="text", digest=digest_bytes(b"written"), offset=0, size_bytes=7)
-    with TarBlobs(path) as blobs, pytest.raises(ObjectCorruptError, match=r"sample s/d/1: text in samples.tar .* Run the shard"):
+    with (
+        TarBlobs(path) as blobs,
+        pytest.raises(ObjectCorruptError, match=r"sample s/d/1: text in samples.tar .* Run the shard"),
+    ):
         blobs.read(ref)
 
 
