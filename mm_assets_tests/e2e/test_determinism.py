@@ -1,0 +1,158 @@
+"""One drop and one spec have one result: on an empty store, in any shard order, and after kill -9 in any stage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
+from mm_assets.pipeline import ASSETS
+from mm_assets.recipes import open_default_release
+from mm_assets.settings import Settings, read_settings
+from mm_assets.snapshot.drop import push_drop
+from mm_assets.snapshot.release_spec import read_spec
+from mm_assets.store.embedded import Server
+from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store, open_store
+from mm_assets.store.refs import read_ref, require_ref
+from mm_assets.store.verify import verify_store
+
+pytestmark = [pytest.mark.e2e]
+
+RELEASE = "r1"
+RUN_TIMEOUT_S = 300
+
+
+class World:
+    """An empty store with the small drop pushed and the release opened, and the environment of ``mm`` in it."""
+
+    def __init__(self, server: Server, folder: Path, drop: Path, *, world_size: int = 1) -> None:
+        self.environ = dict(os.environ) | server.environment()
+        self.environ |= {
+            "MM_STORE_URI": f"s3://{server.bucket}/{uuid4().hex}",
+            "MM_HOME": str(folder),
+            "DAGSTER_HOME": str(folder / "dagster"),
+            "MM_WORLD_SIZE": str(world_size),
+        }
+        self.settings: Settings = read_settings(self.environ)
+        self.store: Store = _open(self.settings, server)
+        push_drop(self.store, drop)
+        open_default_release(self.store, self.settings, release=RELEASE, drops=[(SOURCE, DROP)], recipe="smoke")
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "mm_assets.cli", *arguments, "--json"],
+            env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> dict[str, object]:
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=RUN_TIMEOUT_S)
+        assert process.returncode == 0, stderr[-4000:]
+        return json.loads(stdout.splitlines()[-1])
+
+    def digests(self) -> dict[str, str]:
+        """Manifest digest of every partition of the release."""
+        spec = read_spec(self.store, RELEASE)
+        partitions = {True: [Partition(release=RELEASE, shard=s) for s in spec.shards()]}
+        partitions[False] = [Partition(release=RELEASE)]
+        return {
+            f"{name}/{partition.path}": require_ref(self.store, name, partition).manifest
+            for name, asset in ASSETS.items()
+            for partition in partitions[asset.is_sharded]
+        }
+
+
+def _open(settings: Settings, server: Server) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        return open_store(settings)
+
+
+@pytest.fixture(scope="module")
+def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_demo_drop(tmp_path_factory.mktemp("drop"), num_emoji=40)
+
+
+@pytest.fixture(scope="module")
+def first(seaweed_server: Server, tmp_path_factory: pytest.TempPathFactory, drop: Path) -> Iterator[World]:
+    """A world in which the release was run once, undisturbed."""
+    world = World(seaweed_server, tmp_path_factory.mktemp("first"), drop)
+    world.run("run", "--release", RELEASE)
+    yield world
+
+
+def test_second_run_computes_nothing_and_moves_nothing(first: World) -> None:
+    before = first.digests()
+    report = first.run("run", "--release", RELEASE)
+    assert report["computed"] == 0
+    assert report["cached"] == len(before)
+    assert first.digests() == before
+
+
+def test_forced_run_of_every_stage_gives_the_same_digests(first: World) -> None:
+    before = first.digests()
+    report = first.run("run", "--release", RELEASE, "--force")
+    assert report["computed"] == len(before)
+    assert first.digests() == before
+
+
+def test_everything_reachable_is_sound(first: World) -> None:
+    report = verify_store(first.store)
+    assert report.is_sound
+    assert report.objects > len(first.digests())
+
+
+def test_empty_store_other_shard_order_and_two_processes_give_the_same_digests(
+    first: World, seaweed_server: Server, tmp_path: Path, drop: Path
+) -> None:
+    other = World(seaweed_server, tmp_path, drop, world_size=2)
+    script = (
+        "import sys; from mm_assets.settings import read_settings; from mm_assets.store.objects import open_store; "
+        "from mm_assets.pipeline import run_asset, check_asset; from mm_assets.store.manifest import Partition; "
+        "from mm_assets.launch.environment import stage_environment as environment\n"
+        "settings = read_settings(); store = open_store(settings)\n"
+        "for name in ('snapshot', 'features', 'embeddings'):\n"
+        "    for shard in ('0003', '0001', '0002', '0000'):\n"
+        f"        partition = Partition(release='{RELEASE}', shard=shard)\n"
+        "        env = environment() if name == 'embeddings' else {}\n"
+        "        run_asset(store, settings, name, partition, environment=env)\n"
+        "        check_asset(store, settings, name, partition)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env=other.environ, check=True, timeout=RUN_TIMEOUT_S)
+    other.run("run", "--release", RELEASE)
+    assert other.digests() == first.digests()
+
+
+def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
+    first: World, seaweed_server: Server, tmp_path: Path, drop: Path
+) -> None:
+    world = World(seaweed_server, tmp_path, drop)
+    for name, asset in ASSETS.items():
+        partition = Partition(release=RELEASE, shard="0000" if asset.is_sharded else None)
+        process = world.start("run", "--release", RELEASE, "--verbose")
+        _wait_until_computing(process, name, partition)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert read_ref(world.store, name, partition).ref is None, f"{name} was committed before the kill"
+    world.run("run", "--release", RELEASE)
+    assert world.digests() == first.digests()
+    assert verify_store(world.store).is_sound
+
+
+def _wait_until_computing(process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:
+    """Reads the log up to the line with which the stage begins; launched stages inherit the command's stderr."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if f"{name} {partition.path}: computing" in line:
+            return
+    raise AssertionError(f"{name} never began:\n{''.join(seen[-20:])}")
