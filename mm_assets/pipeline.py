@@ -5,6 +5,7 @@ materializes anything. ``compute`` is named by a string because it may need torc
 """
 
 import importlib
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.stage import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.identity import Json, code_digest, digest_file, digest_json
+from mm_assets.promotion.registry import apply_decision
 from mm_assets.promotion.stage import resolve_promotion
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.release.stage import resolve_dataset_release
@@ -33,6 +35,8 @@ from mm_assets.store.refs import require_ref
 from mm_assets.store.validations import Finding, ValidationRecord, read_validation, record_validation
 from mm_assets.training.stage import resolve_model
 from mm_assets.training.validate import validate_model
+
+logger = logging.getLogger(__name__)
 
 Environment = Mapping[str, Json]
 Resolve = Callable[[Store, ReleaseSpec, Partition, Environment], Recipe]
@@ -144,17 +148,27 @@ def run_asset(
     with tempfile.TemporaryDirectory(prefix=f"mm-{name}-") as folder:
 
         def compute() -> StageResult:
+            logger.info("%s %s: computing", name, partition.path)
             module, _, function = asset_named(name).compute.partition(":")
             return getattr(importlib.import_module(module), function)(store, recipe, Path(folder), settings)
 
-        return materialize(store, recipe, compute, run_id=run_id, force=force)
+        committed = materialize(store, recipe, compute, run_id=run_id, force=force)
+    return _announced(store, committed)
 
 
 def find_cached(
     store: Store, name: str, partition: Partition, *, environment: Environment, run_id: str | None = None
 ) -> Committed | None:
     """Commits the partition from the cache, or None if it has to be computed."""
-    return commit_known(store, resolve_recipe(store, name, partition, environment), run_id=run_id)
+    committed = commit_known(store, resolve_recipe(store, name, partition, environment), run_id=run_id)
+    return None if committed is None else _announced(store, committed)
+
+
+def _announced(store: Store, committed: Committed) -> Committed:
+    """Moves the registry as a committed decision says; also from the cache, because a kill may have come in between."""
+    if committed.manifest.asset == "promotion":
+        apply_decision(store, committed.manifest, committed.manifest_digest)
+    return committed
 
 
 def find_validation(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord | None:
