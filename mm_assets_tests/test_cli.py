@@ -197,8 +197,7 @@ def test_a_read_only_identity_reads_and_is_refused_writing_in_one_sentence(
 
 @pytest.mark.integration
 def test_a_release_that_is_not_open_is_one_sentence(seaweed_env: dict[str, str], tmp_path: Path) -> None:
-    for arguments in (["release", "show", "ghost"], ["run", "--release", "ghost"],
-                      ["explain", "--release", "ghost", "--sample", "x"]):  # fmt: skip
+    for arguments in (["release", "show", "ghost"], ["run", "--release", "ghost"]):
         answer = run_mm(*arguments, env=seaweed_env, cwd=tmp_path)
         assert answer.returncode == 1, answer.stderr
         assert_one_sentence(answer, "release ghost", "is not open")
