@@ -1,7 +1,7 @@
 """Packs of samples as arrays: deterministic, checked against the plan, versioned.
 
-Several samples share a pack; ``segments`` tells them apart, so attention is block-diagonal. Within a sample the order is
-CLS, image patches, audio stacks, text tokens. A dead sample keeps its slot: its tokens are there, but masked.
+Several samples share a pack; ``segments`` tells them apart, so attention is block-diagonal. Within a sample the order
+is CLS, image patches, audio stacks, text tokens. A dead sample keeps its slot: its tokens are there, but masked.
 
 Shapes: P packs, T tokens per pack, S samples, N images, H height, W width, C channels, A audio tokens, F features.
 """

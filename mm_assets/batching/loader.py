@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.collate import NO_LABEL, Batch, Layout, Slot, collate
-from mm_assets.batching.samples import ReleaseReader
+from mm_assets.batching.samples import Reader
 
 
 class PlanLoader:
@@ -26,12 +26,12 @@ class PlanLoader:
         class_ids: Class id by label; samples with another label, or none, get ``NO_LABEL``.
     """
 
-    def __init__(self, plan: pa.Table, reader: ReleaseReader, layout: Layout, class_ids: Mapping[str, int]) -> None:
+    def __init__(self, plan: pa.Table, reader: Reader, layout: Layout, class_ids: Mapping[str, int]) -> None:
         self._columns = {name: plan[name].to_numpy(zero_copy_only=False) for name in plan.column_names if name != "id"}
         self._ids = plan["id"]
         self._reader = reader
         self._layout = layout
-        self._class_ids = class_ids
+        self._class_ids = [class_ids.get(label, NO_LABEL) for label in reader.samples["label"].to_pylist()]
         self.num_steps = int(self._columns["step"].max()) + 1
 
     def batch(self, step: int, lane: int) -> Batch:
@@ -75,7 +75,6 @@ class PlanLoader:
         columns = self._columns
         sample_row = int(columns["sample"][row])
         sample = self._reader.read([sample_row])[0]
-        label = self._reader.samples["label"][sample_row].as_py()
         return Slot(
             id=sample.id,
             start=int(columns["start"][row]),
@@ -85,5 +84,5 @@ class PlanLoader:
                 int(columns["audio_tokens"][row]),
             ),
             sample=None if sample.text_T is None and sample.image_HWC is None and sample.audio_FM is None else sample,
-            label=self._class_ids.get(label, NO_LABEL),
+            label=self._class_ids[sample_row],
         )

@@ -4,10 +4,10 @@ Every file is fetched by digest and verified once; after that a row is read with
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow
 
 COLUMNS = ["id", "release", "shard", "row", "split", "selected", "label", "text_tokens", "audio_frames", "has_image"]
+ShardKey: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,51 +60,75 @@ class TensorFile:
         )
 
 
-class ReleaseReader:
-    """Reads samples of a dataset release by their row number in ``samples.parquet``.
+class Reader(Protocol):
+    """What a loader needs: narrow columns of all samples, and tensors of some."""
 
-    Files are fetched to ``cache_dir`` when a row of them is first read; ``fetch_all`` does it ahead, after which no
-    network is needed.
-    """
-
-    def __init__(self, store: Store, release: Manifest, cache_dir: Path) -> None:
-        self._store = store
-        self._cache_dir = cache_dir
-        self._release = release
-        self._files: dict[tuple[str, str], TensorFile] = {}
-
-    @cached_property
+    @property
     def samples(self) -> pa.Table:
         """The columns ``COLUMNS`` of ``samples.parquet``, in file order."""
-        return read_samples(self._store, self._release, self._cache_dir, COLUMNS)
-
-    @cached_property
-    def digests(self) -> dict[tuple[str, str], str]:
-        """Digest of ``tensors.arrow`` by (release, shard), for this release's shards and its parents'."""
-        data = json.loads(self._store.get_bytes(self._release.output("shards.json").digest))
-        return {(shard["release"], shard["shard"]): shard["tensors"] for shard in data["shards"]}
+        ...
 
     def read(self, rows: Sequence[int]) -> list[Sample]:
-        """The samples in those rows of ``samples.parquet``, in that order.
+        """The samples in those rows of ``samples.parquet``, in that order."""
+        ...
+
+
+class LocalReader:
+    """Reads samples by their row number in ``samples.parquet`` from files that ``locate`` finds by (release, shard)."""
+
+    def __init__(self, samples: pa.Table, locate: Callable[[ShardKey], Path]) -> None:
+        self._columns = {name: samples[name].to_pylist() for name in ("id", "release", "shard", "row")}
+        self._locate = locate
+        self._files: dict[ShardKey, TensorFile] = {}
+        self.samples = samples
+
+    def read(self, rows: Sequence[int]) -> list[Sample]:
+        """The samples in those rows, in that order.
 
         Raises:
             StageError: a shard's row holds another sample than the release says.
         """
         return [self._read(int(row)) for row in rows]
 
+    def file(self, key: ShardKey) -> TensorFile:
+        """The mapped tensors of a shard."""
+        if key not in self._files:
+            self._files[key] = TensorFile(self._locate(key))
+        return self._files[key]
+
     def _read(self, row: int) -> Sample:
-        columns = self.samples
-        key = (columns["release"][row].as_py(), columns["shard"][row].as_py())
-        sample = self.file(key).read(columns["row"][row].as_py())
-        if sample.id != columns["id"][row].as_py():
+        columns = self._columns
+        key = (columns["release"][row], columns["shard"][row])
+        sample = self.file(key).read(columns["row"][row])
+        if sample.id != columns["id"][row]:
             raise StageError(
                 f"features {key[0]}/{key[1]}: row {columns['row'][row]} holds another sample: expected "
                 f"{columns['id'][row]}, got {sample.id}. Materialize the dataset release again."
             )
         return sample
 
-    def file(self, key: tuple[str, str]) -> TensorFile:
-        """The mapped tensors of the shard ``key`` = (release, shard), fetched if need be."""
-        if key not in self._files:
-            self._files[key] = TensorFile(self._store.fetch(self.digests[key], self._cache_dir))
-        return self._files[key]
+
+class ReleaseReader:
+    """Reads samples of a dataset release by their row number in ``samples.parquet``.
+
+    A shard's file is fetched to ``cache_dir`` and verified when one of its rows is first read.
+    """
+
+    def __init__(self, store: Store, release: Manifest, cache_dir: Path) -> None:
+        digests = tensor_digests(store, release)
+        self.samples = read_samples(store, release, cache_dir, COLUMNS)
+        self._reader = LocalReader(self.samples, lambda key: store.fetch(digests[key], cache_dir))
+
+    def read(self, rows: Sequence[int]) -> list[Sample]:
+        """The samples in those rows, in that order.
+
+        Raises:
+            StageError: a shard's row holds another sample than the release says.
+        """
+        return self._reader.read(rows)
+
+
+def tensor_digests(store: Store, release: Manifest) -> dict[ShardKey, str]:
+    """Digest of ``tensors.arrow`` by (release, shard), for a dataset release's own shards and its parents'."""
+    data = json.loads(store.get_bytes(release.output("shards.json").digest))
+    return {(shard["release"], shard["shard"]): shard["tensors"] for shard in data["shards"]}

@@ -1,6 +1,7 @@
-"""What decides a model's bytes: the recipe's section ``training``. Torch-free.
+"""The recipe's section ``training``: everything a training spec holds that is not the plan's. Torch-free.
 
-``resources`` is identity of the training spec, not of the fingerprint: what a pod asks for does not change a number.
+All of it is fingerprinted, because the spec is an output of the run. The number of processes is placement: it is in the
+settings and changes no number.
 """
 
 from dataclasses import dataclass, field

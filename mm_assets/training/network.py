@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from mm_assets.batching.collate import AUDIO, CLS, IMAGE, MODALITIES, TEXT, Batch, Layout
 from mm_assets.features.text import VOCAB_SIZE

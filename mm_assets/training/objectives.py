@@ -8,7 +8,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from mm_assets.batching.collate import MODALITIES, NO_LABEL, TEXT
 from mm_assets.training.config import LossConfig

@@ -1,0 +1,60 @@
+"""The record of a checkpoint and the chain the records of a run form. Torch-free."""
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mm_assets.identity import canonical_json, digest_bytes
+from mm_assets.store.manifest import DIGEST_PATTERN
+
+
+class CheckpointRecord(BaseModel):
+    """``mm.checkpoint/1``. ``previous`` is the digest of the record before; ``weights`` of the weights alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    schema_: Literal["mm.checkpoint/1"] = Field(alias="schema")
+    fingerprint: str = Field(pattern=DIGEST_PATTERN)
+    step: int = Field(ge=1)
+    state: str = Field(pattern=DIGEST_PATTERN)
+    weights: str = Field(pattern=DIGEST_PATTERN)
+    segment: str = Field(pattern=DIGEST_PATTERN)
+    previous: str | None = Field(pattern=DIGEST_PATTERN)
+
+    def encode(self) -> bytes:
+        """Canonical bytes; the next record names their digest."""
+        return canonical_json(self.model_dump(by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """Digest of ``encode()``."""
+        return digest_bytes(self.encode())
+
+
+def step_name(step: int) -> str:
+    """How files and keys of a checkpoint are called: steps done, zero-padded."""
+    return f"{step:08d}"
+
+
+def read_record(data: bytes) -> CheckpointRecord:
+    """A record from its bytes.
+
+    Raises:
+        ValidationError: they are something else.
+    """
+    return CheckpointRecord.model_validate(json.loads(data))
+
+
+def chain_problem(records: list[CheckpointRecord], fingerprint: str) -> str | None:
+    """Why the records are not one chain from the run's first checkpoint on; None if they are."""
+    previous: CheckpointRecord | None = None
+    for record in records:
+        if record.fingerprint != fingerprint:
+            return f"checkpoint {record.step} belongs to another run: {record.fingerprint}"
+        if record.previous != (previous.digest if previous else None):
+            return f"checkpoint {record.step} does not follow checkpoint {previous.step if previous else 'none'}"
+        if previous is not None and record.step <= previous.step:
+            return f"checkpoint {record.step} is not later than checkpoint {previous.step}"
+        previous = record
+    return None

@@ -1,0 +1,170 @@
+"""The training loop of one process: its lanes forward and backward, one exchanged sum, one optimizer step.
+
+Every process makes the same optimizer step from the same bits. Rank 0 also writes checkpoints and reports progress.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from mm_assets.batching.collate import Batch
+from mm_assets.batching.loader import PlanLoader
+from mm_assets.errors import StageError
+from mm_assets.training.augment import augment
+from mm_assets.training.checkpoint import CheckpointWriter, restore_state, state_of
+from mm_assets.training.config import OptimizerConfig, TrainingConfig
+from mm_assets.training.lanes import exchange_sum, gather_bytes, lanes_of, seed_lane, tree_sum
+from mm_assets.training.ledger import ledger_entry
+from mm_assets.training.network import Network
+from mm_assets.training.objectives import Losses, compute_losses
+
+logger = logging.getLogger(__name__)
+
+LOSSES = ("loss", "label_loss", "contrastive_loss", "text_loss")
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a process needs to train; the same on every rank.
+
+    ``first_step`` and ``state`` are where to go on from: steps done and the file that holds what they led to.
+    """
+
+    config: TrainingConfig
+    seed: int
+    num_lanes: int
+    fingerprint: str
+    class_weights_K: Tensor
+    folder: Path
+    first_step: int = 0
+    state: Path | None = None
+    previous_record: str | None = None
+
+
+def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress) -> None:
+    """Trains to the plan's end; checkpoints appear in ``run.folder``.
+
+    Raises:
+        StageError: a loss or gradient is not finite.
+    """
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    world_size = distributed.get_world_size() if distributed.is_initialized() else 1
+    lanes = lanes_of(rank, world_size=world_size, num_lanes=run.num_lanes)
+    optimizer = make_optimizer(network, run.config.optimizer)
+    if run.state is not None:
+        restore_state(run.state, run.first_step, network, optimizer)
+    writer = CheckpointWriter(run.folder, run.fingerprint, run.previous_record) if rank == 0 else None
+    entries: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    network.train()
+    for step, batches in loader.follow(lanes, first_step=run.first_step, num_threads=0):
+        learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
+        gradients, consumed = _lane_gradients(run, network, lanes, step, batches)
+        gradient = exchange_sum(tree_sum(gradients)) / loader.num_active_lanes(step)
+        norm = _apply(network, optimizer, gradient, learning_rate, run.config.optimizer.max_grad_norm)
+        _check_finite(step, norm)
+        entries += consumed
+        steps.append({"step": step, "learning_rate": learning_rate, "gradient_norm": norm})
+        done = step + 1
+        if done % run.config.log_every == 0 or done == loader.num_steps:
+            on_progress(done, loader.num_steps, next((entry["loss"] for entry in consumed if entry["ids"]), math.nan))
+        if done % run.config.checkpoint_every == 0 or done == loader.num_steps:
+            parts = gather_bytes(json.dumps(entries).encode())
+            if writer is not None:
+                writer.put(done, state_of(network, optimizer), _segment(steps, parts))
+            entries, steps = [], []
+    if writer is not None:
+        writer.close()
+
+
+def make_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and tables, but not biases, norms and the temperature."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2), foreach=False)
+
+
+def learning_rate_at(step: int, num_steps: int, config: OptimizerConfig) -> float:
+    """Linear warm-up (at most a fifth of the run) times a cosine from 1 down to ``final_lr_fraction``."""
+    warmup = max(1, min(config.warmup_steps, num_steps // 5))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / num_steps))
+    decay = config.final_lr_fraction + (1.0 - config.final_lr_fraction) * cosine
+    return config.peak_lr * min(1.0, (step + 1) / warmup) * decay
+
+
+def _lane_gradients(
+    run: Run, network: Network, lanes: Sequence[int], step: int, batches: list[Batch]
+) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """Per lane its gradient as one vector, and what it consumed with the losses of that."""
+    gradients: list[Tensor] = []
+    consumed: list[dict[str, Any]] = []
+    for lane, batch in zip(lanes, batches, strict=True):
+        network.zero_grad(set_to_none=True)
+        values = [0.0] * len(LOSSES)
+        if batch.ids:
+            losses = _forward(run, network, step, lane, batch)
+            losses.total.backward()
+            values = [float(loss.detach()) for loss in (losses.total, losses.label, losses.contrastive, losses.text)]
+        gradients.append(_flat_gradient(network))
+        consumed.append(ledger_entry(step, lane, batch.ids) | dict(zip(LOSSES, values, strict=True)))
+    return gradients, consumed
+
+
+def _forward(run: Run, network: Network, step: int, lane: int, batch: Batch) -> Losses:
+    seed_lane(run.seed, step, lane)
+    inputs = augment(batch, run.config.augment, seed=run.seed, step=step, lane=lane)
+    return compute_losses(network, inputs, torch.from_numpy(batch.tokens_PT), run.class_weights_K, run.config.loss)
+
+
+def _flat_gradient(network: Network) -> Tensor:
+    return torch.cat(
+        [
+            torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.reshape(-1)
+            for parameter in network.parameters()
+        ]
+    )
+
+
+def _apply(
+    network: Network, optimizer: torch.optim.Optimizer, gradient: Tensor, learning_rate: float, max_norm: float
+) -> float:
+    """One optimizer step; returns the gradient's norm before it was clipped."""
+    norm = float(torch.linalg.vector_norm(gradient))
+    gradient = gradient * min(1.0, max_norm / (norm + 1e-6))
+    parameters = list(network.parameters())
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    return norm
+
+
+def _check_finite(step: int, norm: float) -> None:
+    if not math.isfinite(norm):
+        raise StageError(
+            f"training: the gradient of step {step} is not finite: expected a number, got {norm}. "
+            "Lower training.optimizer.peak_lr."
+        )
+
+
+def _segment(steps: list[dict[str, Any]], parts: list[bytes]) -> dict[str, Any]:
+    """What happened since the last checkpoint: per step its facts, per step and lane what was consumed."""
+    lanes = [entry for part in parts for entry in json.loads(part)]
+    return {
+        "schema": "mm.segment/1",
+        "steps": steps,
+        "lanes": sorted(lanes, key=lambda entry: (entry["step"], entry["lane"])),
+    }

@@ -1,0 +1,214 @@
+"""Computes ``model``: fetches what the plan needs, runs the ranks, keeps their checkpoints, collects the outputs."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from safetensors.torch import load
+
+from mm_assets.batching.plan import read_samples, train_rows
+from mm_assets.batching.samples import COLUMNS, ShardKey, TensorFile, tensor_digests
+from mm_assets.errors import StageError
+from mm_assets.features.text import BOS, BYTE_OFFSET, EOS, MASK, PAD, VOCAB_SIZE
+from mm_assets.identity import Json, canonical_json, to_json
+from mm_assets.settings import Settings
+from mm_assets.store.commit import OutputFile, StageResult, action_key
+from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import (
+    JSON_TYPE,
+    PARQUET_TYPE,
+    SAFETENSORS_TYPE,
+    table_of,
+    write_parquet,
+)
+from mm_assets.training.chain import CheckpointRecord, step_name
+from mm_assets.training.checkpoint import weights_file
+from mm_assets.training.lanes import usable_world_size
+from mm_assets.training.ledger import LEDGER
+from mm_assets.training.loop import LOSSES
+from mm_assets.training.processes import run_processes
+from mm_assets.training.resume import Uploader, find_chain
+from mm_assets.training.spec import training_spec
+
+METRICS = pa.schema(
+    [
+        pa.field("step", pa.int32(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in (*LOSSES, "learning_rate", "gradient_norm")),
+        pa.field("num_samples", pa.int32(), nullable=False),
+    ]
+)
+
+
+def compute_model(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
+    """Trains the model of ``recipe``; goes on from the last checkpoint of an attempt that was killed.
+
+    Raises:
+        StageError: a rank failed. NonDeterminismError: it reached other bits than an earlier attempt.
+    """
+    inputs = {entry.asset: read_manifest(store, entry.digest) for entry in recipe.inputs}
+    job = _prepare(store, recipe, inputs, workdir)
+    # A finished run that is computed again on purpose starts anew, and must meet its own checkpoints on the way.
+    chain = [] if store.read_key(action_key(recipe.fingerprint)) else find_chain(store, recipe.fingerprint)
+    folder = workdir / "checkpoints"
+    folder.mkdir()
+    if chain:
+        job |= _resumed(store, chain[-1], folder)
+    path = workdir / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    uploader = Uploader(store=store, folder=folder, records=chain)
+    world_size = usable_world_size(settings.world_size, job["num_lanes"])
+    run_processes(path, world_size=world_size, on_poll=uploader.poll)
+    if not uploader.records:
+        raise StageError("model: the plan has no steps: nothing was trained.")
+    return _collect(store, recipe, job, uploader.records, workdir)
+
+
+def _prepare(store: Store, recipe: Recipe, inputs: Mapping[str, Manifest], workdir: Path) -> dict[str, Any]:
+    """Everything a rank needs, as files in ``workdir`` and the job that names them."""
+    release, cache = inputs["dataset_release"], workdir / "inputs"
+    samples = read_samples(store, release, cache, COLUMNS)
+    tensors = _fetch_tensors(store, release, samples, cache)
+    layout = _layout(recipe, tensors)
+    rows = train_rows(samples)
+    labels = Counter(label for label in samples["label"].take(pa.array(rows)).to_pylist() if label is not None)
+    classes = sorted(labels)
+    training = recipe.params["training"]
+    assert isinstance(training, Mapping)
+    config: dict[str, Json] = {
+        "schema": "mm.model/1",
+        "model": training["model"],
+        "layout": layout,
+        "classes": classes,
+        "tokenizer": {
+            "kind": "bytes", "vocab_size": VOCAB_SIZE, "pad": PAD, "bos": BOS, "eos": EOS, "mask": MASK,
+            "byte_offset": BYTE_OFFSET,
+        },
+    }  # fmt: skip
+    return {
+        "fingerprint": recipe.fingerprint,
+        "seed": recipe.params["seed"],
+        "training": to_json(training),
+        "environment": to_json(recipe.environment),
+        "num_lanes": _plan(recipe)["num_lanes"],
+        "config": config,
+        "class_counts": [labels[label] for label in classes],
+        "num_samples": len(rows),
+        "plan": str(store.fetch(inputs["batch_plan"].output("plan.parquet").digest, cache)),
+        "samples": str(store.fetch(release.output("samples.parquet").digest, cache)),
+        "tensors": [[*key, str(path)] for key, path in sorted(tensors.items())],
+        "first_step": 0,
+        "state": None,
+        "previous_record": None,
+    }
+
+
+def _fetch_tensors(store: Store, release: Manifest, samples: pa.Table, cache: Path) -> dict[ShardKey, Path]:
+    """The tensor files of the shards that hold a sample of the plan."""
+    used = samples.select(["release", "shard"]).take(pa.array(train_rows(samples)))
+    keys = sorted(set(zip(used["release"].to_pylist(), used["shard"].to_pylist(), strict=True)))
+    digests = tensor_digests(store, release)
+    return {key: store.fetch(digests[key], cache) for key in keys}
+
+
+def _layout(recipe: Recipe, tensors: Mapping[ShardKey, Path]) -> dict[str, Json]:
+    """The token layout, which all shards must share.
+
+    Raises:
+        StageError: shards were made with different feature parameters.
+    """
+    shapes = {key: (file.image_size, file.num_mels) for key, file in ((k, TensorFile(p)) for k, p in tensors.items())}
+    if len(set(shapes.values())) != 1:
+        raise StageError(
+            f"model {recipe.partition.path}: shards have different image sizes or mel bands: expected one, got "
+            f"{sorted(set(shapes.values()))}. Compute the features of all of them with the same parameters."
+        )
+    image_size, num_mels = next(iter(shapes.values()))
+    plan = _plan(recipe)
+    return {
+        "pack_tokens": plan["pack_tokens"],
+        "image_size": image_size,
+        "image_patch": plan["image_patch"],
+        "num_mels": num_mels,
+        "audio_stack": plan["audio_stack"],
+    }
+
+
+def _resumed(store: Store, last: CheckpointRecord, folder: Path) -> dict[str, Any]:
+    state = store.fetch(last.state, folder, f"{step_name(last.step)}.safetensors")
+    return {"first_step": last.step, "state": str(state), "previous_record": last.digest}
+
+
+def _collect(
+    store: Store, recipe: Recipe, job: dict[str, Any], records: list[CheckpointRecord], workdir: Path
+) -> StageResult:
+    """The outputs, from the stored checkpoints alone: the same whether the run was interrupted or not."""
+    segments = [json.loads(store.get_bytes(record.segment)) for record in records]
+    lanes = [entry for segment in segments for entry in segment["lanes"]]
+    metrics = _metrics([step for segment in segments for step in segment["steps"]], lanes)
+    ledger = table_of([{name: entry[name] for name in LEDGER.names} for entry in lanes], LEDGER)
+    (workdir / "weights.safetensors").write_bytes(weights_file(load(store.get_bytes(records[-1].state))))
+    chain = [record.model_dump(by_alias=True) | {"record": record.digest} for record in records]
+    for name, value in {
+        "config.json": job["config"],
+        "spec.json": training_spec(recipe),
+        "checkpoints.json": {"schema": "mm.checkpoints/1", "checkpoints": chain},
+    }.items():
+        (workdir / name).write_bytes(canonical_json(value))
+    write_parquet(ledger, workdir / "ledger.parquet")
+    write_parquet(table_of(metrics, METRICS), workdir / "metrics.parquet")
+    files = (
+        OutputFile(name="weights.safetensors", path=workdir / "weights.safetensors", media_type=SAFETENSORS_TYPE),
+        *(OutputFile(name=name, path=workdir / name, media_type=JSON_TYPE)
+          for name in ("config.json", "spec.json", "checkpoints.json")),
+        OutputFile(name="ledger.parquet", path=workdir / "ledger.parquet", media_type=PARQUET_TYPE, num_rows=len(ledger)),
+        OutputFile(
+            name="metrics.parquet", path=workdir / "metrics.parquet", media_type=PARQUET_TYPE, num_rows=len(metrics)
+        ),
+    )  # fmt: skip
+    stats: dict[str, Json] = {
+        "rows_in": job["num_samples"],
+        "rows_out": sum(entry["num_samples"] for entry in lanes),
+        "dead_letters": 0,
+        "num_steps": len(metrics),
+        "num_classes": len(job["config"]["classes"]),
+        "first_loss": round(metrics[0]["loss"], 6),
+        "last_loss": round(metrics[-1]["loss"], 6),
+    }
+    return StageResult(files=files, stats=stats, stored=_states(store, records))
+
+
+def _states(store: Store, records: list[CheckpointRecord]) -> tuple[Output, ...]:
+    """The checkpoints' states as outputs, so that whatever keeps the model keeps them."""
+    return tuple(
+        Output(
+            name=f"checkpoints/{step_name(record.step)}.safetensors",
+            digest=record.state,
+            size_bytes=store.object_size(record.state) or 0,
+            media_type=SAFETENSORS_TYPE,
+        )
+        for record in records
+    )
+
+
+def _metrics(steps: list[dict[str, Any]], lanes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per step the mean over the lanes that had samples."""
+    active: dict[int, list[dict[str, Any]]] = {step["step"]: [] for step in steps}
+    for entry in lanes:
+        if entry["num_samples"]:
+            active[entry["step"]].append(entry)
+    return [
+        step
+        | {name: sum(entry[name] for entry in active[step["step"]]) / len(active[step["step"]]) for name in LOSSES}
+        | {"num_samples": sum(entry["num_samples"] for entry in active[step["step"]])}
+        for step in steps
+    ]
+
+
+def _plan(recipe: Recipe) -> Mapping[str, Json]:
+    plan = recipe.params["plan"]
+    assert isinstance(plan, Mapping)
+    return plan

@@ -1,0 +1,86 @@
+"""The gate of ``model``: it consumed what was planned, learned something, and its checkpoints are one chain. Torch-free."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from mm_assets.settings import Settings
+from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet
+from mm_assets.store.validations import Finding
+from mm_assets.training.chain import CheckpointRecord, chain_problem
+from mm_assets.training.ledger import first_difference
+
+#: Steps at either end of a run whose mean losses are compared.
+COMPARED_STEPS = 20
+#: A run shorter than this is not asked to have learned anything.
+MIN_STEPS = 40
+
+
+def validate_model(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+    """Everything that must hold before a model may be evaluated."""
+    del settings
+    with tempfile.TemporaryDirectory(prefix="mm-model-check-") as name:
+        folder = Path(name)
+        plan_manifest = read_manifest(store, manifest.input("batch_plan").digest)
+        plan = read_parquet(store.fetch(plan_manifest.output("plan.parquet").digest, folder))
+        ledger = read_parquet(store.fetch(manifest.output("ledger.parquet").digest, folder))
+        losses = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, folder), ["loss"])
+        checkpoints = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+    return (
+        check_ledger(plan, ledger, num_lanes=int(manifest.params["plan"]["num_lanes"])),
+        check_losses([float(loss) for loss in losses["loss"].to_pylist()]),
+        check_chain(checkpoints["checkpoints"], manifest, num_steps=int(plan["step"].to_numpy().max()) + 1),
+    )
+
+
+def check_ledger(plan: pa.Table, ledger: pa.Table, *, num_lanes: int) -> Finding:
+    """Plan and ledger name the same samples in the same order for every step and lane."""
+    difference = first_difference(plan, ledger.to_pylist(), num_lanes)
+    if difference is None:
+        detail = f"{len(ledger)} ledger rows equal the plan"
+        return Finding(rule="plan_equals_ledger", passed=True, detail=detail)
+    sentence, ids = difference
+    return Finding(rule="plan_equals_ledger", passed=False, detail=sentence, num_failing=len(ids), failing_ids=ids)
+
+
+def check_losses(losses: list[float]) -> Finding:
+    """All losses are finite, and a run that was long enough ended below where it began."""
+    rule = "loss_is_finite_and_falls"
+    broken = [step for step, loss in enumerate(losses) if not math.isfinite(loss)]
+    if broken or not losses:
+        detail = f"{len(broken)} of {len(losses)} losses are not finite, the first at step {broken[:1]}"
+        return Finding(rule=rule, passed=False, detail=detail, num_failing=len(broken))
+    if len(losses) < MIN_STEPS:
+        return Finding(rule=rule, passed=True, detail=f"{len(losses)} finite losses, too few to compare ends")
+    first = sum(losses[:COMPARED_STEPS]) / COMPARED_STEPS
+    last = sum(losses[-COMPARED_STEPS:]) / COMPARED_STEPS
+    detail = f"mean loss of the first {COMPARED_STEPS} steps {first:.4f}, of the last {last:.4f}"
+    return Finding(rule=rule, passed=last < first, detail=detail)
+
+
+def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, num_steps: int) -> Finding:
+    """Every record has its digest and follows the one before; the last one is the plan's end and names the weights."""
+    rule = "checkpoints_are_one_chain"
+    try:
+        records = [
+            CheckpointRecord.model_validate({key: value for key, value in entry.items() if key != "record"})
+            for entry in entries
+        ]
+    except ValidationError as error:
+        return Finding(rule=rule, passed=False, detail=f"a record is malformed: {error.errors()[0]['msg']}")
+    problem = chain_problem(records, manifest.fingerprint)
+    changed = [r.step for r, entry in zip(records, entries, strict=True) if r.digest != entry.get("record")]
+    if changed:
+        problem = f"records of steps {changed} do not have the digest they are listed with"
+    elif not records or records[-1].step != num_steps:
+        problem = f"expected the last checkpoint at step {num_steps}, got {records[-1].step if records else 'none'}"
+    elif records[-1].weights != manifest.output("weights.safetensors").digest:
+        problem = "the last checkpoint names other weights than the model's"
+    return Finding(rule=rule, passed=problem is None, detail=problem or f"{len(records)} checkpoints in one chain")
