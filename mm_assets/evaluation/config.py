@@ -73,12 +73,14 @@ class EvaluationConfig:
     ``split`` is judged; the temperature is fitted on ``calibration_split``. Corruptions use the same at most
     ``max_corruption_samples`` samples at every severity, retrieval a pool of at most ``max_retrieval_pool``; both are
     chosen by a keyed order of the ids, so that adding data changes few of them. ``seed`` belongs to the evaluation and
-    not to the release: two releases are damaged alike.
+    not to the release: two releases are damaged alike. ``num_threads`` is fixed because another number of threads sums
+    in another order.
     """
 
     split: str = "test"
     calibration_split: str = "val"
     microbatch_size: int = 64
+    num_threads: int = 1
     num_bins: int = 15
     seed: int = 0
     max_corruption_samples: int = 400
@@ -86,7 +88,7 @@ class EvaluationConfig:
     corruptions: tuple[CorruptionConfig, ...] = DEFAULT_CORRUPTIONS
 
     def __post_init__(self) -> None:
-        for name in ("microbatch_size", "num_bins", "max_corruption_samples", "max_retrieval_pool"):
+        for name in ("microbatch_size", "num_threads", "num_bins", "max_corruption_samples", "max_retrieval_pool"):
             if getattr(self, name) < 1:
                 raise SpecError(f"evaluation {name}: is unusable: expected at least 1, got {getattr(self, name)}.")
         if self.split == self.calibration_split:

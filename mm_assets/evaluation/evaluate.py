@@ -30,16 +30,19 @@ from mm_assets.store.commit import StageResult
 from mm_assets.store.manifest import Manifest, Recipe, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import table_of
+from mm_assets.training.strict import set_strict, verify_environment
 
 
 def compute_evaluation(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
     """Judges the model of ``recipe`` on the held-out split of its release.
 
     Raises:
-        StageError: the model's outputs are unusable.
+        StageError: the model's outputs are unusable, or this is not the environment of the recipe.
         ObjectMissingError: an input does not exist. ObjectCorruptError: its bytes changed.
     """
     config = TypeAdapter(EvaluationConfig).validate_python(recipe.params["config"])
+    verify_environment(recipe.environment)
+    set_strict(config.num_threads)
     release, model = (_input_manifest(store, recipe, asset) for asset in ("dataset_release", "model"))
     subject = load_subject(store, release, model, workdir=workdir, config=config)
     rows = read_rows(store, release, config.split)
