@@ -28,6 +28,7 @@ ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "ke
 SOURCE_YAML = (
     b"schema: mm.source/1\nsource: zoo\nsource_system: cms\nowner: Ada\nlicence: CC-BY-4.0\nlabel_schema_version: '3'\n"
 )
+TENSOR_IDS = pa.schema([("id", pa.string())])
 CODE = digest_bytes(b"code")
 
 
@@ -102,7 +103,7 @@ class World:
         made: dict[str, Committed] = {}
         tables = {
             "snapshot": {"samples.parquet": _table(rows, ORIGIN)},
-            "features": {"signals.parquet": _table(rows, SIGNALS), "tensors.arrow": _table(rows, pa.schema([("id", pa.string())]))},
+            "features": {"signals.parquet": _table(rows, SIGNALS), "tensors.arrow": _table(rows, TENSOR_IDS)},
             "embeddings": {"signals.parquet": _table(rows, EMBEDDING_SIGNALS)},
         }  # fmt: skip
         upstream = ""

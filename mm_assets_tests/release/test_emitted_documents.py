@@ -1,0 +1,69 @@
+"""What is written for others, read with the tools of those others."""
+
+import json
+
+import mlcroissant
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+
+from mm_assets.release.drift import stability_index, total_variation
+from mm_assets.release.shards import Shard, merkle_root
+
+
+@pytest.fixture
+def files(world, sample, tmp_path):
+    committed = world.release([sample(f"k{i:02d}", language=("en", "de", "zh-hant")[i % 3]) for i in range(20)])
+    for output in committed.manifest.outputs:
+        world.store.fetch(output.digest, tmp_path, output.name)
+    return tmp_path
+
+
+def test_croissant_is_valid_and_its_records_can_be_read(files):
+    dataset = mlcroissant.Dataset(jsonld=files / "croissant.json")
+    assert not dataset.metadata.ctx.issues.errors
+    records = list(dataset.records("samples"))
+    assert len(records) == 20
+    assert records[0]["samples/id"] == b"zoo/d1/k00"
+    assert {record["samples/split"] for record in records} == {b"train", b"val", b"test"}
+
+
+def test_card_is_a_hugging_face_dataset_card(files):
+    text = (files / "README.md").read_text(encoding="utf-8")
+    card = DatasetCard(text)
+    assert card.data.pretty_name == "Dataset release r1"
+    assert card.data.language == ["de", "en"]
+    assert card.data.size_categories == ["n<1K"]
+    assert card.data.to_dict()["license_name"] == "CC-BY-4.0"
+    assert "| zh-hant | 6 |" in card.text
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
+
+
+def test_documents_are_json_with_their_schemas(files):
+    assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/1"
+    assert json.loads((files / "stats.json").read_bytes())["schema"] == "mm.release_stats/1"
+
+
+def shard(name, **digests):
+    values = {"snapshot": "s", "features": "f", "embeddings": "e"} | digests
+    return Shard(
+        release="r", shard=name, tensors="", samples="", signals="", embedding_signals="", num_rows=0, **values
+    )
+
+
+def test_merkle_root_depends_on_every_manifest_and_on_no_order():
+    shards = [shard(f"{i:04d}") for i in range(5)]
+    root = merkle_root(shards)
+    assert merkle_root(shards[::-1]) == root
+    changed = {
+        merkle_root([*shards[:4], shard("0004", **{asset: "x"})]) for asset in ("snapshot", "features", "embeddings")
+    }
+    assert len(changed | {root, merkle_root(shards[:4]), merkle_root([])}) == 6
+
+
+def test_drift_indices_of_known_distributions():
+    assert total_variation([50, 50], [100, 0]) == 0.5
+    assert stability_index([10, 10], [10, 10]) == 0.0
+    # (0.45 - 0.5) * ln(0.9) + (0.55 - 0.5) * ln(1.1), half a sample added to each bin
+    assert stability_index([500, 500], [450, 550]) == pytest.approx(0.01001, abs=1e-4)
+    assert total_variation([], []) == stability_index([0], [3]) == 0.0
