@@ -20,8 +20,9 @@ FONT = "font-family='ui-sans-serif,system-ui,Segoe UI,Helvetica,Arial,Noto Sans,
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f1f1e")
 DASHES = ("", "5 3", "2 3")
 
-LINE_HEIGHT, LINE_LEFT, LINE_RIGHT, LINE_TOP, LINE_BOTTOM = 340, 64, 20, 74, 52
+LINE_HEIGHT, LINE_LEFT, LINE_RIGHT, LINE_TOP, LINE_BOTTOM = 348, 64, 20, 84, 52
 LEGEND_COLUMNS = 4
+MAX_UNIT_TICKS = 12
 BAR_STEP, BAR_THICKNESS, BAR_TOP, BAR_LABEL, BAR_NOTE = 26, 16, 52, 176, 128
 
 
@@ -131,7 +132,8 @@ def _axes(ticks: list[float], x_scale: _Scale, y_scale: _Scale, length: int) -> 
         parts.append(f"<path d='M{left:.1f} {y:.1f}H{right:.1f}' stroke='{GRID}'/>")
         parts.append(_text(left - 8, y + 4, _number(tick), size=11, colour=SOFT_INK, anchor="end"))
     bottom = y_scale.at(ticks[0])
-    whole = [tick for tick in _ticks(0, max(length - 1, 1)) if tick == int(tick) and tick <= x_scale.high]
+    ticks_x = range(length) if length <= MAX_UNIT_TICKS else _ticks(0, length - 1)
+    whole = [tick for tick in ticks_x if tick == int(tick) and tick <= x_scale.high]
     for tick in whole:
         parts.append(_text(x_scale.at(tick), bottom + 18, _number(tick), size=11, colour=SOFT_INK, anchor="middle"))
     parts.append(f"<path d='M{left:.1f} {bottom:.1f}H{right:.1f}' stroke='{SOFT_INK}'/>")
@@ -165,7 +167,7 @@ def _thinned(values: Sequence[float]) -> list[tuple[float, float]]:
 
 def _legend_entry(index: int, name: str, style: str) -> list[str]:
     x = LINE_LEFT + 152 * (index % LEGEND_COLUMNS)
-    y = 60 + 18 * (index // LEGEND_COLUMNS)
+    y = 68 + 18 * (index // LEGEND_COLUMNS)
     return [
         f"<path d='M{x} {y - 4}h18' {style} stroke-width='3'/>",
         _text(x + 24, y, _shortened(name, 19), size=12),

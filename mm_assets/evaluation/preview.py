@@ -87,8 +87,8 @@ def _corruption_chart(report: Report) -> str:
         line[entry.severity] = entry.balanced_accuracy
     return line_chart_svg(
         {name: _joined(line) for name, line in series.items()},
-        title="Balanced accuracy under damage (severity 0: the same samples undamaged)",
-        x_label="severity",
+        title="Balanced accuracy under damage",
+        x_label="severity (0: the same samples undamaged)",
         y_label="balanced accuracy",
     )
 

@@ -40,13 +40,9 @@ class Subject:
             self.predict([change(sample) for sample in self.reader.read([row.row for row in chunk])])
             for chunk in (rows[first : first + CHUNK_ROWS] for first in range(0, len(rows), CHUNK_ROWS))
         ]
-        empty_BK = np.zeros((0, len(self.classes)))
-        probs_BK = np.concatenate([empty_BK, *(part.probs_BK for part in parts)]) if self.classes else None
-        judged = Judged(
-            rows=rows,
-            probs_BK=np.zeros((len(rows), 0)) if probs_BK is None else probs_BK,
-            classes=self.classes,
-        )
+        empty_BK = np.zeros((0, len(self.classes)), np.float32)
+        probs_BK = np.concatenate([empty_BK, *(part.probs_BK for part in parts)]).astype(np.float64)
+        judged = Judged(rows=rows, probs_BK=probs_BK, classes=self.classes)
         names = parts[0].embeddings if parts else {}
         return judged, {name: np.concatenate([part.embeddings[name] for part in parts]) for name in names}
 
