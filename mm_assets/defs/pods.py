@@ -19,7 +19,7 @@ from dagster_aws.pipes import PipesS3MessageReader
 from dagster_k8s import PipesK8sClient
 from dagster_k8s.client import DagsterKubernetesClient
 from kubernetes.client import ApiException
-from kubernetes.config import ConfigException
+from kubernetes.config import ConfigException, load_config, load_kube_config
 from urllib3.exceptions import HTTPError
 
 from mm_assets.errors import LaunchError, MmError
@@ -204,6 +204,21 @@ def _printed_error(lines: list[str]) -> LaunchError | None:
     prefix = "error: "
     found = next((line for line in reversed(lines) if line.startswith(prefix)), None)
     return LaunchError(found.removeprefix(prefix)) if found else None
+
+
+def connect(kubeconfig: Path | None) -> Api:
+    """The cluster's API: by ``kubeconfig``, else as the pod this process runs in, else as the user."""
+    if kubeconfig:
+        load_kube_config(config_file=str(kubeconfig))
+    else:
+        load_config()
+    return DagsterKubernetesClient.production_client().core_api
+
+
+def list_pods(api: Api, namespace: str, selector: str) -> list[Mapping[str, Any]]:
+    """The pods with these labels, as the API's JSON."""
+    pods = api.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=API_TIMEOUT_S).items
+    return api.api_client.sanitize_for_serialization(pods)
 
 
 def read_pod(api: Api, namespace: str, name: str) -> Mapping[str, Any] | None:

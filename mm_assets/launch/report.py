@@ -22,6 +22,7 @@ def reported_failure(messages: Iterable[Mapping[str, Any]]) -> MmError | None:
     for message in messages:
         if "error" in message:
             kind = getattr(errors, str(message.get("class")), None)
-            is_ours = isinstance(kind, type) and issubclass(kind, MmError)
-            return (kind if is_ours else LaunchError)(str(message["error"]))
+            if not (isinstance(kind, type) and issubclass(kind, MmError)):
+                kind = LaunchError
+            return kind(str(message["error"]))
     return None
