@@ -6,12 +6,16 @@ from mm_assets.evaluation.preview import preview as evaluation_preview
 from mm_assets.features.preview import preview as features_preview
 from mm_assets.promotion.preview import preview as promotion_preview
 from mm_assets.release.preview import preview as release_preview
+from mm_assets.snapshot.preview import preview as snapshot_preview
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
+from mm_assets.training.preview import preview as model_preview
 
 PREVIEWS: dict[str, Callable[[Store, Manifest], str]] = {
+    "snapshot": snapshot_preview,
     "features": features_preview,
     "dataset_release": release_preview,
+    "model": model_preview,
     "evaluation": evaluation_preview,
     "promotion": promotion_preview,
 }

@@ -1,34 +1,29 @@
 """What starts without a hand: a release for every new drop, a partition for every release, an alert for a failed run.
 
-All are idempotent. Membership decides: a drop that some release pins is done, whatever a cursor says or lost.
+All are idempotent; their cursors are hints for people.
 """
 
 import json
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 
 import dagster as dg
 
 from mm_assets.defs.metadata import RUNBOOK, failure_sentence
+from mm_assets.defs.new_releases import open_new_releases
 from mm_assets.defs.partitions import release_partitions, require_fits
 from mm_assets.errors import MmError, StoreError
-from mm_assets.identity import digest_bytes
-from mm_assets.promotion.registry import read_production
-from mm_assets.recipes import open_default_release
 from mm_assets.settings import Settings
-from mm_assets.snapshot.drop import find_complete_drops
-from mm_assets.snapshot.release_spec import ReleaseSpec, list_releases, read_spec
+from mm_assets.snapshot.release_spec import list_releases, read_spec
 from mm_assets.store.objects import Store, open_store
 
 logger = logging.getLogger(__name__)
 
 DROP_INTERVAL_S = 30
-MAX_NAME = 63
 ALERTED_TAG = "mm/alerted"
 ALERT_TIMEOUT_S = 10
-
-Drop = tuple[str, str]
 
 
 def drop_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -38,15 +33,12 @@ def drop_sensor(settings: Settings) -> dg.SensorDefinition:
         name="new_drops",
         minimum_interval_seconds=DROP_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        target=None,
         description="Opens a release for every drop.json under raw/ that no release pins yet, and adds its partition.",
     )
     def new_drops(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         store = open_store(settings)
-        opened, problems = open_new_releases(store, settings)
-        for problem in problems:
-            context.log.error(problem)
-        return _answer(context, opened, problems, idle="Every complete drop is part of a release.")
+        opened = open_new_releases(store, settings)
+        return _answer(context, opened.releases, opened.problems, idle="Every complete drop is part of a release.")
 
     return new_drops
 
@@ -89,41 +81,6 @@ def alert_sensor(settings: Settings) -> dg.SensorDefinition:
         context.instance.add_run_tags(run.run_id, {ALERTED_TAG: "true"})
 
     return failed_runs
-
-
-def open_new_releases(store: Store, settings: Settings) -> tuple[list[str], list[str]]:
-    """Opens a release per new drop; returns their names, and a sentence per drop that could not be opened.
-
-    Raises:
-        StoreError: the store was in the way; nothing is known about the drops.
-    """
-    specs = [read_spec(store, release) for release in list_releases(store)]
-    pinned = {(pin.source, pin.drop) for spec in specs for pin in spec.drops}
-    production = read_production(store)
-    parent = None if production is None else production.release
-    opened: list[str] = []
-    problems: list[str] = []
-    for drop in find_complete_drops(store):
-        if drop in pinned:
-            continue
-        try:
-            spec = open_default_release(store, settings, release=release_name(drop, specs), drops=[drop], parent=parent)
-        except StoreError:
-            raise
-        except MmError as error:
-            problems.append(f"drop {'/'.join(drop)}: was left out: {error}")
-        else:
-            opened.append(spec.release)
-    return opened, problems
-
-
-def release_name(drop: Drop, specs: list[ReleaseSpec]) -> str:
-    """``<source>-<drop>``; with a digest where that is too long or names a release of other drops."""
-    name = "-".join(drop)
-    if len(name) <= MAX_NAME and not any(spec.release == name for spec in specs):
-        return name
-    suffix = "-" + digest_bytes("/".join(drop).encode()).removeprefix("sha256:")[:8]
-    return name[: MAX_NAME - len(suffix)] + suffix
 
 
 def alert_message(context: dg.RunFailureSensorContext) -> dict[str, str]:
@@ -169,12 +126,13 @@ def _fitting(store: Store, settings: Settings, releases: list[str]) -> tuple[lis
 
 
 def _answer(
-    context: dg.SensorEvaluationContext, releases: list[str], problems: list[str], *, idle: str
+    context: dg.SensorEvaluationContext, releases: Sequence[str], problems: Sequence[str], *, idle: str
 ) -> dg.SensorResult:
+    for problem in problems:
+        context.log.error(problem)
     reasons = [*(f"Added release {release}." for release in releases), *problems] or [idle]
     return dg.SensorResult(
         skip_reason=" ".join(reasons),
-        dynamic_partitions_requests=[release_partitions.build_add_request(releases)] if releases else [],
-        # Only a hint for people: what was opened last.
+        dynamic_partitions_requests=[release_partitions.build_add_request(list(releases))] if releases else [],
         cursor=releases[-1] if releases else context.cursor,
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_name, release_sensor
+from mm_assets.defs.new_releases import release_name
+from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
+from mm_assets.errors import SettingsError
 from mm_assets.identity import digest_json
 from mm_assets.promotion.registry import RegistryRecord, registry_key
 from mm_assets.settings import Settings
@@ -132,14 +134,29 @@ def test_a_release_with_too_many_shards_is_named_and_left_out(
     assert "release big: has more shards than this deployment: expected at most 2, got 9." in said
 
 
-def test_a_release_name_that_is_taken_or_too_long_gets_a_digest(
-    store: Store, open_bare_release: OpenBareRelease
+def test_a_deployment_says_which_recipe_new_drops_get(
+    store: Store, moto_settings: Settings, instance: dg.DagsterInstance, push_samples: PushDrop, tmp_path: Path
 ) -> None:
-    assert release_name(("a", "b-c"), []) == "a-b-c"
-    taken = release_name(("a", "b-c"), [open_bare_release(store, "a-b-c", num_shards=1)])
+    push_samples(store, "shapes", "d1")
+    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/1\nrecipe: smoke\npolicy: default\n", "utf-8")
+    tick(drop_sensor(replace(moto_settings, config_dir=tmp_path)), instance)
+    assert read_spec(store, "shapes-d1").recipe["name"] == "smoke"
+
+
+def test_a_misspelt_setting_of_new_drops_is_an_error_that_names_it(
+    store: Store, moto_settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/1\nrecipes: smoke\npolicy: default\n", "utf-8")
+    with pytest.raises(SettingsError, match="new_drops.yaml: recipe: Field required"):
+        tick(drop_sensor(replace(moto_settings, config_dir=tmp_path)), instance)
+
+
+def test_a_release_name_that_is_taken_or_too_long_gets_a_digest() -> None:
+    assert release_name(("a", "b-c"), set()) == "a-b-c"
+    taken = release_name(("a", "b-c"), {"a-b-c"})
     assert taken.startswith("a-b-c-")
-    assert taken != release_name(("a-b", "c"), [read_spec(store, "a-b-c")])
-    assert len(release_name(("s" * 63, "d" * 63), [])) == 63
+    assert taken != release_name(("a-b", "c"), {"a-b-c"})
+    assert len(release_name(("s" * 63, "d" * 63), set())) == 63
 
 
 def test_a_failed_run_is_told_once_with_its_sentence_and_runbook(
