@@ -4,7 +4,7 @@ The encoder is loaded once, by digest, and stays on its device; micro-batches ar
 ``tensors.arrow``. Nothing is decoded here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def compute_embeddings(store: Store, recipe: Recipe, workdir: Path, settings: Se
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """One CPU thread: these operations are small, and threads that wait for each other on a busy machine cost tenfold.
 
     The number of threads is no part of the result.

@@ -1,9 +1,10 @@
 """The bootstrap encoder: classical descriptors as torch modules, each followed by a fixed projection.
 
 It stands in while the store has no trained model: alike inputs get alike embeddings, nothing more. Invariant: a
-sample's embedding has the same bits for every batch size, thread count, CPU and GPU. All sums and matrix products run
-over integers below 2**53 (held in float64) and are therefore exact in any order; what lies between (division, square
-root, rounding) is elementwise and correctly rounded by IEEE 754. Log-mel values enter as multiples of 1/1024.
+sample's embedding has the same bits for every batch size, thread count and CPU. All sums and matrix products run over
+integers below 2**53 (held in float64) and are therefore exact in any order; what lies between (division, square root,
+rounding) is elementwise and correctly rounded by IEEE 754. The argument holds for a GPU too; no test here has one.
+Log-mel values enter as multiples of 1/1024.
 
 Shape legend: B samples, T tokens or frames, H and W pixels, C channels, M mel bands, N descriptor values, D embedding.
 """
