@@ -162,13 +162,15 @@ def _collect(
     write_parquet(table_of(metrics, METRICS), workdir / "metrics.parquet")
     files = (
         OutputFile(name="weights.safetensors", path=workdir / "weights.safetensors", media_type=SAFETENSORS_TYPE),
-        *(OutputFile(name=name, path=workdir / name, media_type=JSON_TYPE)
-          for name in ("config.json", "spec.json", "checkpoints.json")),
-        OutputFile(name="ledger.parquet", path=workdir / "ledger.parquet", media_type=PARQUET_TYPE, num_rows=len(ledger)),
-        OutputFile(
-            name="metrics.parquet", path=workdir / "metrics.parquet", media_type=PARQUET_TYPE, num_rows=len(metrics)
+        *(
+            OutputFile(name=name, path=workdir / name, media_type=JSON_TYPE)
+            for name in ("config.json", "spec.json", "checkpoints.json")
         ),
-    )  # fmt: skip
+        *(
+            OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
+            for name, num_rows in (("ledger.parquet", len(ledger)), ("metrics.parquet", len(metrics)))
+        ),
+    )
     stats: dict[str, Json] = {
         "rows_in": job["num_samples"],
         "rows_out": sum(entry["num_samples"] for entry in lanes),

@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("job", type=Path)
     parser.add_argument("--distributed", action="store_true")
     arguments = parser.parse_args()
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    threading.Thread(target=end_with_launcher, daemon=True).start()
     try:
         if arguments.distributed:
             distributed.init_process_group("gloo")
@@ -94,7 +94,8 @@ def _report(step: int, num_steps: int, loss: float) -> None:
         sys.stdout.flush()
 
 
-def _end_with_launcher() -> None:
+def end_with_launcher() -> None:
+    """Blocks until the other end of stdin is closed, then ends this process whatever it is doing."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(1)

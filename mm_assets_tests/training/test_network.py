@@ -1,0 +1,171 @@
+"""Who sees whom: each law is a change of one input and a look at what it may not move."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mm_assets.batching.collate import AUDIO, IMAGE, TEXT, Layout, Slot, collate, pack_samples
+from mm_assets.batching.samples import Sample
+from mm_assets.training.config import LossConfig, ModelConfig
+from mm_assets.training.network import Inputs, Network, Outputs, to_inputs
+from mm_assets.training.objectives import class_weights, compute_losses, contrastive_loss, label_loss
+from mm_assets.training.predict import predict
+
+LAYOUT = Layout(pack_tokens=64, image_size=16, image_patch=8, num_mels=4, audio_stack=2)
+CONFIG = ModelConfig(
+    width=16, heads=2, tower_layers=2, fused_layers=2, ngrams=(2, 3), ngram_buckets=64, stem_channels=(4, 4),
+    projection_dim=8, max_positions=16,
+)  # fmt: skip
+
+
+def make_sample(index: int, *, text: bool = True, image: bool = True, audio: bool = True) -> Sample:
+    rng = np.random.default_rng(index)
+    return Sample(
+        id=f"s{index}",
+        text_T=rng.integers(4, 260, 5 + index % 3).astype(np.int32) if text else None,
+        image_HWC=rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) if image else None,
+        audio_FM=rng.normal(size=(7, 4)).astype(np.float32) if audio else None,
+    )
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(1)
+    return Network(CONFIG, LAYOUT, ("a", "b", "c")).eval()
+
+
+def run(network: Network, samples: list[Sample]) -> tuple[Outputs, Inputs]:
+    inputs = to_inputs(collate(pack_samples(samples, LAYOUT), LAYOUT))
+    with torch.no_grad():
+        return network(inputs), inputs
+
+
+def test_later_text_never_changes_earlier_text_logits(network: Network) -> None:
+    sample = make_sample(0)
+    assert sample.text_T is not None
+    before, _ = run(network, [sample])
+    for place in range(1, len(sample.text_T)):
+        changed = sample.text_T.copy()
+        changed[place] = 4 + (changed[place] + 17) % 250
+        after, _ = run(network, [replace(sample, text_T=changed)])
+        assert torch.equal(before.text_logits_XV[:place], after.text_logits_XV[:place])
+        assert not torch.equal(before.text_logits_XV[place], after.text_logits_XV[place])
+
+
+@pytest.mark.parametrize("modality", ["text_T", "image_HWC", "audio_FM"])
+def test_classifier_and_later_text_see_every_modality(network: Network, modality: str) -> None:
+    sample, other = make_sample(0), make_sample(3)
+    before, _ = run(network, [sample])
+    after, _ = run(network, [replace(sample, **{modality: getattr(other, modality)})])
+    assert not torch.allclose(before.logits_SK, after.logits_SK, atol=1e-6)
+    assert not torch.allclose(before.text_logits_XV[-1], after.text_logits_XV[-1], atol=1e-6)
+
+
+def test_towers_do_not_see_other_modalities(network: Network) -> None:
+    sample, other = make_sample(0), make_sample(3)
+    before, _ = run(network, [sample])
+    fields = {"text": "text_T", "image": "image_HWC", "audio": "audio_FM"}
+    for kept in fields:
+        changed = replace(sample, **{f: getattr(other, f) for name, f in fields.items() if name != kept})
+        after, _ = run(network, [changed])
+        for name in fields:
+            is_same = torch.allclose(before.towers[name][1], after.towers[name][1], atol=1e-6)
+            assert is_same == (name == kept)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_in_the_pack(network: Network) -> None:
+    samples = [make_sample(index, image=index % 2 == 0, audio=index % 3 == 0) for index in range(6)]
+    together = predict(network, samples, batch_size=6)
+    for index, sample in enumerate(samples):
+        alone = predict(network, [sample], batch_size=1)
+        np.testing.assert_allclose(together.probs_BK[index], alone.probs_BK[0], atol=1e-5)
+        for name in ("text", "image", "audio"):
+            np.testing.assert_allclose(together.embeddings[name][index], alone.embeddings[name][0], atol=1e-5)
+            assert together.present[name][index] == alone.present[name][0]
+
+
+def test_a_hidden_modality_is_not_seen_by_the_classifier(network: Network) -> None:
+    sample, other = make_sample(0), make_sample(3)
+    for column, field in enumerate(("text_T", "image_HWC", "audio_FM")):
+        logits: list[torch.Tensor] = []
+        for changed in (sample, replace(sample, **{field: getattr(other, field)})):
+            inputs = to_inputs(collate(pack_samples([changed], LAYOUT), LAYOUT))
+            visible = inputs.presence_SM.clone()
+            visible[:, column] = False
+            with torch.no_grad():
+                logits.append(network(replace(inputs, visible_SM=visible)).logits_SK)
+        assert torch.allclose(logits[0], logits[1], atol=1e-6)
+
+
+def test_a_dead_sample_keeps_its_slot_and_changes_nothing(network: Network) -> None:
+    samples = [make_sample(index) for index in range(3)]
+    pack = pack_samples(samples, LAYOUT)[0]
+    dead = [pack[0], replace(pack[1], sample=None), pack[2]]
+    batch = collate([dead], LAYOUT)
+    assert batch.ids == ("s0", "s1", "s2")
+    assert not batch.presence_SM[1].any()
+    with torch.no_grad():
+        outputs = network(to_inputs(batch))
+    whole, _ = run(network, samples)
+    for index in (0, 2):
+        torch.testing.assert_close(outputs.logits_SK[index], whole.logits_SK[index], atol=1e-5, rtol=0)
+
+
+def test_samples_without_any_modality_still_get_probabilities(network: Network) -> None:
+    empty = Sample(id="e", text_T=None, image_HWC=None, audio_FM=None)
+    predictions = predict(network, [empty, make_sample(1)], batch_size=4)
+    np.testing.assert_allclose(predictions.probs_BK.sum(axis=1), 1.0, atol=1e-6)
+    assert not any(present[0] for present in predictions.present.values())
+
+
+@pytest.mark.parametrize("kinds", [("text",), ("image",), ("audio",), ("text", "image", "audio")])
+def test_losses_are_finite_and_reach_the_weights_for_any_modalities(network: Network, kinds: tuple[str, ...]) -> None:
+    flags = {name: name in kinds for name in ("text", "image", "audio")}
+    packs = pack_samples([make_sample(index, **flags) for index in range(3)], LAYOUT)
+    batch = collate([[replace(slot, label=1) for slot in pack] for pack in packs], LAYOUT)
+    network.train()
+    losses = compute_losses(
+        network, to_inputs(batch), torch.from_numpy(batch.tokens_PT), class_weights([3, 4, 5], 1.0), LossConfig()
+    )
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+    assert (float(losses.contrastive.detach()) > 0) == (len(kinds) > 1)
+    assert (float(losses.text.detach()) > 0) == ("text" in kinds)
+
+
+def test_network_without_classes_has_no_label_loss(network: Network) -> None:
+    unlabelled = Network(CONFIG, LAYOUT, ()).eval()
+    outputs, inputs = run(unlabelled, [make_sample(0)])
+    assert outputs.logits_SK.shape == (1, 0)
+    assert float(label_loss(outputs.logits_SK, inputs.labels_S, class_weights([], 1.0), smoothing=0.1)) == 0.0
+
+
+def test_matching_embeddings_have_the_smaller_contrastive_loss() -> None:
+    rows = torch.arange(4)
+    unit = torch.eye(4)
+    scale = torch.tensor(2.0)
+    matching = contrastive_loss({"text": (rows, unit), "image": (rows, unit), "audio": (rows[:0], unit[:0])}, scale)
+    mixed = contrastive_loss(
+        {"text": (rows, unit), "image": (rows, unit.roll(1, 0)), "audio": (rows[:0], unit[:0])}, scale
+    )
+    assert float(matching) < 0.5 < float(mixed)
+
+
+def test_balanced_class_weights_average_to_one_over_the_samples() -> None:
+    weights = class_weights([10, 90], 1.0)
+    assert float(weights[0] / weights[1]) == pytest.approx(9.0)
+    assert float(10 * weights[0] + 90 * weights[1]) == pytest.approx(100.0)
+
+
+def test_padding_and_kinds_follow_the_documented_order() -> None:
+    batch = collate(pack_samples([make_sample(0)], LAYOUT), LAYOUT)
+    kinds = batch.kinds_PT[0]
+    assert kinds[0] == 1
+    assert kinds[1:5].tolist() == [IMAGE] * 4
+    assert kinds[5:9].tolist() == [AUDIO] * 4
+    assert kinds[9:14].tolist() == [TEXT] * 5
+    assert not kinds[14:].any()
+    assert isinstance(pack_samples([make_sample(0)], LAYOUT)[0][0], Slot)
