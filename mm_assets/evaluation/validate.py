@@ -113,7 +113,9 @@ def _check_predictions(report: Report, rows: list[Row], predictions: pa.Table) -
 def _check_leakage(store: Store, release: Manifest, model: Manifest, rows: list[Row]) -> Finding:
     """No evaluated sample, and no other sample of its group, was consumed by training."""
     ledger = read_columns(store, model, "ledger.parquet", ["ids"])
-    consumed = {sample for ids in ledger["ids"].to_pylist() for sample in ids}
+    consumed: set[str] = set()
+    for chunk in ledger["ids"].chunks:
+        consumed.update(chunk.flatten().unique().to_pylist())
     samples = read_columns(store, release, "samples.parquet", ["id", "group"]).to_pylist()
     groups = {sample["group"] for sample in samples if sample["id"] in consumed} - {None}
     leaked = sorted(row.id for row in rows if row.id in consumed or row.group in groups)

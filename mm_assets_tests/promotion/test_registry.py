@@ -141,7 +141,14 @@ def test_the_history_reaches_back_to_the_first_model(store: Store) -> None:
     assert [record.previous is None for record in history] == [False, False, False, False, True]
 
 
-def test_concurrent_writers_lose_nothing(store: Store) -> None:
+@pytest.fixture(params=["store", pytest.param("seaweed_store", marks=pytest.mark.integration)])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store on each server whose conditional writes must hold."""
+    return request.getfixturevalue(request.param)
+
+
+def test_concurrent_writers_lose_nothing(any_store: Store) -> None:
+    store = any_store
     entries = [promotion(store, f"r{number}", 0) for number in range(6)]
     barrier = threading.Barrier(len(entries))
     failures: list[Exception] = []
