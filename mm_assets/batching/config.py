@@ -22,7 +22,7 @@ class PlanConfig:
     num_lanes: int = 4
     pack_tokens: int = 512
     packs_per_lane: int = 2
-    num_steps: int | None = 400
+    num_steps: int | None = 300
     num_epochs: int = 1
     window: int = 1024
     block: int = 16

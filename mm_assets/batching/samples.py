@@ -78,7 +78,7 @@ class LocalReader:
 
     def __init__(self, samples: pa.Table, locate: Callable[[ShardKey], Path]) -> None:
         self._columns = {name: samples[name].to_pylist() for name in ("id", "release", "shard", "row")}
-        self._locate = locate
+        self.locate = locate
         self._files: dict[ShardKey, TensorFile] = {}
         self.samples = samples
 
@@ -93,7 +93,7 @@ class LocalReader:
     def file(self, key: ShardKey) -> TensorFile:
         """The mapped tensors of a shard."""
         if key not in self._files:
-            self._files[key] = TensorFile(self._locate(key))
+            self._files[key] = TensorFile(self.locate(key))
         return self._files[key]
 
     def _read(self, row: int) -> Sample:

@@ -31,7 +31,7 @@ class ModelConfig:
     fused_layers: int = 2
     mlp_ratio: int = 3
     ngrams: tuple[int, ...] = (2, 3, 4, 5)
-    ngram_buckets: int = 4096
+    ngram_buckets: int = 2048
     stem_channels: tuple[int, int] = (24, 48)
     projection_dim: int = 64
     dropout: float = 0.1
@@ -51,8 +51,8 @@ class LossConfig:
     """
 
     label: float = 1.0
-    contrastive: float = 0.1
-    text: float = 0.1
+    contrastive: float = 0.5
+    text: float = 0.2
     label_smoothing: float = 0.1
     class_balance: float = 0.75
 

@@ -1,0 +1,127 @@
+"""Following a plan: the same batches for any number of threads and processes, and after any resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm_assets.batching.collate import NO_LABEL, Batch, Layout, Slot, collate
+from mm_assets.batching.config import PlanConfig
+from mm_assets.batching.loader import PlanLoader
+from mm_assets.batching.plan import build_plan
+from mm_assets.batching.samples import LocalReader, Sample
+from mm_assets.errors import StageError
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.features.schema import tensors_schema
+from mm_assets.store.tables import write_arrow
+
+FEATURES = FeaturesConfig(image_size=16, num_mels=4)
+PLAN = PlanConfig(pack_tokens=48, packs_per_lane=2, num_steps=7, window=8, block=2, audio_stack=4)
+LAYOUT = Layout(pack_tokens=48, image_size=16, image_patch=8, num_mels=4, audio_stack=4)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> LocalReader:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": f"s/d/{index:02d}",
+            "text": [1, *rng.integers(4, 260, 3 + index % 5).tolist(), 2],
+            "image": rng.integers(0, 256, (16, 16, 3)).astype(np.uint8).tobytes() if index % 3 else None,
+            "audio": rng.normal(size=(6 + index % 4, 4)).astype("<f4").tobytes() if index % 2 else None,
+        }
+        for index in range(20)
+    ]
+    path = write_arrow(pa.Table.from_pylist(rows, tensors_schema(FEATURES)), tmp_path / "tensors.arrow", batch_rows=4)
+    samples = pa.table(
+        {
+            "id": [row["id"] for row in rows],
+            "release": ["r"] * 20,
+            "shard": ["0000"] * 20,
+            "row": pa.array(range(20), pa.int32()),
+            "split": ["train"] * 20,
+            "selected": [True] * 20,
+            "label": [None if index % 7 == 0 else "ab"[index % 2] for index in range(20)],
+            "has_image": [row["image"] is not None for row in rows],
+            "text_tokens": pa.array([len(row["text"]) for row in rows], pa.int32()),
+            "audio_frames": pa.array([len(row["audio"] or b"") // 16 for row in rows], pa.int32()),
+        }
+    )
+    return LocalReader(samples, lambda _: path)
+
+
+@pytest.fixture
+def loader(reader: LocalReader) -> PlanLoader:
+    plan = build_plan(reader.samples, PLAN, seed=1, image_size=16)
+    return PlanLoader(plan, reader, LAYOUT, {"a": 0, "b": 1})
+
+
+def is_equal(first: Batch, second: Batch) -> bool:
+    arrays = [name for name in Batch.__slots__ if name not in ("schema", "ids")]
+    return first.ids == second.ids and all(
+        np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays
+    )
+
+
+def all_batches(loader: PlanLoader, *, world_size: int, num_threads: int, first_step: int = 0) -> list[Batch]:
+    """Batches by (step, lane), as ``world_size`` processes with ``num_threads`` readers each would see them."""
+    share = PLAN.num_lanes // world_size
+    seen: dict[tuple[int, int], Batch] = {}
+    for rank in range(world_size):
+        lanes = range(rank * share, (rank + 1) * share)
+        for step, batches in loader.follow(lanes, first_step=first_step, num_threads=num_threads):
+            seen |= {(step, lane): batch for lane, batch in zip(lanes, batches, strict=True)}
+    return [seen[key] for key in sorted(seen)]
+
+
+@pytest.mark.parametrize(("world_size", "num_threads"), [(1, 1), (1, 3), (2, 0), (4, 2)])
+def test_batches_are_the_same_for_any_threads_and_processes(
+    loader: PlanLoader, world_size: int, num_threads: int
+) -> None:
+    expected = all_batches(loader, world_size=1, num_threads=0)
+    actual = all_batches(loader, world_size=world_size, num_threads=num_threads)
+    assert len(expected) == PLAN.num_lanes * 7
+    assert all(is_equal(first, second) for first, second in zip(expected, actual, strict=True))
+
+
+def test_resuming_is_starting_at_another_step(loader: PlanLoader) -> None:
+    whole = all_batches(loader, world_size=1, num_threads=1)
+    resumed = all_batches(loader, world_size=1, num_threads=1, first_step=3)
+    assert all(is_equal(first, second) for first, second in zip(whole[3 * PLAN.num_lanes :], resumed, strict=True))
+
+
+def test_labels_that_are_no_class_are_ignored(loader: PlanLoader, reader: LocalReader) -> None:
+    labels = dict(zip(reader.samples["id"].to_pylist(), reader.samples["label"].to_pylist(), strict=True))
+    for batch in all_batches(loader, world_size=1, num_threads=0):
+        expected = [{"a": 0, "b": 1}.get(labels[name], NO_LABEL) for name in batch.ids]
+        assert batch.labels_S.tolist() == expected
+
+
+def test_reader_returns_the_written_tensors(reader: LocalReader) -> None:
+    first, second = reader.read([0, 13])
+    assert first.image_HWC is None
+    assert first.audio_FM is None
+    assert second.id == "s/d/13"
+    assert second.image_HWC is not None
+    assert second.image_HWC.shape == (16, 16, 3)
+    assert second.audio_FM is not None
+    assert second.audio_FM.shape == (7, 4)
+
+
+def test_reader_refuses_a_row_that_holds_another_sample(reader: LocalReader) -> None:
+    renamed = reader.samples.set_column(0, "id", pa.array([f"x{index}" for index in range(20)]))
+    with pytest.raises(StageError, match="expected x3, got s/d/03"):
+        LocalReader(renamed, reader.locate).read([3])
+
+
+def test_collate_names_a_sample_that_changed_since_the_plan() -> None:
+    sample = Sample(id="s/d/1", text_T=np.arange(5, dtype=np.int32), image_HWC=None, audio_FM=None)
+    with pytest.raises(StageError, match=r"s/d/1: has other tensors than planned: expected \(6, 0, 0\)"):
+        collate([[Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0), sample=sample)]], LAYOUT)
+
+
+def test_collate_refuses_overlapping_slots() -> None:
+    slot = Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0), sample=None)
+    with pytest.raises(StageError, match="does not fit its slot"):
+        collate([[slot, slot]], LAYOUT)
