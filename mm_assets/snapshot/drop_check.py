@@ -100,10 +100,15 @@ def _check_source(folder: Path, drop: Drop) -> tuple[list[Problem], list[Problem
 
 
 def _stray_files(folder: Path, drop: Drop) -> Iterator[Problem]:
+    """One warning per kind of file that stays behind; loose texts that moved into the index are thousands."""
     declared = {entry.key for entry in drop.objects} | DESCRIPTIVE_FILES
+    kinds: dict[str, list[str]] = {}
     for name in list_files(folder):
         if name not in declared:
-            yield Problem(file=name, message="is no object of the drop, so it is not pushed")
+            kinds.setdefault(Path(name).suffix, []).append(name)
+    for names in kinds.values():
+        more = f" (nor are {len(names) - 1} more of its kind)" if len(names) > 1 else ""
+        yield Problem(file=names[0], message=f"is no object of the drop, so it is not pushed{more}")
 
 
 def _check_tars(

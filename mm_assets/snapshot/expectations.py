@@ -6,6 +6,7 @@ Expectations takes seconds to import and is imported only when a suite runs.
 
 import difflib
 import logging
+import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,11 +166,19 @@ def _failing_ids(expectation: Any, frame: "pd.DataFrame", count: int) -> tuple[s
 
 def _validate(expectation: Any, frame: "pd.DataFrame", result_format: dict[str, Any]) -> Any:
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
     with _quiet():
-        context: Any = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        # The default ephemeral context leaves a temporary folder for documentation behind.
+        config = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+        )
+        context: Any = gx.get_context(mode="ephemeral", project_config=config)
         asset = context.data_sources.add_pandas("table").add_dataframe_asset("table")
         batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
         return batch.validate(expectation, result_format=result_format)
@@ -185,11 +194,13 @@ def _raised(info: dict[str, Any]) -> str | None:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Great Expectations logs every ephemeral context at INFO; only its warnings are of use here."""
+    """Great Expectations logs every ephemeral context, and pandas warns of groups in a regular expression."""
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
