@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.exceptions import HTTPClientError as BotoHTTPClientError
 
-from mm_assets.errors import ObjectMissingError, StoreDeniedError, StoreError, StoreUnreachableError
+from mm_assets.errors import MmError, ObjectMissingError, StoreDeniedError, StoreError, StoreUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,17 +69,12 @@ def translated(uri: str) -> Generator[None]:
     try:
         yield
     except ClientError as error:
-        code = error_code(error)
-        if code in MISSING:
-            raise ObjectMissingError(f"{uri}: does not exist.") from error
-        if code == "NoSuchBucket":
-            raise ObjectMissingError(f"{uri}: its bucket does not exist. Create it or correct MM_STORE_URI.") from error
-        if code in DENIED:
-            raise StoreDeniedError(
-                f"{uri}: the store refused {error.operation_name} ({code}). "
-                "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the identity's rights."
-            ) from error
-        raise StoreError(f"{uri}: the store answered {code or 'an error'} to {error.operation_name}.") from error
+        raise _refusal(uri, error) from error
+    except S3UploadFailedError as error:
+        # boto3's transfers wrap the server's answer and mention it only in their text.
+        if isinstance(error.__context__, ClientError):
+            raise _refusal(uri, error.__context__) from error
+        raise StoreError(f"{uri}: {error}.") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise StoreDeniedError(f"{uri}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.") from error
     except (BotoConnectionError, BotoHTTPClientError) as error:
@@ -87,3 +83,17 @@ def translated(uri: str) -> Generator[None]:
         ) from error
     except BotoCoreError as error:
         raise StoreError(f"{uri}: {error}.") from error
+
+
+def _refusal(uri: str, error: ClientError) -> MmError:
+    code = error_code(error)
+    if code in MISSING:
+        return ObjectMissingError(f"{uri}: does not exist.")
+    if code == "NoSuchBucket":
+        return ObjectMissingError(f"{uri}: its bucket does not exist. Create it or correct MM_STORE_URI.")
+    if code in DENIED:
+        return StoreDeniedError(
+            f"{uri}: the store refused {error.operation_name} ({code}). "
+            "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the identity's rights."
+        )
+    return StoreError(f"{uri}: the store answered {code or 'an error'} to {error.operation_name}.")

@@ -55,9 +55,8 @@ def test_merkle_root_depends_on_every_manifest_and_on_no_order():
     shards = [shard(f"{i:04d}") for i in range(5)]
     root = merkle_root(shards)
     assert merkle_root(shards[::-1]) == root
-    changed = {
-        merkle_root([*shards[:4], shard("0004", **{asset: "x"})]) for asset in ("snapshot", "features", "embeddings")
-    }
+    assets = ("snapshot", "features", "embeddings")
+    changed = {merkle_root([*shards[:4], shard("0004", **{asset: "x"})]) for asset in assets}
     assert len(changed | {root, merkle_root(shards[:4]), merkle_root([])}) == 6
 
 

@@ -10,6 +10,8 @@ from mm_assets.errors import SpecError, StageError
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import SAMPLES
 from mm_assets.release.policies import POLICIES
+from mm_assets.release.rows import load_rows
+from mm_assets.release.shards import read_shard
 
 
 def animals(sample: Any, count: int, **values: Any) -> list[dict[str, Any]]:
@@ -244,9 +246,6 @@ def test_shard_whose_tables_do_not_belong_together_is_named(world, sample):
     forged += [o for o in other["features"].manifest.outputs if o.name == "signals.parquet"]
     manifest = features.model_copy(update={"outputs": forged})
     digest = world.store.put_bytes(manifest.encode())
-    from mm_assets.release.rows import load_rows
-    from mm_assets.release.shards import read_shard
-
     digests = {asset: committed.manifest_digest for asset, committed in made.items()} | {"features": digest}
     shard = read_shard(world.store, "r1", "0001", digests)
     with pytest.raises(StageError, match="shard r1/0001: its tables do not belong together: expected 1 samples"):

@@ -49,9 +49,10 @@ def test_empty_split_fails(world, release):
 
 
 def test_class_outside_train_fails_with_its_name(world, release):
-    failed = forged(
-        world, release, lambda rows: [row | {"split": "test"} if row["label"] == "dog" else row for row in rows]
-    )
+    def change(rows):
+        return [row | {"split": "test"} if row["label"] == "dog" else row for row in rows]
+
+    failed = forged(world, release, change)
     assert failed["classes_in_train"].failing_ids == ("dog",)
 
 
@@ -62,10 +63,8 @@ def test_id_selected_twice_fails(world, release):
 def test_other_merkle_root_fails(world, release):
     output = release.manifest.output("shards.json")
     data = world.store.get_bytes(output.digest).replace(b'"merkle_root":"sha256:', b'"merkle_root":"sha257:')
-    outputs = [
-        o.model_copy(update={"digest": world.store.put_bytes(data)}) if o == output else o
-        for o in release.manifest.outputs
-    ]
+    other = output.model_copy(update={"digest": world.store.put_bytes(data)})
+    outputs = [other if entry == output else entry for entry in release.manifest.outputs]
     manifest = release.manifest.model_copy(update={"outputs": outputs})
     failed = [f for f in validate_dataset_release(world.store, manifest, world.settings) if not f.passed]
     assert [finding.rule for finding in failed] == ["merkle_root"]
