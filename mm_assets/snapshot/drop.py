@@ -32,7 +32,7 @@ from mm_assets.snapshot.index import read_index
 from mm_assets.snapshot.loose import index_loose_files
 from mm_assets.snapshot.source import parse_source, source_template
 from mm_assets.store.client import translated
-from mm_assets.store.objects import KeyInfo, Store
+from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 
 UPLOAD_THREADS = 8
 #: boto3 cuts uploads into parts of this size and from this size on; the ETag of the result follows from it.
@@ -95,7 +95,13 @@ def create_drop(
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "document"
         raise DropError(f"{folder}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}.") from error
-    (folder / DROP_FILE).write_bytes(made.encode())
+    data = made.encode()
+    if len(data) > MAX_KEY_BYTES:
+        raise DropError(
+            f"{folder}: has too many files: expected a drop.json of at most {MAX_KEY_BYTES} bytes, got {len(data)}. "
+            "Pack the files into tars, or deliver several drops."
+        )
+    (folder / DROP_FILE).write_bytes(data)
     return made
 
 
@@ -151,7 +157,7 @@ def find_complete_drops(store: Store) -> list[tuple[str, str]]:
         (source, drop)
         for source in store.list_folders("raw/")
         for drop in store.list_folders(f"raw/{source}/")
-        if store.read_key(drop_key(source, drop)) is not None
+        if any(info.key == drop_key(source, drop) for info in store.list_keys(drop_key(source, drop)))
     )
 
 

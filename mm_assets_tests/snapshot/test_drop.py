@@ -315,3 +315,13 @@ def test_push_to_a_missing_bucket_is_one_sentence(store: Store, tmp_path: Path) 
     elsewhere = Store(client=store.client, bucket="no-such-bucket", prefix="store")
     with pytest.raises((StoreError, LookupError), match="no-such-bucket"):
         push_drop(elsewhere, folder)
+
+
+@pytest.mark.integration
+def test_a_real_server_is_pushed_to_once(seaweed_store: Store, tmp_path: Path) -> None:
+    files = {"a.tar": tar_bytes([("x.wav", sound("WAV", 700.0))]), "b.tar": tar_bytes([("y.txt", b"y")])}
+    folder = make_folder(tmp_path / "drop", files)
+    create_drop(folder, "src", "d1")
+    assert push_drop(seaweed_store, folder).num_uploaded == 2
+    assert push_drop(seaweed_store, folder).num_uploaded == 0
+    assert find_complete_drops(seaweed_store) == [("src", "d1")]
