@@ -17,12 +17,13 @@ from mm_assets.store.objects import Store, open_store
 def open_release(args: argparse.Namespace, console: Console) -> Outcome:
     """Opens a release; opening it again alike is no error."""
     settings = read_settings()
+    drops = [_drop_of(text) for text in args.drop]
     store = open_store(settings)
     spec = open_default_release(
         store,
         settings,
         release=args.release,
-        drops=[_drop_of(text) for text in args.drop],
+        drops=drops,
         parent=args.parent,
         policy=args.policy,
         recipe=args.recipe,

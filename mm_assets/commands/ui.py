@@ -1,7 +1,8 @@
 """``mm ui``: ``dagster dev`` on this machine, with everything it starts ended when it ends.
 
-``dagster dev`` is a tree of processes that does not always follow a SIGTERM to its root, so it gets a process group
-of its own and the whole group is ended. The embedded store is stopped too if this command started it.
+``dagster dev`` is a tree of processes that does not always follow a SIGTERM to its root, so it gets a process group of
+its own; workers of its runs are found by a token in their environment. The embedded store is stopped too if this
+command started it.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -26,6 +28,8 @@ from mm_assets.store.objects import open_store
 
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 10
+#: Marks what this command started, through any number of processes and groups in between.
+TOKEN = "MM_UI_TOKEN"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,9 +49,10 @@ def ui(args: argparse.Namespace, console: Console) -> Outcome:
     for number in ENDING_SIGNALS:
         signal.signal(number, _end)
     process: subprocess.Popen[bytes] | None = None
+    token = uuid.uuid4().hex
     try:
         open_store(settings)
-        process = _start(settings, args.port)
+        process = _start(settings, args.port, token)
         console.print(f"The UI opens at http://{HOST}:{args.port} in some seconds; Ctrl-C ends it.", markup=False)
         status = process.wait()
     except _EndedError:
@@ -56,17 +61,17 @@ def ui(args: argparse.Namespace, console: Console) -> Outcome:
         for number in ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if process is not None:
-            _end_group(process)
+            _end_all(process, token)
         if started_store:
             embedded.stop(settings.home)
     return Outcome(result={"status": status}, ok=status == 0)
 
 
-def _start(settings: Settings, port: int) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, port: int, token: str) -> subprocess.Popen[bytes]:
     home = prepare_home(settings)
     program = Path(sys.executable).with_name("dagster")
     command = [str(program), "dev", "-m", "mm_assets.definitions", "-h", HOST, "-p", str(port)]
-    environment = worker_environment(settings) | {"DAGSTER_HOME": str(home)}
+    environment = worker_environment(settings) | {"DAGSTER_HOME": str(home), TOKEN: token}
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -75,18 +80,37 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise _EndedError
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole process group: politely, and after ``STOP_TIMEOUT_S`` for good."""
-    group = process.pid
+def _end_all(process: subprocess.Popen[bytes], token: str) -> None:
+    """Ends Dagster's group and every worker below it: politely, and after ``STOP_TIMEOUT_S`` for good."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGINT)
-        while time.monotonic() < deadline:
-            process.poll()
-            os.killpg(group, 0)
-            time.sleep(0.1)
-        os.killpg(group, signal.SIGKILL)
+    _signal_group(process.pid, signal.SIGINT)
+    while time.monotonic() < deadline and (process.poll() is None or _descendants(token)):
+        time.sleep(0.1)
+    _signal_group(process.pid, signal.SIGKILL)
+    # Workers of a run have groups of their own. One may start another while it is being ended, so look again.
+    while descendants := _descendants(token):
+        for pid in descendants:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
     process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _descendants(token: str) -> list[int]:
+    """Processes that inherited ``token`` in their environment, however they were started. Empty without ``/proc``."""
+    marker = f"{TOKEN}={token}".encode()
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # The environment of a zombie reads as empty.
+            if marker in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def _require_free(port: int) -> None:
