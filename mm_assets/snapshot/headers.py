@@ -151,7 +151,9 @@ def _declared_seconds(data: bytes) -> float | Refusal:
                 return Refusal("empty_audio", "audio declares no sound")
             return sound.frames / sound.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        return Refusal("bad_audio_header", f"audio header cannot be read: {error}")
+        # The library's own sentence: the whole message also holds the address of the buffer, another one each time.
+        said = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+        return Refusal("bad_audio_header", f"audio header cannot be read: {said}")
 
 
 def _wav_seconds(data: bytes) -> float | Refusal:
