@@ -169,3 +169,9 @@ def test_padding_and_kinds_follow_the_documented_order() -> None:
     assert kinds[9:14].tolist() == [TEXT] * 5
     assert not kinds[14:].any()
     assert isinstance(pack_samples([make_sample(0)], LAYOUT)[0][0], Slot)
+
+
+def test_a_network_without_classes_still_embeds() -> None:
+    predictions = predict(Network(CONFIG, LAYOUT, ()), [make_sample(0)], batch_size=2)
+    assert predictions.probs_BK.shape == (1, 0)
+    assert np.linalg.norm(predictions.embeddings["audio"][0]) == pytest.approx(1.0, abs=1e-5)

@@ -1,0 +1,108 @@
+"""What the code server reads of this stage: configurations, recipes and gates, without torch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from mm_assets.errors import SpecError
+from mm_assets.identity import to_json
+from mm_assets.store.manifest import Partition, Recipe
+from mm_assets.training.chain import CheckpointRecord, chain_problem
+from mm_assets.training.config import ModelConfig, TrainingConfig
+from mm_assets.training.lanes import lanes_of, usable_world_size
+from mm_assets.training.spec import training_spec
+from mm_assets.training.stage import check_training_config
+from mm_assets.training.validate import check_losses
+
+RUN = "sha256:" + "a" * 64
+
+
+def digest(letter: str) -> str:
+    return "sha256:" + letter * 64
+
+
+def make_chain(num_records: int) -> list[CheckpointRecord]:
+    records: list[CheckpointRecord] = []
+    for index in range(num_records):
+        records.append(
+            CheckpointRecord(
+                schema="mm.checkpoint/1", fingerprint=RUN, step=10 * (index + 1), state=digest("b"),
+                weights=digest("c"), segment=digest("d"), previous=records[-1].digest if records else None,
+            )
+        )  # fmt: skip
+    return records
+
+
+def test_what_the_code_server_imports_is_torch_free() -> None:
+    modules = ("config", "stage", "validate", "preview", "spec")
+    names = [f"mm_assets.training.{name}" for name in modules] + ["mm_assets.batching.stage", "mm_assets.batching.plan"]
+    code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_configuration_survives_json() -> None:
+    config = replace(TrainingConfig(), model=ModelConfig(ngrams=(2, 7)), budget_usd=3.5)
+    assert TypeAdapter(TrainingConfig).validate_python(json.loads(json.dumps(to_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precision": "fp8"}, "precision: expected fp32"),
+        ({"threads_per_rank": 0}, "threads_per_rank"),
+        ({"model": ModelConfig(width=30, heads=4)}, "model.heads: expected a divisor"),
+        ({"experiment_class": "fun"}, "expected one of exploratory"),
+    ],
+)
+def test_unusable_configuration_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        check_training_config("r1", replace(TrainingConfig(), **change))
+
+
+def test_spec_fingerprint_covers_the_seed() -> None:
+    recipe = Recipe(
+        asset="model", partition=Partition(release="r1"), code=RUN, environment={}, inputs=(),
+        params={"training": to_json(TrainingConfig()), "plan": {"num_lanes": 4}, "seed": 1},
+    )  # fmt: skip
+    spec = training_spec(recipe)
+    other = training_spec(replace(recipe, params={**recipe.params, "seed": 2}))
+    assert spec["schema"] == "mm.training/1"
+    assert spec["fingerprint"] != other["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("requested", "num_lanes", "expected"),
+    [(1, 4, 1), (2, 4, 2), (3, 4, 2), (7, 4, 4), (64, 4, 4), (0, 4, 1), (5, 1, 1)],
+)
+def test_world_size_is_the_largest_usable_power_of_two(requested: int, num_lanes: int, expected: int) -> None:
+    assert usable_world_size(requested, num_lanes) == expected
+    lanes = [lane for rank in range(expected) for lane in lanes_of(rank, world_size=expected, num_lanes=num_lanes)]
+    assert lanes == list(range(num_lanes))
+
+
+def test_whole_chain_is_accepted() -> None:
+    assert chain_problem(make_chain(3), RUN) is None
+
+
+def test_broken_chains_are_named() -> None:
+    records = make_chain(3)
+    assert chain_problem(records, digest("e")) == f"checkpoint 10 belongs to another run: {RUN}"
+    assert chain_problem(records[::2], RUN) == "checkpoint 30 does not follow checkpoint 10"
+    assert chain_problem(records[1:], RUN) == "checkpoint 20 does not follow checkpoint none"
+    tampered = [records[0].model_copy(update={"weights": digest("f")}), *records[1:]]
+    assert chain_problem(tampered, RUN) == "checkpoint 20 does not follow checkpoint 10"
+
+
+@pytest.mark.parametrize(
+    ("losses", "passed"),
+    [([2.0] * 20 + [1.0] * 20, True), ([1.0] * 20 + [2.0] * 20, False), ([1.0, float("nan")], False), ([], False),
+     ([1.0, 2.0], True)],
+    ids=["falling", "rising", "not a number", "none", "too short to judge"],
+)  # fmt: skip
+def test_losses_must_be_finite_and_fall(losses: list[float], passed: bool) -> None:
+    assert check_losses(losses).passed is passed
