@@ -16,7 +16,6 @@ from mm_assets.snapshot.drop import create_drop, push_drop
 from mm_assets.snapshot.release_spec import DropPin, ReleaseSpec, write_spec
 from mm_assets.store.objects import Store
 
-PushDrop = Callable[[str, str], Path]
 OpenBareRelease = Callable[..., ReleaseSpec]
 
 LABELS = ("circle", "square")
@@ -49,13 +48,13 @@ def instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def push_samples(tmp_path: Path) -> Callable[[Store, str, str], Path]:
-    """Pushes a drop of ``NUM_SAMPLES`` samples with text, picture and sound; returns its local folder."""
+def push_samples(tmp_path: Path) -> Callable[..., Path]:
+    """Pushes a drop of samples with text, picture and sound; returns its local folder."""
 
-    def push(store: Store, source: str, drop: str) -> Path:
+    def push(store: Store, source: str, drop: str, *, num_samples: int = NUM_SAMPLES) -> Path:
         folder = tmp_path / source / drop
         folder.mkdir(parents=True)
-        rows = [_write_sample(folder, number) for number in range(NUM_SAMPLES)]
+        rows = [_write_sample(folder, number) for number in range(num_samples)]
         (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
         create_drop(folder, source, drop)
         push_drop(store, folder)

@@ -22,7 +22,7 @@ from mm_assets.store.validations import Finding, record_validation
 
 pytestmark = pytest.mark.integration
 
-PushDrop = Callable[[Store, str, str], Path]
+PushDrop = Callable[..., Path]
 OpenBareRelease = Callable[..., ReleaseSpec]
 
 
