@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    if not args.verbose:
+        # Libraries warn developers; a user can do nothing about it.
+        warnings.simplefilter("ignore")
     # A terminated command ends the workers it started, as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

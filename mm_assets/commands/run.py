@@ -25,4 +25,5 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
             for failure in report.failed
         ],
     }
+    console.print(f"{report.computed} partitions computed, {report.cached} cached, {len(report.failed)} failed.")
     return Outcome(result=result, ok=not report.failed)

@@ -48,7 +48,7 @@ def print_stages(console: Console, summaries: Mapping[str, AssetSummary], timeli
     """One row per asset: what went in and out of it and what this run did about it."""
     rows = [
         (
-            f"{summary.asset.stage} · {name}",
+            name,
             _count(summary.total("rows_in")),
             _count(summary.total("rows_out")),
             _count(summary.total("dead_letters")),
@@ -59,7 +59,7 @@ def print_stages(console: Console, summaries: Mapping[str, AssetSummary], timeli
         )
         for name, summary in summaries.items()
     ]
-    columns = ("stage · asset", "rows in", "rows out", "dead", "size", "seconds", "partitions", "digest")
+    columns = ("asset", "rows in", "rows out", "dead", "size", "seconds", "partitions", "digest")
     print_table(console, "Stages", columns, rows)
 
 
@@ -91,11 +91,8 @@ def print_evaluation(console: Console, report: Report) -> None:
 
 def print_decision(console: Console, decision: Decision) -> None:
     """The gates and what they decided."""
-    rows = [
-        (gate.name, "passed" if gate.passed else "FAILED", _number(gate.value), _number(gate.threshold), gate.reason)
-        for gate in decision.gates
-    ]
-    print_table(console, "Promotion gates", ("gate", "outcome", "value", "threshold", "reason"), rows, left=2)
+    rows = [(gate.name, "passed" if gate.passed else "FAILED", gate.reason) for gate in decision.gates]
+    print_table(console, "Promotion gates", ("gate", "outcome", "why"), rows, left=3)
     style = "bold green" if decision.decision == "promoted" else "bold yellow"
     console.print(f"Decision: {decision.decision}, state {decision.state}.", style=style)
 
