@@ -16,6 +16,7 @@ import pytest
 from mm_assets.batching.validate import validate_batch_plan
 from mm_assets.errors import GateError, NonDeterminismError, StageError
 from mm_assets.store.tables import read_parquet
+from mm_assets.training.ledger import LEDGER, planned_entries
 from mm_assets.training.train import compute_model
 from mm_assets.training.validate import check_ledger, validate_model
 
@@ -106,8 +107,8 @@ def test_ranks_end_when_their_launcher_is_killed() -> None:
 
 @pytest.mark.parametrize(
     ("num_samples", "modalities", "is_labelled"),
-    [(24, ("text", "image", "audio"), False), (3, ("text", "image"), True), (12, ("text",), True)],
-    ids=["without labels", "fewer samples than lanes", "text only"],
+    [(3, ("text", "image"), False), (12, ("text",), True)],
+    ids=["no labels and fewer samples than lanes", "text only"],
 )
 def test_unusual_data_trains(
     make_bench: Make, num_samples: int, modalities: tuple[str, ...], is_labelled: bool
@@ -141,10 +142,8 @@ def test_plan_of_another_dataset_release_is_refused(make_bench: Make) -> None:
 
 def test_tampered_ledger_and_plan_are_named(make_bench: Make, tmp_path: Path) -> None:
     bench = make_bench(num_samples=12)
-    plan_manifest = bench.plan()
-    manifest = bench.train()
-    plan = read_parquet(bench.store.fetch(plan_manifest.output("plan.parquet").digest, tmp_path))
-    ledger = read_parquet(bench.store.fetch(manifest.output("ledger.parquet").digest, tmp_path))
+    plan = read_parquet(bench.store.fetch(bench.plan().output("plan.parquet").digest, tmp_path))
+    ledger = pa.Table.from_pylist(list(planned_entries(plan, 4)), LEDGER)
     assert check_ledger(plan, ledger, num_lanes=4).passed
 
     rows = ledger.to_pylist()
@@ -157,7 +156,7 @@ def test_tampered_ledger_and_plan_are_named(make_bench: Make, tmp_path: Path) ->
     short = check_ledger(plan, ledger.slice(0, len(ledger) - 1), num_lanes=4)
     assert "planned but not consumed" in short.detail
 
-    swapped = plan.set_column(plan.schema.get_field_index("id"), "id", plan["id"].to_pylist()[::-1])
+    swapped = plan.set_column(plan.schema.get_field_index("id"), "id", pa.array(plan["id"].to_pylist()[::-1]))
     assert not check_ledger(swapped, ledger, num_lanes=4).passed
 
 
