@@ -83,7 +83,7 @@ class EvaluationConfig:
     num_threads: int = 1
     num_bins: int = 15
     seed: int = 0
-    max_corruption_samples: int = 400
+    max_corruption_samples: int = 200
     max_retrieval_pool: int = 1000
     corruptions: tuple[CorruptionConfig, ...] = DEFAULT_CORRUPTIONS
 
