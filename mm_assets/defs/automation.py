@@ -46,14 +46,15 @@ def when_ready(num_shards: Callable[[str], int]) -> AC[dg.AssetKey]:
     Args:
         num_shards: Number of shards of an open release.
     """
+    # It looks at keys one by one, so it comes last: after what narrows millions of partitions down to a few.
     belongs = BelongsToRelease(num_shards)
-    any_input_missing = AC.any_deps_match(belongs & AC.missing() & ~AC.will_be_requested()).with_label(
+    any_input_missing = AC.any_deps_match(AC.missing() & ~AC.will_be_requested() & belongs).with_label(
         "any_input_missing"
     )
     # `all_deps_blocking_checks_passed` asks whether ANY shard passed; this asks whether any did not. An input of the
     # same run is left to the run, whose blocking gate stops the chain: so a shard's assets share one run.
     any_input_unchecked = AC.any_deps_match(
-        belongs & ~AC.will_be_requested() & AC.any_checks_match(~AC.check_passed(), blocking_only=True)
+        ~AC.will_be_requested() & AC.any_checks_match(~AC.check_passed(), blocking_only=True) & belongs
     ).with_label("any_input_unchecked")
     input_repaired = AC.any_deps_match(
         (AC.newly_updated() & ~AC.executed_with_root_target()) | AC.will_be_requested()
@@ -61,7 +62,7 @@ def when_ready(num_shards: Callable[[str], int]) -> AC[dg.AssetKey]:
     # Without Dagster's `initial_evaluation`: a release whose partition was added before the first tick counts too.
     handled = (AC.newly_requested() | AC.newly_updated()).with_label("handled")
     due = (AC.missing().newly_true() | input_repaired).since(handled).with_label("due")
-    return (belongs & AC.missing() & due & ~any_input_missing & ~any_input_unchecked & ~AC.in_progress()).with_label(
+    return (AC.missing() & due & belongs & ~any_input_missing & ~any_input_unchecked & ~AC.in_progress()).with_label(
         "when_ready"
     )
 

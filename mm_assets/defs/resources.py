@@ -24,3 +24,13 @@ class Workspace:
         if release not in self._specs:
             self._specs[release] = read_spec(self.store, release)
         return self._specs[release]
+
+    def num_shards(self, release: str) -> int:
+        """Number of shards of an open release.
+
+        The code server asks, and it outlives an embedded store that was stopped and started again at another port,
+        so a release it does not know yet is looked up through a new client.
+        """
+        if release not in self._specs:
+            self._specs[release] = read_spec(open_store(self.settings), release)
+        return self._specs[release].num_shards

@@ -33,7 +33,7 @@ def asset_definition(body: Body, workspace: Workspace, *, kinds: set[str]) -> dg
         deps=[_dependency(asset, ASSETS[upstream]) for upstream in asset.upstream],
         partitions_def=partitions_of(asset, workspace.settings),
         code_version=code_digest(asset.compute.partition(":")[0]).removeprefix("sha256:")[:12],
-        automation_condition=when_ready(lambda release: workspace.spec(release).num_shards),
+        automation_condition=when_ready(workspace.num_shards),
         required_resource_keys={"workspace", "launcher"} if asset.is_launched else {"workspace"},
         pool=ACCELERATOR_POOL if asset.is_launched else None,
         kinds=kinds,
