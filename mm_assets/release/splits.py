@@ -144,15 +144,14 @@ def _fill_empty(split: Ints, draws: np.ndarray, is_used: Bools, movable: Bools, 
 def _teach_classes(split: Ints, draws: np.ndarray, is_used: Bools, movable: Bools, number: Ints, labels: Ints) -> None:
     if len(labels) == 0:
         return
-    taught = np.unique(labels[split[number] == TRAIN])
-    candidate = movable[number] & ~np.isin(labels, taught)
-    pairs = np.unique(np.stack([labels[candidate], number[candidate]]), axis=1)
-    order = np.lexsort((pairs[1], draws[pairs[1]], pairs[0]))
-    first = np.unique(pairs[0][order], return_index=True)[1]
-    chosen = pairs[1][order][first]
+    candidate = movable[number] & ~np.isin(labels, np.unique(labels[split[number] == TRAIN]))
+    pairs = np.unique(np.stack([number[candidate], labels[candidate]]), axis=1)
     counts = _counts(split, is_used)
-    for group in chosen[np.lexsort((chosen, draws[chosen]))]:
+    taught: set[int] = set()
+    for group, label in pairs[:, np.lexsort((pairs[0], draws[pairs[0]]))].T.tolist():
         source = int(split[group])
-        if source != TRAIN and counts[source] > 1:
+        if label not in taught and source != TRAIN and counts[source] > 1:
             split[group] = TRAIN
             counts[source] -= 1
+        if split[group] == TRAIN:
+            taught.add(label)

@@ -69,3 +69,10 @@ def test_other_merkle_root_fails(world, release):
     failed = [f for f in validate_dataset_release(world.store, manifest, world.settings) if not f.passed]
     assert [finding.rule for finding in failed] == ["merkle_root"]
     assert "sha257:" in failed[0].detail
+
+
+def test_class_that_cannot_move_to_train_is_named_but_does_not_fail(world, sample):
+    release = world.release([sample("a", label="x"), sample("b", label="y"), sample("c", label="z")])
+    finding = world.findings(release)["classes_in_train"]
+    assert finding.passed
+    assert "2 classes are outside train and none of their groups may move" in finding.detail

@@ -107,6 +107,12 @@ def test_classes_reach_train_and_no_split_is_emptied(labels, seed):
         assert all(counts[split] == 1 for split in where)
 
 
+def test_class_whose_first_group_is_the_last_of_its_split_sends_another_one():
+    splits = assigned(12, labels=[1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 1, 1], seed=898)
+    assert 0 in splits[[4, 6, 9]]
+    assert np.bincount(splits, minlength=3).min() >= 1
+
+
 @pytest.mark.property
 @given(st.lists(st.integers(-1, 2), min_size=5, max_size=40), st.integers(0, 1000))
 @settings(deadline=None)
