@@ -23,6 +23,8 @@ DASHES = ("", "5 3", "2 3")
 LINE_HEIGHT, LINE_LEFT, LINE_RIGHT, LINE_TOP, LINE_BOTTOM = 348, 64, 20, 84, 52
 LEGEND_COLUMNS = 4
 MAX_UNIT_TICKS = 12
+#: Ranges below the one are drawn as a point, values beyond the other (also NaN) not at all.
+SMALLEST, LARGEST = 1e-30, 1e100
 BAR_STEP, BAR_THICKNESS, BAR_TOP, BAR_LABEL, BAR_NOTE = 26, 16, 52, 176, 128
 
 
@@ -39,7 +41,7 @@ def line_chart_svg(series: Mapping[str, Sequence[float]], *, title: str, x_label
     """
     rows = (max(len(series) - 1, 0)) // LEGEND_COLUMNS
     top, height = LINE_TOP + 18 * rows, LINE_HEIGHT + 18 * rows
-    finite = [value for values in series.values() for value in values if math.isfinite(value)]
+    finite = [value for values in series.values() for value in values if abs(value) < LARGEST]
     parts = [_title(title)]
     if not finite:
         parts.append(_text(WIDTH / 2, height / 2, "no data yet", size=13, colour=SOFT_INK, anchor="middle"))
@@ -113,15 +115,16 @@ class _Scale:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values that enclose ``[low, high]``, at most seven."""
-    if high <= low:
-        pad = abs(low) / 2 or 0.5
+    """Round values that enclose ``[low, high]``, at most seven. A range too small to show is a point."""
+    size = max(abs(low), abs(high))
+    if high - low <= max(SMALLEST, size * 1e-9):
+        pad = size / 2 if size > SMALLEST else 0.5
         low, high = low - pad, high + pad
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _axes(ticks: list[float], x_scale: _Scale, y_scale: _Scale, length: int) -> list[str]:
@@ -143,7 +146,7 @@ def _axes(ticks: list[float], x_scale: _Scale, y_scale: _Scale, length: int) -> 
 def _line(values: Sequence[float], x_scale: _Scale, y_scale: _Scale, style: str) -> list[str]:
     runs: list[list[str]] = [[]]
     for position, value in _thinned(values):
-        if math.isfinite(value):
+        if abs(value) < LARGEST:
             runs[-1].append(f"{x_scale.at(position):.1f},{y_scale.at(value):.1f}")
         elif runs[-1]:
             runs.append([])
@@ -160,7 +163,7 @@ def _thinned(values: Sequence[float]) -> list[tuple[float, float]]:
     for piece in range(MAX_POINTS):
         first = piece * len(values) // MAX_POINTS
         last = (piece + 1) * len(values) // MAX_POINTS
-        finite = [value for value in values[first:last] if math.isfinite(value)]
+        finite = [value for value in values[first:last] if abs(value) < LARGEST]
         points.append(((first + last - 1) / 2, math.fsum(finite) / len(finite) if finite else math.nan))
     return points
 

@@ -5,7 +5,7 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mm_assets.charts import MAX_BARS, bar_chart_svg, line_chart_svg, png_markdown, svg_markdown
@@ -82,9 +82,12 @@ def test_markdown_holds_the_image_itself() -> None:
 
 
 @pytest.mark.property
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
+@example({"denormal": [0.0, 5e-324, 1e-310], "huge": [1.7e308, -1.7e308]}, "t")
+@example({"denormal": [0.0, 1e-40]}, "t")
+@example({"close": [1.0, 1.0 + 1e-15]}, "t")
 @given(
-    st.dictionaries(st.text(max_size=30), st.lists(st.floats(width=32), max_size=300), max_size=9),
+    st.dictionaries(st.text(max_size=30), st.lists(st.floats(), max_size=300), max_size=9),
     st.text(max_size=40),
 )
 def test_any_numbers_and_names_give_well_formed_svg_twice_the_same(series: dict[str, list[float]], title: str) -> None:
