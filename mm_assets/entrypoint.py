@@ -28,7 +28,6 @@ from mm_assets.launch.environment import Placement, record_environment, stage_en
 from mm_assets.launch.report import failure_message, success_message
 from mm_assets.pipeline import ASSETS, run_asset
 from mm_assets.settings import Settings, read_settings
-from mm_assets.store.client import make_client
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import open_store
 
@@ -101,7 +100,8 @@ def _pipes(settings: Settings) -> Generator[PipesContext | None]:
         return
     writer: PipesDefaultMessageWriter | PipesS3MessageWriter = PipesDefaultMessageWriter()
     if "bucket" in loader.load_messages_params():
-        writer = PipesS3MessageWriter(make_client(settings.s3_endpoint), interval=MESSAGE_INTERVAL_S)
+        # Opened first: its errors are sentences, those of the writer's thread are not.
+        writer = PipesS3MessageWriter(open_store(settings).client, interval=MESSAGE_INTERVAL_S)
     with open_dagster_pipes(message_writer=writer, params_loader=loader) as pipes:
         yield pipes
 

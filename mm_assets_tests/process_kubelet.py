@@ -67,6 +67,7 @@ class Cluster:
 
     node: Node = field(default_factory=Node)
     fault: Callable[[Pod], Fault | None] = lambda pod: None
+    max_pods: int = 100
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     created: list[Pod] = field(default_factory=list)
     secrets: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
@@ -235,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         if match["kind"] == "secrets":
             cluster.secrets[(match["namespace"], body["metadata"]["name"])] = body["stringData"]
             return self._answer(201, body)
+        if len(cluster.pods) >= cluster.max_pods:
+            return self._answer_error(403, "Forbidden", "exceeded quota: mm-assets")
         if (match["namespace"], body["metadata"]["name"]) in cluster.pods:
             return self._answer_error(409, "AlreadyExists", f'pods "{body["metadata"]["name"]}" already exists')
         try:

@@ -6,7 +6,9 @@ happens here, before upstream's, and so does the deletion.
 """
 
 import json
+import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,18 +20,21 @@ from dagster._core.pipes.context import PipesMessageHandler
 from dagster_aws.pipes import PipesS3MessageReader
 from dagster_k8s import PipesK8sClient
 from dagster_k8s.client import DagsterKubernetesClient
+from dagster_pipes import PIPES_PROTOCOL_VERSION, PIPES_PROTOCOL_VERSION_FIELD
 from kubernetes.client import ApiException
 from kubernetes.config import ConfigException, load_config, load_kube_config
 from urllib3.exceptions import HTTPError
 
-from mm_assets.errors import LaunchError, MmError
-from mm_assets.launch.pod import Surroundings, pod_metadata, pod_spec
+from mm_assets.errors import LaunchError, MmError, StoreError
+from mm_assets.launch.pod import LABEL_ATTEMPT, Surroundings, pod_labels, pod_metadata, pod_spec
 from mm_assets.launch.pod_status import Verdict, Waited, judge, waiting_reason
 from mm_assets.launch.report import reported_failure
 from mm_assets.launch.request import StageRequest
 from mm_assets.launch.resources import Resources
 from mm_assets.store.messages import bucket_key, delete_messages
 from mm_assets.store.objects import Store
+
+logger = logging.getLogger(__name__)
 
 Api: TypeAlias = Any  # kubernetes.client.CoreV1Api, whose generated types say `anything` for every answer
 RunContext: TypeAlias = "dg.AssetExecutionContext | dg.OpExecutionContext"
@@ -39,17 +44,27 @@ API_TIMEOUT_S = 30
 #: The API server may be upgraded while a stage runs.
 API_GRACE_S = 180.0
 LOG_LINES = 5000
-TAIL_LINES = 20
+#: The message with which upstream's reader stops.
+CLOSED = json.dumps({PIPES_PROTOCOL_VERSION_FIELD: PIPES_PROTOCOL_VERSION, "method": "closed", "params": {}})
 
 
 class StoreMessageReader(PipesS3MessageReader):
-    """Messages through the store, below a prefix of the run, deleted once the session is over."""
+    """Messages through the store, below a prefix of the run, deleted once the session is over.
+
+    Upstream waits ten seconds for the last message of a worker that will send none. Here the end of the pod is known,
+    and S3 lists what was written before it, so a message missing after that will never come.
+    """
+
+    #: Called when the session's body is over, however it ended, and before the last messages are waited for.
+    before_close: Callable[[], None]
 
     def __init__(self, store: Store, prefix: str) -> None:
         super().__init__(interval=MESSAGE_INTERVAL_S, bucket=store.bucket, client=store.client)
+        self.before_close = lambda: None
         self._store = store
         self._prefix = prefix
         self._handler: PipesMessageHandler | None = None
+        self._pod_ended = threading.Event()
 
     @contextmanager
     def get_params(self) -> Generator[Mapping[str, Any]]:
@@ -62,9 +77,32 @@ class StoreMessageReader(PipesS3MessageReader):
         self._handler = handler
         try:
             with super().read_messages(handler) as params:
-                yield params
+                try:
+                    yield params
+                finally:
+                    self.before_close()
         finally:
             delete_messages(self._store, self._prefix)
+
+    def messages_are_readable(self, params: Mapping[str, Any]) -> bool:
+        """Always: a chunk that is not there yet is simply not there yet."""
+        return True
+
+    def download_messages_chunk(self, index: int, params: Mapping[str, Any]) -> str | None:
+        """The chunk, None if it was not written yet, or an end if it never will be."""
+        has_ended = self._pod_ended.is_set()
+        try:
+            chunk = self._store.read_key(f"{self._prefix}/{index}.json")
+        except StoreError as error:
+            logger.warning("%s", error)
+            return None
+        if chunk is not None:
+            return chunk.data.decode()
+        return CLOSED if has_ended else None
+
+    def pod_ended(self) -> None:
+        """No further message will be written."""
+        self._pod_ended.set()
 
     def reported_error(self) -> MmError | None:
         """The error the worker sent before it ended, if it did."""
@@ -95,7 +133,8 @@ class StagePods(PipesK8sClient):
         self._request = request
         self._resources = resources
         self._reader = message_reader
-        self._log_tail: list[str] = []
+        self._kubeconfig = kubeconfig
+        self._log: list[str] = []
 
     def run_stage(self, context: RunContext, surroundings: Surroundings, namespace: str) -> None:
         """Creates the pod, waits for its end and deletes it.
@@ -104,6 +143,8 @@ class StagePods(PipesK8sClient):
             MmError: what the stage failed with, of the same class as in the pod.
             LaunchError: the pod could not be created, never started, was taken away, or died.
         """
+        # The session's end is the one place that no interruption jumps over, from the creation of the pod on.
+        self._reader.before_close = lambda: self._delete_pods(context, namespace)
         try:
             self.run(
                 context=context,
@@ -133,14 +174,12 @@ class StagePods(PipesK8sClient):
         """Upstream's hook between creating the pod and waiting for it: here our own wait and clean-up happen."""
         api = client.core_api
         context.log.info("%s: created pod %s/%s", self._request.name, namespace, pod_name)
-        try:
-            verdict = self._wait(context, api, namespace, pod_name)
-            self._log_tail = self._forward_logs(context, api, namespace, pod_name)
-            if not verdict.is_success:
-                raise _StageFailed(verdict)
-            yield
-        finally:
-            delete_pod(api, namespace, pod_name, context.log.warning)
+        verdict = self._wait(context, api, namespace, pod_name)
+        self._reader.pod_ended()
+        self._log = self._forward_logs(context, api, namespace, pod_name)
+        if not verdict.is_success:
+            raise _StageFailed(verdict)
+        yield
 
     def _wait(self, context: RunContext, api: Api, namespace: str, pod_name: str) -> Verdict:
         created = stuck = heard = time.monotonic()
@@ -169,7 +208,7 @@ class StagePods(PipesK8sClient):
             time.sleep(self.poll_interval)
 
     def _forward_logs(self, context: RunContext, api: Api, namespace: str, pod_name: str) -> list[str]:
-        """Copies the pod's log to this process's stderr, which the run keeps, and returns its last lines."""
+        """Copies the pod's log to this process's stderr, which the run keeps, and returns its lines."""
         try:
             answer = api.read_namespaced_pod_log(
                 pod_name, namespace, tail_lines=LOG_LINES, _preload_content=False, _request_timeout=API_TIMEOUT_S
@@ -179,15 +218,25 @@ class StagePods(PipesK8sClient):
             context.log.debug("%s: its log is not available: %s", pod_name, error)
             return []
         sys.stderr.write(text)
-        return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+        return [line for line in text.splitlines() if line.strip()]
+
+    def _delete_pods(self, context: RunContext, namespace: str) -> None:
+        """Deletes what this attempt created, found by its label: the answer to the creation may have been lost."""
+        selector = f"{LABEL_ATTEMPT}={pod_labels(self._request)[LABEL_ATTEMPT]}"
+        try:
+            api = connect(self._kubeconfig)
+            for pod in list_pods(api, namespace, selector):
+                delete_pod(api, namespace, pod["metadata"]["name"], context.log.warning)
+        except (ApiException, HTTPError, ConfigException) as error:
+            context.log.warning("%s: a pod it may have created is left to the janitor: %s", self._request.name, error)
 
     def _error(self, verdict: Verdict) -> MmError:
         """What the worker said where it had the last word, else what happened to its pod."""
         if verdict.code == "exit":
-            said = self._reader.reported_error() or _printed_error(self._log_tail)
+            said = self._reader.reported_error() or _printed_error(self._log)
             if said is not None:
                 return said
-        last = f" Its last line was: {self._log_tail[-1]}" if self._log_tail else ""
+        last = f" Its last line was: {self._log[-1]}" if self._log else ""
         return LaunchError(f"{self._request.name}: {verdict.sentence}.{last}")
 
 

@@ -23,6 +23,7 @@ MIN_SHM_BYTES = 64 << 20
 SHM_FRACTION = 4  # a quarter of the memory, so that data loaders fit and the stage still does
 
 LABEL_RUN = "dagster/run-id"
+LABEL_ATTEMPT = "mm-assets/attempt"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 COMPONENT = "mm-stage"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"
@@ -95,7 +96,7 @@ def pod_labels(request: StageRequest) -> dict[str, str]:
         LABEL_RUN: label_value(request.run_id),
         "mm-assets/asset": label_value(request.asset),
         "mm-assets/release": label_value(request.release),
-        "mm-assets/attempt": label_value(request.attempt),
+        LABEL_ATTEMPT: label_value(request.attempt),
     }
     return labels | ({"mm-assets/shard": label_value(request.shard)} if request.shard is not None else {})
 
