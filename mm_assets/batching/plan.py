@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule
+from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity import Json, canonical_json, to_json
 from mm_assets.settings import Settings
@@ -43,8 +43,16 @@ def compute_batch_plan(store: Store, recipe: Recipe, workdir: Path, settings: Se
     release = read_manifest(store, recipe.inputs[0].digest)
     samples = read_samples(store, release, workdir, COLUMNS)
     config = PlanConfig(**recipe.params["plan"])  # pyright: ignore[reportCallIssue]
-    table = build_plan(samples, config, seed=recipe.params["seed"], image_size=recipe.params["image_size"])  # pyright: ignore[reportArgumentType]
-    summary = summarise(table, config)
+    seed, image_size = recipe.params["seed"], recipe.params["image_size"]
+    assert isinstance(seed, int)
+    assert isinstance(image_size, int)
+    table = build_plan(samples, config, seed=seed, image_size=image_size)
+    lengths = token_lengths(samples, train_rows(samples), config, image_size=image_size)
+    summary = {
+        **summarise(table, config),
+        "num_samples": len(lengths.total),
+        "steps_per_epoch": steps_per_epoch(lengths, config, seed=seed),
+    }
     (workdir / "plan.json").write_bytes(canonical_json(summary))
     files = (
         OutputFile(
@@ -116,19 +124,16 @@ def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: 
 
 
 def summarise(table: pa.Table, config: PlanConfig) -> dict[str, Json]:
-    """``plan.json``: sizes of the plan and how full its packs are."""
+    """Sizes of the plan and how full its packs are, as ``plan.json`` has them."""
     used = sum(int(table[name].to_numpy().sum()) for name in ("text_tokens", "image_tokens", "audio_tokens"))
     used += CLS_TOKENS * len(table)
     num_packs = int((table["slot"].to_numpy() == 0).sum())
     epoch, step = table["epoch"].to_numpy(), table["step"].to_numpy()
-    num_steps = int(step.max()) + 1
     return {
         "schema": SCHEMA,
         **{name: value for name, value in _object(to_json(config)).items() if name != "num_steps"},
-        "num_steps": num_steps,
-        "steps_per_epoch": int(step[epoch == 0].max()) + 1,
+        "num_steps": int(step.max()) + 1,
         "epochs": int(epoch.max()) + 1,
-        "num_samples": len(np.unique(table["sample"].to_numpy())),
         "num_slots": len(table),
         "num_packs": num_packs,
         "used_tokens": used,

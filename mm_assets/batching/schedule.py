@@ -83,6 +83,12 @@ def plan_epoch(lengths: Lengths, config: PlanConfig, *, seed: int, epoch: int) -
     ]
 
 
+def steps_per_epoch(lengths: Lengths, config: PlanConfig, *, seed: int, epoch: int = 0) -> int:
+    """Steps that a whole epoch takes; the packing makes epochs differ by a step or two."""
+    lanes = plan_epoch(lengths, config, seed=seed, epoch=epoch)
+    return -(-max(len(packs) for packs in lanes) // config.packs_per_lane)
+
+
 def deal_to_lanes(total: Ints, config: PlanConfig, *, seed: int, epoch: int) -> list[Ints]:
     """Positions per lane: blocks of rows in keyed order, cut where each lane has its share of all tokens."""
     num_blocks = -(-len(total) // config.block)

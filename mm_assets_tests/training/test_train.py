@@ -37,6 +37,7 @@ def test_a_run_trains_and_passes_its_gate(make_bench: Make) -> None:
     findings = validate_model(bench.store, manifest, bench.settings)
     assert [finding.rule for finding in findings if not finding.passed] == []
     assert manifest.stats["num_steps"] == 6
+    assert (plan.stats["rows_in"], plan.stats["steps_per_epoch"]) == (20, 2)
     assert manifest.stats["num_classes"] == 4
 
 
