@@ -172,7 +172,7 @@ def _announced(store: Store, committed: Committed) -> Committed:
 
 
 def find_validation(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord | None:
-    """The recorded validation of what the partition currently is under the rules as they are now, if there is one.
+    """The passed validation on record of what the partition currently is, under the rules as they are now.
 
     Raises:
         ObjectMissingError: the partition was never materialized.
@@ -180,13 +180,14 @@ def find_validation(store: Store, settings: Settings, name: str, partition: Part
     ref = require_ref(store, name, partition)
     known = read_validation(store, name, partition)
     current = (ref.manifest, _rules(settings, asset_named(name)))
-    return known if known is not None and (known.manifest, known.rules) == current else None
+    is_current = known is not None and known.passed and (known.manifest, known.rules) == current
+    return known if is_current else None
 
 
 def check_asset(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord:
     """Validates what the partition currently is and records the outcome; downstream stages require the record.
 
-    The same manifest under the same rules is not checked twice.
+    What passed is not checked again under the same rules; what failed is, because the reason may be gone.
     """
     known = find_validation(store, settings, name, partition)
     if known is not None:

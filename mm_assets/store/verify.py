@@ -1,7 +1,9 @@
-"""``mm verify``: re-hashes everything that refs reach."""
+"""``mm verify``: re-hashes everything that refs and the registry reach."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.store.manifest import read_manifest
@@ -29,7 +31,7 @@ class VerifyReport:
 
 
 def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> VerifyReport:
-    """Re-hashes every object that a ref reaches: manifests, their inputs and their outputs.
+    """Re-hashes every object that a ref or the registry reaches: manifests, their inputs and their outputs.
 
     Args:
         store: The store to read.
@@ -38,7 +40,12 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     corrupt: set[str] = set()
     missing: set[str] = set()
     seen: set[str] = set()
+    registry = _registry_records(store)
     manifests = [ref.manifest for ref in list_refs(store)]
+    manifests += [record[name] for record in registry for name in ("model", "dataset_release", "decision")]
+    for leaf in {record["previous"] for record in registry if record["previous"]}:
+        seen.add(leaf)
+        _verify_leaf(store, leaf, corrupt, missing)
     while manifests:
         digest = manifests.pop()
         if digest in seen:
@@ -71,3 +78,20 @@ def _verify_leaf(store: Store, digest: str, corrupt: set[str], missing: set[str]
         corrupt.add(object_key(digest))
     except ObjectMissingError:
         missing.add(object_key(digest))
+
+
+def _registry_records(store: Store) -> list[dict[str, Any]]:
+    """What the registry holds now and, as far as it can be read, everything it held before."""
+    records: list[dict[str, Any]] = []
+    for info in store.list_keys("refs/registry/"):
+        current = store.read_key(info.key)
+        data = current.data if current else None
+        while data is not None:
+            records.append(json.loads(data))
+            previous = records[-1]["previous"]
+            try:
+                data = store.get_bytes(previous) if previous else None
+            except (ObjectMissingError, ObjectCorruptError):
+                # The chain ends here; the broken link is among what the records name and is reported as such.
+                data = None
+    return records
