@@ -1,5 +1,7 @@
 """Puts the definitions together. Loading them reads source files and the environment, never the store."""
 
+import warnings
+
 import dagster as dg
 
 from mm_assets.defs.assets.evaluation import evaluation
@@ -36,7 +38,14 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
     Args:
         settings: Those of the environment unless given.
     """
-    settings = settings or read_settings()
+    with warnings.catch_warnings():
+        # Dagster is pinned: what it calls beta or preview here cannot change unnoticed.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _definitions(settings or read_settings())
+
+
+def _definitions(settings: Settings) -> dg.Definitions:
     workspace = Workspace(settings)
     return dg.Definitions(
         assets=[asset_definition(body, workspace, kinds=kinds) for body, kinds in BODIES.items()],
