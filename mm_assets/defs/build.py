@@ -13,6 +13,7 @@ from mm_assets.defs.assets.snapshot import snapshot
 from mm_assets.defs.assets.training import batch_plan, model
 from mm_assets.defs.automation import automation_sensor
 from mm_assets.defs.checks import gate
+from mm_assets.defs.janitor import janitor_sensors
 from mm_assets.defs.jobs import jobs
 from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
@@ -51,7 +52,13 @@ def _definitions(settings: Settings) -> dg.Definitions:
         assets=[asset_definition(body, workspace, kinds=kinds) for body, kinds in BODIES.items()],
         asset_checks=[gate(asset, settings) for asset in ASSETS.values()],
         jobs=jobs(),
-        sensors=[automation_sensor(), drop_sensor(settings), release_sensor(settings), alert_sensor(settings)],
+        sensors=[
+            automation_sensor(),
+            drop_sensor(settings),
+            release_sensor(settings),
+            alert_sensor(settings),
+            *janitor_sensors(settings),
+        ],
         resources={"workspace": workspace, "launcher": StageLauncher(settings)},
         # One run is one process (one pod on Kubernetes): its steps share the store's client and the caches.
         executor=dg.in_process_executor,

@@ -8,7 +8,7 @@ import pytest
 
 from mm_assets.defs.build import build_definitions
 from mm_assets.pipeline import ASSETS
-from mm_assets.settings import Settings
+from mm_assets.settings import Settings, read_settings
 
 GROUPS = {
     "snapshot": "snapshot",
@@ -44,6 +44,12 @@ def test_the_names_others_rely_on_are_these(definitions: dg.Definitions) -> None
         "open_releases",
         "failed_runs",
     }
+
+
+def test_a_deployment_on_kubernetes_has_a_janitor_too() -> None:
+    settings = read_settings({"MM_LAUNCHER": "kubernetes", "MM_STORE_URI": "s3://bucket/store"})
+    sensors = build_definitions(settings).get_repository_def().sensor_defs
+    assert "janitor" in {sensor.name for sensor in sensors}
 
 
 def test_an_asset_is_in_the_group_of_its_stage(definitions: dg.Definitions) -> None:
