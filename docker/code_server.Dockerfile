@@ -11,7 +11,7 @@ RUN python -m venv /opt/venv
 COPY locks/code_server.txt /locks/code_server.txt
 RUN /opt/venv/bin/pip install --no-deps --require-hashes --only-binary :all: -r /locks/code_server.txt
 COPY mm_assets /app/mm_assets
-RUN /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app /opt/venv/lib
+RUN /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 mm && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /work mm \
