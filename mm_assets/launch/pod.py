@@ -125,7 +125,7 @@ def pod_spec(request: StageRequest, resources: Resources, surroundings: Surround
         "serviceAccountName": surroundings.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "activeDeadlineSeconds": resources.active_deadline_s,
+        "activeDeadlineSeconds": resources.max_runtime_s,
         "terminationGracePeriodSeconds": 30,
         "nodeSelector": node_selector(resources),
         "tolerations": [_toleration(toleration) for toleration in resources.tolerations],
@@ -146,7 +146,7 @@ def pod_spec(request: StageRequest, resources: Resources, surroundings: Surround
 
 def node_selector(resources: Resources) -> dict[str, str]:
     """Labels a node must have, the product name of its accelerators included."""
-    product = {ACCELERATOR_LABEL: resources.accelerator_type} if resources.accelerator_type else {}
+    product = {ACCELERATOR_LABEL: resources.accelerator_kind} if resources.accelerator_kind else {}
     return resources.node_selector | product
 
 

@@ -133,12 +133,12 @@ def _not_starting(pod: Status, resources: Resources, waited: Waited) -> Verdict 
 
 
 def _overdue(resources: Resources, waited: Waited) -> Verdict | None:
-    if waited.running_s <= resources.active_deadline_s + OVERDUE_GRACE_S:
+    if waited.running_s <= resources.max_runtime_s + OVERDUE_GRACE_S:
         return None
     return Verdict(
         code="deadline",
         sentence=f"its pod still runs {waited.running_s:.0f} s after its start: expected at most "
-        f"{resources.active_deadline_s} s; its node does not answer",
+        f"{resources.max_runtime_s} s; its node does not answer",
     )
 
 

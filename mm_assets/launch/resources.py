@@ -31,18 +31,18 @@ class Toleration:
 class Resources:
     """One stage's request: processors, memory, accelerators, nodes and deadlines.
 
-    ``launch_deadline_s`` is how long the pod may take until its container runs, ``active_deadline_s`` how long it may
-    run. ``accelerator_type`` is the product name that the nodes carry as a label.
+    ``launch_deadline_s`` is how long the pod may take until its container runs, ``max_runtime_s`` how long it may
+    run. ``accelerator_kind`` is the product name that the nodes carry as a label.
     """
 
     cpus: float = 2.0
     memory_bytes: int = 4 * GIB
     accelerators: int = 0
-    accelerator_type: str | None = None
+    accelerator_kind: str | None = None
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     launch_deadline_s: float = 900.0
-    active_deadline_s: int = 3600
+    max_runtime_s: int = 3600
 
 
 def resources_for(asset: str, recipe: Mapping[str, Any], settings: Settings) -> Resources:
@@ -57,9 +57,10 @@ def resources_for(asset: str, recipe: Mapping[str, Any], settings: Settings) -> 
         SpecError: the file or the section asks for something that does not exist or has the wrong type.
     """
     path = settings.config_file("resources.yaml")
-    section = recipe.get(SECTIONS.get(asset, asset))
+    name = SECTIONS.get(asset, asset)
+    section = recipe.get(name)
     wanted = section.get("resources") if isinstance(section, Mapping) else None
-    fields = _fields(path.name, _read_mapping(path).get(asset)) | _fields(f"recipe section {SECTIONS[asset]}", wanted)
+    fields = _fields(path.name, _read_mapping(path).get(asset)) | _fields(f"recipe section {name}", wanted)
     try:
         return TypeAdapter(Resources).validate_python(fields)
     except ValidationError as error:

@@ -39,10 +39,10 @@ GPU = Resources(
     cpus=1.5,
     memory_bytes=8 << 30,
     accelerators=2,
-    accelerator_type="NVIDIA-H200",
+    accelerator_kind="NVIDIA-H200",
     node_selector={"pool": "gpu"},
     tolerations=(Toleration(key="nvidia.com/gpu", effect="NoSchedule"),),
-    active_deadline_s=77,
+    max_runtime_s=77,
 )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mm_assets.launch.pod_status import OVERDUE_GRACE_S, PULL_GRACE_S, Verdict, Waited, judge, waiting_reason
 from mm_assets.launch.resources import Resources
 
-RESOURCES = Resources(launch_deadline_s=600, active_deadline_s=1000, memory_bytes=123456)
+RESOURCES = Resources(launch_deadline_s=600, max_runtime_s=1000, memory_bytes=123456)
 EARLY = Waited(created_s=1, stuck_s=1, running_s=0)
 LATE = Waited(created_s=601, stuck_s=1, running_s=0)
 
@@ -103,7 +103,7 @@ def test_a_pod_that_disappeared_is_an_error() -> None:
 
 def test_a_pod_whose_node_does_not_answer_is_given_up_after_its_deadline() -> None:
     pod = _pod("Running", state={"running": {}})
-    running_s = RESOURCES.active_deadline_s + OVERDUE_GRACE_S
+    running_s = RESOURCES.max_runtime_s + OVERDUE_GRACE_S
     assert judge(pod, RESOURCES, Waited(created_s=9999, stuck_s=9999, running_s=running_s)) is None
     assert _verdict(pod, Waited(created_s=9999, stuck_s=9999, running_s=running_s + 1)).code == "deadline"
 

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from mm_assets.errors import SpecError
-from mm_assets.launch.resources import Toleration, resources_for
+from mm_assets.identity import to_json
+from mm_assets.launch.resources import SECTIONS, Toleration, resources_for
+from mm_assets.recipes import RECIPES, PipelineConfig
 from mm_assets.settings import Settings
 
 PACKAGED_MODEL_DEADLINE_S = 86400
@@ -12,7 +14,7 @@ PACKAGED_MODEL_DEADLINE_S = 86400
 
 def test_a_recipe_without_resources_gets_those_of_the_packaged_file(settings: Settings) -> None:
     resources = resources_for("model", {"training": {"num_steps": 3}}, settings)
-    assert (resources.active_deadline_s, resources.accelerators) == (PACKAGED_MODEL_DEADLINE_S, 0)
+    assert (resources.max_runtime_s, resources.accelerators) == (PACKAGED_MODEL_DEADLINE_S, 0)
     assert resources_for("embeddings", {}, settings).memory_bytes == 4 << 30
 
 
@@ -28,7 +30,7 @@ def test_resources_of_a_section_override_only_what_they_name(settings: Settings)
     assert resources.accelerators == 1
     assert resources.tolerations == (Toleration(key="gpu"),)
     assert resources.launch_deadline_s == 5
-    assert resources.active_deadline_s == PACKAGED_MODEL_DEADLINE_S
+    assert resources.max_runtime_s == PACKAGED_MODEL_DEADLINE_S
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,13 @@ def test_a_file_that_is_no_mapping_is_named(settings: Settings, tmp_path: Path) 
     (tmp_path / "resources.yaml").write_text("- model\n")
     with pytest.raises(SpecError, match=r"resources\.yaml: resources are unusable: expected a mapping"):
         resources_for("model", {}, replace(settings, config_dir=tmp_path))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("asset", SECTIONS)
+def test_every_recipe_of_ours_asks_for_resources_that_exist(
+    recipe: PipelineConfig, asset: str, settings: Settings
+) -> None:
+    section = to_json(recipe)
+    assert isinstance(section, dict)
+    assert resources_for(asset, section, settings).cpus > 0
