@@ -161,7 +161,10 @@ def _container(request: StageRequest, resources: Resources, surroundings: Surrou
     amounts = {"cpu": f"{round(resources.cpus * 1000)}m", "memory": str(resources.memory_bytes)}
     if resources.accelerators:
         amounts[ACCELERATOR_RESOURCE] = str(resources.accelerators)
-    environment = {"HOME": WORK_FOLDER, "TMPDIR": WORK_FOLDER} | dict(surroundings.environment)
+    # The node's number of cores, which a process sees, is not the pod's.
+    world_size = max(1, int(resources.cpus))
+    own = {"HOME": WORK_FOLDER, "TMPDIR": WORK_FOLDER, "MM_WORLD_SIZE": str(world_size)}
+    environment = own | dict(surroundings.environment)
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": surroundings.image,

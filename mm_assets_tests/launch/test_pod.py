@@ -76,6 +76,7 @@ def test_resources_nodes_and_deadline_of_the_recipe_reach_the_pod() -> None:
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert spec["activeDeadlineSeconds"] == 77
     assert spec["restartPolicy"] == "Never"
+    assert {"name": "MM_WORLD_SIZE", "value": "1"} in spec["containers"][0]["env"]
 
 
 def test_pod_is_owned_by_the_run_and_labelled_with_it() -> None:
