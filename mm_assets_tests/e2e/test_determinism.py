@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -138,7 +139,7 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     for name, asset in ASSETS.items():
         partition = Partition(release=RELEASE, shard="0000" if asset.is_sharded else None)
         process = world.start("run", "--release", RELEASE, "--verbose")
-        _wait_until_computing(process, name, partition)
+        _wait_until_computing(world, process, name, partition)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert read_ref(world.store, name, partition).ref is None, f"{name} was committed before the kill"
@@ -147,12 +148,13 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     assert verify_store(world.store).is_sound
 
 
-def _wait_until_computing(process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:
-    """Reads the log up to the line with which the stage begins; launched stages inherit the command's stderr."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if f"{name} {partition.path}: computing" in line:
+def _wait_until_computing(world: World, process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:
+    """Follows the logs that Dagster keeps of the run, up to the line with which the stage begins."""
+    logs = world.settings.dagster_home / "storage"
+    before = {path: path.read_bytes() for path in logs.rglob("*.err")}
+    line = f"{name} {partition.path}: computing".encode()
+    while process.poll() is None:
+        if any(line in path.read_bytes().removeprefix(before.get(path, b"")) for path in logs.rglob("*.err")):
             return
-    raise AssertionError(f"{name} never began:\n{''.join(seen[-20:])}")
+        time.sleep(0.02)
+    raise AssertionError(f"{name} never began: the command ended with {process.returncode}")
