@@ -94,35 +94,47 @@ def member_stem(sample_id: str) -> str:
 def _write_samples(
     samples: Mapping[str, tuple[Drop, Sample]], spool: Spool, file: IO[bytes]
 ) -> list[dict[str, object]]:
-    """Writes the tar, sorted by id, and returns the rows that describe it."""
-    rows: list[dict[str, object]] = []
-    for sample_id in sorted(samples):
-        drop, sample = samples[sample_id]
+    """Writes the tar, sorted by member name, and returns the rows that describe it, sorted by id.
+
+    A stem holds no dot, so sorting by name keeps the members of a sample together, as WebDataset readers expect.
+    """
+    rows = {sample_id: _row(sample_id, *samples[sample_id]) for sample_id in sorted(samples)}
+    members = [(f"{member_stem(sample_id)}.json", sample_id, None) for sample_id in samples]
+    for sample_id, (_, sample) in samples.items():
         stem = member_stem(sample_id)
-        row: dict[str, object] = {
-            "id": sample_id,
-            "source": drop.source,
-            "drop": drop.drop,
-            "key": sample.key,
-            "object": drop.prefix + sample.object,
-            "label": sample.label,
-            "language": sample.language,
-            "group": sample.group,
-            "metadata": sample.metadata,
-        }
-        for modality in MODALITIES:
-            blob = sample.blobs.get(modality)
-            row[f"has_{modality}"] = blob is not None
-            if blob is not None:
-                row[f"{modality}_offset"] = _append_member(file, f"{stem}.{blob.format}", spool.read(blob))
-                row[f"{modality}_digest"] = blob.digest
-                row[f"{modality}_size_bytes"] = blob.size_bytes
-                row[f"{modality}_format"] = blob.format
-        _append_member(file, f"{stem}.json", _description(sample_id, sample))
-        rows.append(row)
+        members += [(f"{stem}.{blob.format}", sample_id, modality) for modality, blob in sample.blobs.items()]
+    for name, sample_id, modality in sorted(members, key=lambda member: member[0]):
+        sample = samples[sample_id][1]
+        if modality is None:
+            _append_member(file, name, _description(sample_id, sample))
+        else:
+            rows[sample_id][f"{modality}_offset"] = _append_member(file, name, spool.read(sample.blobs[modality]))
     end = file.tell() + 2 * tarfile.BLOCKSIZE
     file.write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
-    return rows
+    return list(rows.values())
+
+
+def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
+    """A sample's row of ``samples.parquet`` but for the offsets, which are known once the tar is written."""
+    row: dict[str, object] = {
+        "id": sample_id,
+        "source": drop.source,
+        "drop": drop.drop,
+        "key": sample.key,
+        "object": drop.prefix + sample.object,
+        "label": sample.label,
+        "language": sample.language,
+        "group": sample.group,
+        "metadata": sample.metadata,
+    }
+    for modality in MODALITIES:
+        blob = sample.blobs.get(modality)
+        row[f"has_{modality}"] = blob is not None
+        if blob is not None:
+            row[f"{modality}_digest"] = blob.digest
+            row[f"{modality}_size_bytes"] = blob.size_bytes
+            row[f"{modality}_format"] = blob.format
+    return row
 
 
 def _append_member(file: IO[bytes], name: str, data: bytes) -> int:
