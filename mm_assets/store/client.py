@@ -48,7 +48,8 @@ def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = 
     if credentials:
         keys = {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
     region = {"region_name": "us-east-1"} if endpoint else {}
-    return boto3.client("s3", endpoint_url=endpoint, config=config, **keys, **region)
+    # A session of its own: boto3's default one keeps the first credentials a process ever saw.
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config, **keys, **region)
 
 
 def error_code(error: ClientError) -> str:

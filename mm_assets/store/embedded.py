@@ -26,8 +26,9 @@ from mm_assets.store.client import make_client
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
-#: Every SeaweedFS port has a gRPC twin 10,000 above it.
-PORT_RANGE = range(20_000, 45_000)
+#: Every SeaweedFS port has a gRPC twin 10,000 above it; both stay below the ports that outgoing connections take.
+PORT_RANGE = range(12_000, 22_000)
+START_ATTEMPTS = 3
 BUCKET = "mm-assets"
 PREFIX = "store"
 
@@ -64,8 +65,7 @@ def ensure_running(home: Path) -> Server:
     folder = home / "store"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
-        server = running(home)
-        return server or _start(folder)
+        return running(home) or _start(folder)
 
 
 def running(home: Path) -> Server | None:
@@ -103,14 +103,31 @@ def _locked(path: Path) -> Generator[None]:
 
 
 def _start(folder: Path) -> Server:
-    data = folder / "data"
-    data.mkdir(exist_ok=True)
+    (folder / "data").mkdir(exist_ok=True)
+    # Between finding a port free and SeaweedFS taking it, somebody else may: then it ends at once.
+    for _ in range(START_ATTEMPTS):
+        process, server = _launch(folder)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if _create_bucket(server):
+                _remember(folder, server)
+                return server
+            time.sleep(0.2)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    raise StoreUnreachableError(
+        f"embedded store: SeaweedFS did not start in {START_ATTEMPTS} attempts. Read {folder / 'server.log'}."
+    )
+
+
+def _launch(folder: Path) -> "tuple[subprocess.Popen[bytes], Server]":
     access_key, secret_key = _credentials(folder / "s3.json")
     master, volume, filer, s3, admin = _free_ports(5)
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [
-                str(_program()), "-logtostderr=true", "mini", "-dir", str(data),
+                str(_program()), "-logtostderr=true", "mini", "-dir", str(folder / "data"),
                 "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-master.telemetry=false",
                 "-master.port", str(master), "-volume.port", str(volume), "-filer.port", str(filer),
                 "-s3.port", str(s3), "-s3.config", str(folder / "s3.json"), "-s3.port.iceberg", "0",
@@ -118,7 +135,7 @@ def _start(folder: Path) -> Server:
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
         )  # fmt: skip
-    server = Server(
+    return process, Server(
         pid=process.pid,
         endpoint=f"http://127.0.0.1:{s3}",
         bucket=BUCKET,
@@ -126,21 +143,13 @@ def _start(folder: Path) -> Server:
         access_key=access_key,
         secret_key=secret_key,
     )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _create_bucket(server):
-        if process.poll() is not None or time.monotonic() > deadline:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise StoreUnreachableError(
-                f"embedded store: SeaweedFS did not start within {START_TIMEOUT_S} s. Read {folder / 'server.log'}."
-            )
-        time.sleep(0.2)
-    path = folder / "server.json"
+
+
+def _remember(folder: Path, server: Server) -> None:
     temporary = folder / "server.json.new"
     temporary.touch(mode=0o600)
     temporary.write_text(json.dumps(asdict(server)), encoding="utf-8")
-    temporary.replace(path)
-    return server
+    temporary.replace(folder / "server.json")
 
 
 def _program() -> Path:
