@@ -44,12 +44,11 @@ def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = 
         max_pool_connections=16,
         s3={"addressing_style": "path"} if endpoint else {},
     )
-    keys = {}
+    options: dict[str, Any] = {"region_name": "us-east-1"} if endpoint else {}
     if credentials:
-        keys = {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
-    region = {"region_name": "us-east-1"} if endpoint else {}
+        options |= {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
     # A session of its own: boto3's default one keeps the first credentials a process ever saw.
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=config, **keys, **region)
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config, **options)
 
 
 def error_code(error: ClientError) -> str:
