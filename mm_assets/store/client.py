@@ -44,11 +44,14 @@ def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = 
         max_pool_connections=16,
         s3={"addressing_style": "path"} if endpoint else {},
     )
-    options: dict[str, Any] = {"region_name": "us-east-1"} if endpoint else {}
+    # A session of its own: boto3's default one keeps the first credentials a process ever saw.
+    session = boto3.Session()
+    options: dict[str, Any] = {}
+    if endpoint and session.region_name is None:
+        options["region_name"] = "us-east-1"
     if credentials:
         options |= {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
-    # A session of its own: boto3's default one keeps the first credentials a process ever saw.
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=config, **options)
+    return session.client("s3", endpoint_url=endpoint, config=config, **options)
 
 
 def error_code(error: ClientError) -> str:
