@@ -1,4 +1,4 @@
-"""What the UI shows about a partition: numbers first, then a picture, then the names of everything by digest."""
+"""What the UI shows about a partition: sizes first, then a picture, then counts, then everything by digest."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -36,15 +36,15 @@ def materialization_metadata(store: Store, committed: Committed) -> Metadata:
     metadata["wall_s"] = ref.wall_s
     metadata["cpu_s"] = ref.cpu_s
     metadata["bytes"] = sum(output.size_bytes for output in manifest.outputs)
-    metadata |= {name: _value(stats[name]) for name in sorted(stats) if name not in ROWS}
     preview = preview_of(store, manifest)
     if preview is not None:
         metadata["preview"] = dg.MetadataValue.md(preview)
+    metadata |= {name: _value(stats[name]) for name in sorted(stats) if name not in ROWS}
     metadata["manifest"] = committed.manifest_digest
     metadata["manifest_uri"] = dg.MetadataValue.url(store.object_uri(committed.manifest_digest))
     metadata["fingerprint"] = manifest.fingerprint
     metadata["inputs"] = dg.MetadataValue.md(_inputs(manifest))
-    metadata["outputs"] = dg.MetadataValue.md(_outputs(store, manifest))
+    metadata["outputs"] = dg.MetadataValue.md(_outputs(manifest))
     if "rows_out" in stats:
         metadata["dagster/row_count"] = stats["rows_out"]
     return metadata
@@ -108,13 +108,12 @@ def _inputs(manifest: Manifest) -> str:
     return markdown_table(("asset", "partition", "digest"), rows)
 
 
-def _outputs(store: Store, manifest: Manifest) -> str:
+def _outputs(manifest: Manifest) -> str:
     rows = (
-        (output.name, "" if output.num_rows is None else output.num_rows, output.size_bytes,
-         f"`{store.object_uri(output.digest)}`")
+        (output.name, "" if output.num_rows is None else output.num_rows, output.size_bytes, f"`{output.digest}`")
         for output in manifest.outputs
-    )  # fmt: skip
-    return markdown_table(("name", "rows", "bytes", "uri"), rows)
+    )
+    return markdown_table(("name", "rows", "bytes", "digest"), rows)
 
 
 def _findings(findings: Iterable[Mapping[str, Any]]) -> str:

@@ -30,9 +30,10 @@ def preview(store: Store, manifest: Manifest) -> str:
     with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
         table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
     parts = [_counts(manifest.stats)]
-    pictures = list(_pictures(store, manifest, table.filter(table.column("has_image")).to_pylist()))
+    rows = table.filter(table.column("has_image")).to_pylist()
+    pictures = list(_pictures(store, manifest, _chosen(rows)))
     if pictures:
-        parts.append(png_markdown(_grid(pictures), f"the first {len(pictures)} pictures of the shard"))
+        parts.append(png_markdown(_grid(pictures), f"{len(pictures)} pictures of the shard"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,21 +49,28 @@ def _line(cells: Mapping[str, object], *, values: bool = False) -> str:
     return "| " + " | ".join(str(cell) for cell in (cells.values() if values else cells)) + " |"
 
 
+def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A grid's worth of different pictures, evenly spread over what a preview reads of the tar, in its order."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["image_offset"]):
+        if row["image_offset"] + row["image_size_bytes"] <= MAX_TAR_BYTES:
+            first.setdefault(row["image_digest"], row)
+    different = list(first.values())
+    number = min(COLUMNS * ROWS, len(different))
+    return [different[index * len(different) // number] for index in range(number)]
+
+
 def _pictures(store: Store, manifest: Manifest, rows: list[dict[str, Any]]) -> Iterator[Image.Image]:
-    """At most a grid's worth of pictures from the beginning of the tar, each verified by its own digest."""
+    """The pictures of ``rows``, which are in the order of the tar, each verified by its own digest."""
     digest = manifest.output("samples.tar").digest
-    num_left = COLUMNS * ROWS
     place = 0
     with store.open_key(object_key(digest)) as body, translated(store.object_uri(digest)):
         for row in rows:
-            if not num_left or row["image_offset"] + row["image_size_bytes"] > MAX_TAR_BYTES:
-                return
             _skip(body, row["image_offset"] - place)
             data = _read(body, row["image_size_bytes"])
             place = row["image_offset"] + row["image_size_bytes"]
             tile = _tile(data) if digest_bytes(data) == row["image_digest"] else None
             if tile is not None:
-                num_left -= 1
                 yield tile
 
 

@@ -280,7 +280,7 @@ def test_the_preview_shows_the_pictures_and_skips_broken_ones(store: Store, sett
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)}))
     manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
     text = preview(store, manifest)
-    assert "the first 24 pictures" in text
+    assert "24 pictures of the shard" in text
     assert "data:image/png;base64," in text
     assert len(text) < 90_000
     assert text == preview(store, manifest)
