@@ -11,13 +11,14 @@ from time import monotonic
 from uuid import uuid4
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mm_assets.defs.build import build_definitions
 from mm_assets.defs.execution import FORCE_TAG
 from mm_assets.defs.jobs import job_for
-from mm_assets.defs.metadata import GATE, failure_sentence
+from mm_assets.defs.metadata import GATE, failure_causes, failure_sentence
 from mm_assets.defs.partitions import release_partitions, require_fits, to_key
 from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
@@ -176,6 +177,9 @@ class _Session:
         self.computed += watcher.computed
         self.cached += watcher.cached
         self.failed += watcher.failed
+        if watcher.interrupted:
+            # Dagster ends the run and swallows the interruption; the shards after it must not start.
+            raise KeyboardInterrupt
 
 
 class _Watcher:
@@ -185,6 +189,7 @@ class _Watcher:
         self.computed = 0
         self.cached = 0
         self.failed: list[PartitionFailure] = []
+        self.interrupted = False
         self._partition = partition
         self._names = names
         self._on_event = on_event
@@ -224,6 +229,8 @@ class _Watcher:
             self._fail(evaluation.asset_key.to_user_string(), evaluation.description or "its gate failed.")
 
     def _broke(self, event: dg.DagsterEvent) -> None:
+        causes = {error.cls_name for error in failure_causes(event)}
+        self.interrupted |= DagsterExecutionInterruptedError.__name__ in causes
         # A gate's step is named after its asset and blames it, unless the asset's own sentence is there already.
         name = str(event.step_key).removesuffix(f"_{GATE}")
         if not any(failure.asset == name for failure in self.failed):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from mm_assets.defs.previews import preview_of
 from mm_assets.errors import LaunchError, MmError, ObjectCorruptError, ObjectMissingError, StoreError
@@ -73,10 +74,18 @@ def failure_sentence(event: dg.DagsterEvent) -> str:
     failure = event.step_failure_data.user_failure_data
     if failure and failure.description:
         return failure.description
+    causes = failure_causes(event)
+    return causes[-1].message.strip() if causes else "no message"
+
+
+def failure_causes(event: dg.DagsterEvent) -> list[SerializableErrorInfo]:
+    """The error of a failed step and what caused it, the root cause last."""
+    causes: list[SerializableErrorInfo] = []
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None:
+        causes.append(error)
         error = error.cause
-    return error.message.strip() if error else "no message"
+    return causes
 
 
 def findings_sentence(record: ValidationRecord) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
@@ -64,8 +63,6 @@ def run_with_display(
     finally:
         instance.dispose()
     # Dagster turns Ctrl-C into a failed step.
-    if any(DagsterExecutionInterruptedError.__name__ in failure.sentence for failure in report.failed):
-        raise KeyboardInterrupt
     for failure in report.failed:
         console.print(f"{failure.asset} {failure.partition.path}: {failure.sentence}", style="red", markup=False)
     return report, timeline

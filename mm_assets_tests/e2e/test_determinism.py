@@ -148,6 +148,20 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     assert verify_store(world.store).is_sound
 
 
+def test_an_interrupt_ends_the_command_at_once_and_leaves_the_rest_alone(
+    seaweed_server: Server, tmp_path: Path, drop: Path
+) -> None:
+    world = World(seaweed_server, tmp_path, drop)
+    process = world.start("run", "--release", RELEASE, "--verbose")
+    _wait_until_computing(world, process, "embeddings", Partition(release=RELEASE, shard="0000"))
+    # SIGTERM is an interrupt too, and unlike SIGINT it is not ignored where the tests run in the background.
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr.splitlines()[-1]
+    assert read_ref(world.store, "snapshot", Partition(release=RELEASE, shard="0001")).ref is None
+
+
 def _wait_until_computing(world: World, process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:
     """Follows the logs that Dagster keeps of the run, up to the line with which the stage begins."""
     logs = world.settings.dagster_home / "storage"
