@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (`mm ... | head`) is gone; the interpreter would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        print(f"mm: {error.filename or 'file'}: {error.strerror or error}.", file=sys.stderr)
+        return FAILED
     if args.json:
         print(json.dumps(to_json(outcome.result), ensure_ascii=False, sort_keys=True))
     return 0 if outcome.ok else FAILED

@@ -57,7 +57,10 @@ class Settings:
         Raises:
             SettingsError: ``store_uri`` is not ``s3://bucket[/prefix]``.
         """
-        parts = urlsplit(self.store_uri or "")
+        try:
+            parts = urlsplit(self.store_uri or "")
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme != "s3" or not parts.netloc:
             raise SettingsError(f"MM_STORE_URI: is malformed: expected s3://bucket/prefix, got {self.store_uri!r}.")
         return parts.netloc, parts.path.strip("/")

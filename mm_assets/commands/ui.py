@@ -19,7 +19,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from mm_assets.defs.instance import prepare_home
+from mm_assets.defs.instance import instance_for
 from mm_assets.errors import UsageError
 from mm_assets.screen import Outcome
 from mm_assets.settings import Settings, read_settings, worker_environment
@@ -68,10 +68,11 @@ def ui(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def _start(settings: Settings, port: int, token: str) -> subprocess.Popen[bytes]:
-    home = prepare_home(settings)
+    # Opened once here: its processes would create the same database at the same moment.
+    instance_for(settings).dispose()
     program = Path(sys.executable).with_name("dagster")
     command = [str(program), "dev", "-m", "mm_assets.definitions", "-h", HOST, "-p", str(port)]
-    environment = worker_environment(settings) | {"DAGSTER_HOME": str(home), TOKEN: token}
+    environment = worker_environment(settings) | {"DAGSTER_HOME": str(settings.dagster_home), TOKEN: token}
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 

@@ -1,5 +1,6 @@
 """The Dagster instance of ``DAGSTER_HOME``, prepared so that the command line, the UI and the daemon share it."""
 
+import logging
 import shutil
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -17,6 +18,11 @@ from dagster._utils import touch_file
 
 from mm_assets.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+#: On runs inside a process of ours: which one, so that a run whose process was killed can be told from a running one.
+PROCESS_TAG = "mm/process"
+UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
@@ -56,6 +62,8 @@ def prepare_home(settings: Settings) -> Path:
 def instance_for(settings: Settings) -> dg.DagsterInstance:
     """The instance of ``settings.dagster_home`` for runs inside this process; close it with ``dispose``.
 
+    Runs of processes that were killed are ended: they would count as in progress for ever.
+
     While such a run executes, file descriptors 1 and 2 of the process belong to the run's log. Draw progress on a
     duplicate of them (``os.dup``).
     """
@@ -63,10 +71,37 @@ def instance_for(settings: Settings) -> dg.DagsterInstance:
     plain = InstanceRef.from_dir(home)
     compute_logs = plain.compute_logs_data
     if compute_logs.class_name != LocalComputeLogManager.__name__:
-        return dg.DagsterInstance.from_ref(plain)
+        return _without_abandoned_runs(dg.DagsterInstance.from_ref(plain))
     quiet = {
         "module": __name__,
         "class": QuietLogManager.__name__,
         "config": compute_logs.config_dict,
     }
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides={"compute_logs": quiet}))
+    return _without_abandoned_runs(
+        dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides={"compute_logs": quiet}))
+    )
+
+
+def this_process() -> str:
+    """Names this process among all that ever ran on this machine: process id, boot and, in it, the time it started."""
+    return _name_process("self") or ""
+
+
+def _without_abandoned_runs(instance: dg.DagsterInstance) -> dg.DagsterInstance:
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        process = run.tags.get(PROCESS_TAG)
+        if process and _name_process(process.partition(":")[0]) != process:
+            logger.info("run %s: its process was killed; it is ended", run.run_id)
+            instance.report_run_failed(run, "The process of this run was killed. Materialize its partition again.")
+    return instance
+
+
+def _name_process(pid: str) -> str | None:
+    try:
+        stat = Path("/proc", pid, "stat").read_text(encoding="utf-8")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    # The second field is the program's name in brackets, spaces and brackets included.
+    fields = stat.rpartition(")")[2].split()
+    return f"{stat.split()[0]}:{boot}:{fields[19]}"

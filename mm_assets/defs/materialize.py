@@ -17,8 +17,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from mm_assets.defs.build import build_definitions
 from mm_assets.defs.execution import FORCE_TAG
+from mm_assets.defs.instance import PROCESS_TAG, this_process
 from mm_assets.defs.jobs import job_for
-from mm_assets.defs.metadata import GATE, failure_causes, failure_sentence
+from mm_assets.defs.metadata import GATE, causes_of, failure_causes, failure_sentence
 from mm_assets.defs.partitions import release_partitions, require_fits, to_key
 from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
@@ -165,13 +166,13 @@ class _Session:
         run_id = str(uuid4())
         watcher = _Watcher(partition, {asset.name for asset in assets}, self.on_event)
         self.instance.add_event_listener(run_id, watcher)
-        job.execute_in_process(
+        result = job.execute_in_process(
             run_config=QUIET,
             instance=self.instance,
             partition_key=to_key(partition),
             asset_selection=[dg.AssetKey(asset.name) for asset in assets],
             run_id=run_id,
-            tags={FORCE_TAG: "true"} if self.force else None,
+            tags={PROCESS_TAG: this_process()} | ({FORCE_TAG: "true"} if self.force else {}),
             raise_on_error=False,
         )
         self.computed += watcher.computed
@@ -180,6 +181,9 @@ class _Session:
         if watcher.interrupted:
             # Dagster ends the run and swallows the interruption; the shards after it must not start.
             raise KeyboardInterrupt
+        if not result.success and not watcher.failed:
+            sentence = f"run {run_id} ended outside of its steps: {watcher.ending or 'no reason given'}"
+            self.failed.append(PartitionFailure(asset=assets[0].name, partition=partition, sentence=sentence))
 
 
 class _Watcher:
@@ -190,6 +194,7 @@ class _Watcher:
         self.cached = 0
         self.failed: list[PartitionFailure] = []
         self.interrupted = False
+        self.ending = ""
         self._partition = partition
         self._names = names
         self._on_event = on_event
@@ -210,6 +215,8 @@ class _Watcher:
                 self._checked(event)
             case dg.DagsterEventType.STEP_FAILURE:
                 self._broke(event)
+            case dg.DagsterEventType.PIPELINE_FAILURE | dg.DagsterEventType.PIPELINE_CANCELED:
+                self._ended(event)
             case _:
                 pass
 
@@ -235,6 +242,14 @@ class _Watcher:
         name = str(event.step_key).removesuffix(f"_{GATE}")
         if not any(failure.asset == name for failure in self.failed):
             self._fail(name, failure_sentence(event))
+
+    def _ended(self, event: dg.DagsterEvent) -> None:
+        # An interruption between two steps is told here alone.
+        error = getattr(event.event_specific_data, "error", None)
+        self.ending = (error.message if error else event.message or "").strip()
+        names = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
+        self.interrupted |= event.event_type == dg.DagsterEventType.PIPELINE_CANCELED
+        self.interrupted |= error is not None and any(cause.cls_name in names for cause in causes_of(error))
 
     def _fail(self, name: str, sentence: str) -> None:
         self.failed.append(PartitionFailure(asset=name, partition=self._partition, sentence=sentence))

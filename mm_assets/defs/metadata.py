@@ -80,8 +80,12 @@ def failure_sentence(event: dg.DagsterEvent) -> str:
 
 def failure_causes(event: dg.DagsterEvent) -> list[SerializableErrorInfo]:
     """The error of a failed step and what caused it, the root cause last."""
+    return causes_of(event.step_failure_data.error)
+
+
+def causes_of(error: SerializableErrorInfo | None) -> list[SerializableErrorInfo]:
+    """An error and what caused it, the root cause last."""
     causes: list[SerializableErrorInfo] = []
-    error = event.step_failure_data.error
     while error is not None:
         causes.append(error)
         error = error.cause

@@ -8,13 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mm_assets.errors import MmError, SettingsError, StoreError
+from mm_assets.errors import MmError, ObjectCorruptError, ObjectMissingError, SettingsError, StoreError
 from mm_assets.identity import digest_bytes
 from mm_assets.promotion.registry import read_production
 from mm_assets.recipes import open_default_release
 from mm_assets.settings import Settings
 from mm_assets.snapshot.drop import find_complete_drops
-from mm_assets.snapshot.release_spec import list_releases, read_spec
+from mm_assets.snapshot.release_spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.snapshot.yaml_files import read_yaml
 from mm_assets.store.objects import Store
 
@@ -50,12 +50,11 @@ def open_new_releases(store: Store, settings: Settings) -> Opened:
         SettingsError: ``new_drops.yaml`` is unusable.
     """
     config = read_config(settings)
-    specs = [read_spec(store, release) for release in list_releases(store)]
+    specs, problems = _read_specs(store)
     names = {spec.release for spec in specs}
     pinned = {(pin.source, pin.drop) for spec in specs for pin in spec.drops}
     production = read_production(store)
     releases: list[str] = []
-    problems: list[str] = []
     for drop in find_complete_drops(store):
         if drop in pinned:
             continue
@@ -101,3 +100,15 @@ def read_config(settings: Settings) -> NewDropsConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _read_specs(store: Store) -> tuple[list[ReleaseSpec], list[str]]:
+    """Every spec that can be read, and a sentence for every other."""
+    specs: list[ReleaseSpec] = []
+    problems: list[str] = []
+    for release in list_releases(store):
+        try:
+            specs.append(read_spec(store, release))
+        except (ObjectCorruptError, ObjectMissingError) as error:
+            problems.append(f"release {release}: was left out: {error}")
+    return specs, problems

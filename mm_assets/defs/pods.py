@@ -82,7 +82,11 @@ class StoreMessageReader(PipesS3MessageReader):
                 finally:
                     self.before_close()
         finally:
-            delete_messages(self._store, self._prefix)
+            try:
+                delete_messages(self._store, self._prefix)
+            except MmError as error:
+                # What is left over harms nobody, and must not hide how the stage ended.
+                logger.warning("%s", error)
 
     def messages_are_readable(self, params: Mapping[str, Any]) -> bool:
         """Always: a chunk that is not there yet is simply not there yet."""

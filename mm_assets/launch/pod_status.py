@@ -101,7 +101,7 @@ def _ended(status: Status, resources: Resources) -> Verdict | None:
         return Verdict(
             code="out_of_memory",
             sentence=f"its container was killed for memory (OOMKilled): its limit is {resources.memory_bytes} bytes. "
-            "Raise resources.memory_bytes in the recipe",
+            "Raise its memory_bytes in resources.yaml",
         )
     killed = " (killed from outside)" if code == SIGKILL_EXIT else ""
     return Verdict(code="exit", sentence=f"its container ended with exit status {code}{killed}")

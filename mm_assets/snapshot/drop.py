@@ -5,6 +5,7 @@ conditional write, so a drop is either complete there or invisible. Checking is 
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mm_assets.errors import DropError
+from mm_assets.errors import DropError, UsageError
 from mm_assets.identity import CHUNK_BYTES, digest_file
 from mm_assets.snapshot.drop_record import (
     DESCRIPTIVE_FILES,
@@ -30,6 +31,7 @@ from mm_assets.snapshot.drop_record import (
 from mm_assets.snapshot.headers import Refusal
 from mm_assets.snapshot.index import read_index
 from mm_assets.snapshot.loose import index_loose_files
+from mm_assets.snapshot.release_spec import NAME_PATTERN
 from mm_assets.snapshot.source import parse_source, source_template
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
@@ -70,6 +72,12 @@ def create_drop(
     """
     if not folder.is_dir():
         raise DropError(f"{folder}: is no folder. Name the folder that holds the drop's files.")
+    for option, name in (("source", source), ("drop", drop)):
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UsageError(
+                f"--{option} {name}: is no name: expected lower-case letters, digits, '.', '_' and '-', at most 63, "
+                "the first a letter or digit. Choose another."
+            )
     source_path = folder / SOURCE_FILE
     if not source_path.is_file():
         source_path.write_bytes(source_template(source))

@@ -11,7 +11,14 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.exceptions import HTTPClientError as BotoHTTPClientError
 
-from mm_assets.errors import MmError, ObjectMissingError, StoreDeniedError, StoreError, StoreUnreachableError
+from mm_assets.errors import (
+    MmError,
+    ObjectMissingError,
+    SettingsError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +42,10 @@ CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict",
 def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = None) -> Any:
     """An S3 client; ``credentials`` (``access_key``, ``secret_key``) override the standard AWS chain.
 
-    Retries are boto3's own (standard mode); conditional writes are made safe against them by ``store.refs``.
+    Retries are boto3's own (standard mode); conditional writes are made safe against them by ``store.objects``.
+
+    Raises:
+        SettingsError: the endpoint, the region or the profile is unusable.
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 4},
@@ -44,14 +54,19 @@ def make_client(endpoint: str | None, credentials: "Mapping[str, str] | None" = 
         max_pool_connections=16,
         s3={"addressing_style": "path"} if endpoint else {},
     )
-    # A session of its own: boto3's default one keeps the first credentials a process ever saw.
-    session = boto3.Session()
     options: dict[str, Any] = {}
-    if endpoint and session.region_name is None:
-        options["region_name"] = "us-east-1"
     if credentials:
         options |= {"aws_access_key_id": credentials["access_key"], "aws_secret_access_key": credentials["secret_key"]}
-    return session.client("s3", endpoint_url=endpoint, config=config, **options)
+    # A session of its own: boto3's default one keeps the first credentials a process ever saw.
+    try:
+        session = boto3.Session()
+        if endpoint and session.region_name is None:
+            options["region_name"] = "us-east-1"
+        return session.client("s3", endpoint_url=endpoint, config=config, **options)
+    except (ValueError, BotoCoreError) as error:
+        raise SettingsError(
+            f"S3 client: cannot be made: {' '.join(str(error).split())}. Correct MM_S3_ENDPOINT or the AWS variables."
+        ) from error
 
 
 def error_code(error: ClientError) -> str:

@@ -73,7 +73,11 @@ def running(home: Path) -> Server | None:
     path = home / "store" / "server.json"
     if not path.is_file():
         return None
-    server = Server(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        server = Server(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        # Not a file of ours: start a server and write it anew.
+        return None
     return server if _answers(server) else None
 
 

@@ -94,17 +94,6 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResourceConfig:
-    """What one worker asks for."""
-
-    cpus: float = 2.0
-    memory_bytes: int = 4 << 30
-    accelerators: int = 0
-    accelerator_kind: str | None = None
-    max_runtime_s: int = 6 * 3600
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     """A whole training run. Steps, lanes and packs are the plan's.
 
@@ -122,7 +111,6 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    resources: ResourceConfig = field(default_factory=ResourceConfig)
     precision: str = "fp32"
     determinism: str = "strict"
     threads_per_rank: int = 1

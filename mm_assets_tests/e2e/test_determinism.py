@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import dagster as dg
 import pytest
 
+from mm_assets.defs.instance import instance_for
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
 from mm_assets.pipeline import ASSETS
 from mm_assets.recipes import open_default_release
@@ -146,6 +148,9 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     world.run("run", "--release", RELEASE)
     assert world.digests() == first.digests()
     assert verify_store(world.store).is_sound
+    instance = instance_for(world.settings)
+    assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])), "a killed run is in progress"
+    instance.dispose()
 
 
 def test_an_interrupt_ends_the_command_at_once_and_leaves_the_rest_alone(
