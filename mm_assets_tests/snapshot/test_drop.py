@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mm_assets.errors import DropError, StoreError
+from mm_assets.errors import DropError, StoreError, UsageError
 from mm_assets.snapshot.drop import create_drop, find_complete_drops, push_drop
 from mm_assets.snapshot.drop_check import check_drop
 from mm_assets.snapshot.drop_record import drop_key, parse_drop
@@ -111,8 +112,11 @@ def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Has Space", "../up", "", "UPPER"])
 def test_a_name_that_cannot_be_a_key_is_refused(tmp_path: Path, name: str) -> None:
     folder = a_folder(tmp_path)
-    with pytest.raises(DropError, match=r"drop: .*pattern"):
+    with pytest.raises(UsageError, match=f"--drop {re.escape(name)}: is no name"):
         create_drop(folder, "src", name)
+    with pytest.raises(UsageError, match=f"--source {re.escape(name)}: is no name"):
+        create_drop(folder, name, "d1")
+    assert not (folder / "source.yaml").exists()
 
 
 def test_a_missing_source_description_is_written_and_says_that_nothing_was_declared(tmp_path: Path) -> None:
