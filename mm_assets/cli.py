@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mm_assets.errors import MmError, UsageError
 from mm_assets.identity import to_json
-from mm_assets.screen import Outcome, make_console
+from mm_assets.operations.screen import Outcome, make_console
 
 FAILED = 1
 BAD_USAGE = 2

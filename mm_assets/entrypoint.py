@@ -24,8 +24,8 @@ from dagster_pipes import (
 )
 
 from mm_assets.errors import MmError
-from mm_assets.launch.environment import Placement, record_environment, stage_environment
-from mm_assets.launch.report import failure_message, success_message
+from mm_assets.launchers.environment import Placement, record_environment, stage_environment
+from mm_assets.launchers.messages import failure_message, success_message
 from mm_assets.pipeline import ASSETS, run_asset
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store.manifest import Partition

@@ -11,29 +11,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm_assets.batching.stage import resolve_batch_plan
+from mm_assets.batching.inputs import resolve_batch_plan
 from mm_assets.batching.validate import validate_batch_plan
+from mm_assets.checks.validations import Finding, ValidationRecord, read_validation, record_validation
 from mm_assets.errors import UsageError
-from mm_assets.evaluation.stage import resolve_evaluation
+from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.validate import validate_evaluation
-from mm_assets.features.stage import resolve_embeddings, resolve_features
+from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.identity import Json, code_digest, digest_file, digest_json
+from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.registry import apply_decision
-from mm_assets.promotion.stage import resolve_promotion
 from mm_assets.promotion.validate import validate_promotion
-from mm_assets.release.stage import resolve_dataset_release
+from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
+from mm_assets.releases.spec import ReleaseSpec, read_spec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
-from mm_assets.snapshot.stage import resolve_snapshot
+from mm_assets.snapshot.inputs import resolve_snapshot
 from mm_assets.snapshot.validate import validate_snapshot
 from mm_assets.store.commit import Committed, StageResult, commit_known, materialize
 from mm_assets.store.manifest import Manifest, Partition, Recipe, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
-from mm_assets.store.validations import Finding, ValidationRecord, read_validation, record_validation
-from mm_assets.training.stage import resolve_model
+from mm_assets.training.inputs import resolve_model
 from mm_assets.training.validate import validate_model
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ ASSETS: dict[str, Asset] = {
     for asset in (
         Asset(
             name="snapshot", stage="snapshot", is_sharded=True, is_launched=False, upstream=(),
-            resolve=resolve_snapshot, compute="mm_assets.snapshot.freeze:compute_snapshot", validate=validate_snapshot,
+            resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot", validate=validate_snapshot,
             suite="snapshot.yaml",
         ),
         Asset(

@@ -14,8 +14,8 @@ from PIL import Image
 from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
 from mm_assets.demo.data import SEED, SOURCE_YAML, build_demo_tars
 from mm_assets.demo.speech import SAMPLE_RATE, Utterance, speak
+from mm_assets.drops.source import parse_source
 from mm_assets.errors import StageError
-from mm_assets.snapshot.source import parse_source
 
 NUM_EMOJI = 60
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.plan import COLUMNS, PLAN, read_samples, train_rows
 from mm_assets.batching.schedule import CLS_TOKENS, Ints
+from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
-from mm_assets.store.validations import MAX_FAILING_IDS, Finding
 
 #: Lanes may differ by this share of a lane's tokens in one epoch, or by one pack where lanes are short.
 LANE_TOLERANCE = 0.1

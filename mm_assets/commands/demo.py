@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 
 from mm_assets.demo.job import run_demo
-from mm_assets.screen import Outcome
+from mm_assets.operations.screen import Outcome
 from mm_assets.settings import read_settings
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from mm_assets.governance.explain import explain_sample
-from mm_assets.governance.lineage import trace_model, trace_sample
 from mm_assets.identity import Json
-from mm_assets.screen import Outcome, print_table, progress_bar
+from mm_assets.lineage.explain import explain_sample
+from mm_assets.lineage.trace import trace_model, trace_sample
+from mm_assets.lineage.verify import verify_store
+from mm_assets.operations.screen import Outcome, print_table, progress_bar
 from mm_assets.settings import read_settings
 from mm_assets.store.objects import open_store
-from mm_assets.store.verify import verify_store
 
 MAX_ROWS = 20
 

@@ -4,8 +4,8 @@ import argparse
 
 from rich.console import Console
 
-from mm_assets.demo.display import run_with_display
-from mm_assets.screen import Outcome
+from mm_assets.operations.display import run_with_display
+from mm_assets.operations.screen import Outcome
 from mm_assets.settings import read_settings
 from mm_assets.store.objects import open_store
 

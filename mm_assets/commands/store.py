@@ -6,7 +6,7 @@ import shlex
 from rich.console import Console
 
 from mm_assets.errors import UsageError
-from mm_assets.screen import Outcome
+from mm_assets.operations.screen import Outcome
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store import embedded
 

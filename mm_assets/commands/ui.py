@@ -19,9 +19,9 @@ from types import FrameType
 
 from rich.console import Console
 
-from mm_assets.defs.instance import instance_for
 from mm_assets.errors import UsageError
-from mm_assets.screen import Outcome
+from mm_assets.operations.instance import instance_for
+from mm_assets.operations.screen import Outcome
 from mm_assets.settings import Settings, read_settings, worker_environment
 from mm_assets.store import embedded
 from mm_assets.store.objects import open_store

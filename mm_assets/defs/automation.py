@@ -11,7 +11,7 @@ import dagster as dg
 from dagster import AutomationCondition as AC
 
 from mm_assets.defs.partitions import to_partition
-from mm_assets.snapshot.release_spec import shard_key
+from mm_assets.releases.spec import shard_key
 
 SENSOR_NAME = "automation"
 TICK_INTERVAL_S = 15

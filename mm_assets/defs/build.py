@@ -15,9 +15,9 @@ from mm_assets.defs.automation import automation_sensor
 from mm_assets.defs.checks import gate
 from mm_assets.defs.janitor import janitor_sensors
 from mm_assets.defs.jobs import jobs
-from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
 from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
+from mm_assets.launchers.process import StageLauncher
 from mm_assets.pipeline import ASSETS
 from mm_assets.settings import Settings, read_settings
 

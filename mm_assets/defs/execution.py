@@ -15,7 +15,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from mm_assets.defs.metadata import GATE, failure_metadata, materialization_metadata
 from mm_assets.defs.partitions import require_known, to_partition
-from mm_assets.defs.pipes import StageLauncher
 from mm_assets.defs.resources import Workspace
 from mm_assets.errors import (
     CommitConflictError,
@@ -31,6 +30,7 @@ from mm_assets.errors import (
     StoreError,
 )
 from mm_assets.identity import Json
+from mm_assets.launchers.process import StageLauncher
 from mm_assets.pipeline import ASSETS, Asset, find_cached, run_asset
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Partition, read_manifest

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.launch.janitor import SELECTOR, orphaned_pods
+from mm_assets.launchers.kubernetes.orphans import SELECTOR, orphaned_pods
 from mm_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def sweep_pods(instance: dg.DagsterInstance, settings: Settings, *, kubeconfig: 
         kubeconfig: As in ``StageLauncher``.
     """
     # Imported here: the Kubernetes client takes a second to import, and one machine needs none.
-    from mm_assets.defs.pods import connect, delete_pod, list_pods
+    from mm_assets.launchers.kubernetes.client import connect, delete_pod, list_pods
 
     def is_finished(run_id: str) -> bool:
         run = instance.get_run_by_id(run_id)

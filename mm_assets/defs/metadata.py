@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
+from mm_assets.checks.validations import ValidationRecord
 from mm_assets.defs.previews import preview_of
 from mm_assets.errors import LaunchError, MmError, ObjectCorruptError, ObjectMissingError, StoreError
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.validations import ValidationRecord
 
 GATE = "gate"
 RUNBOOK = "docs/runbooks/failed-partition.md"

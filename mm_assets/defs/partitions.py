@@ -9,8 +9,8 @@ import dagster as dg
 
 from mm_assets.errors import SettingsError, UsageError
 from mm_assets.pipeline import Asset
+from mm_assets.releases.spec import ReleaseSpec, shard_key
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec, shard_key
 from mm_assets.store.manifest import Partition
 
 RELEASES = "releases"

@@ -2,8 +2,8 @@
 
 from functools import cached_property
 
+from mm_assets.releases.spec import ReleaseSpec, read_spec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
 from mm_assets.store.objects import Store, open_store
 
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mm_assets.defs.metadata import RUNBOOK, failure_sentence
-from mm_assets.defs.new_releases import open_new_releases
 from mm_assets.defs.partitions import release_partitions, require_fits
 from mm_assets.errors import MmError, StoreError
+from mm_assets.intake import open_new_releases
+from mm_assets.releases.spec import list_releases, read_spec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import list_releases, read_spec
 from mm_assets.store.objects import Store, open_store
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mm_assets.demo.job import run_demo
 from mm_assets.identity import library_versions
+from mm_assets.operations.screen import make_console, print_table
 from mm_assets.pipeline import ASSETS
-from mm_assets.screen import make_console, print_table
+from mm_assets.releases.spec import ReleaseSpec, read_spec
 from mm_assets.settings import read_settings
-from mm_assets.snapshot.release_spec import ReleaseSpec, read_spec
 from mm_assets.store import embedded
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mm_assets.demo.catalog import LANGUAGES, Emoji, choose, read_catalog
 from mm_assets.demo.speech import Utterance, speak
+from mm_assets.drops.create import create_drop
+from mm_assets.drops.record import SOURCE_FILE
+from mm_assets.drops.source import parse_source
 from mm_assets.identity import canonical_json, keyed_rng
-from mm_assets.snapshot.drop import create_drop
-from mm_assets.snapshot.drop_record import SOURCE_FILE
-from mm_assets.snapshot.source import parse_source
 
 SOURCE = "emoji"
 DROP = "2026-11"

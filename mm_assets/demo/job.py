@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mm_assets.configurations import open_default_release
 from mm_assets.demo.data import DROP, NUM_EMOJI, SOURCE, build_demo_drop
-from mm_assets.demo.display import run_with_display
 from mm_assets.demo.report import (
     AssetSummary,
     print_decision,
@@ -19,16 +19,16 @@ from mm_assets.demo.report import (
     print_stages,
     summarize,
 )
+from mm_assets.drops.create import push_drop
+from mm_assets.drops.record import drop_key
 from mm_assets.evaluation.report import read_report
 from mm_assets.identity import Json
+from mm_assets.operations.display import run_with_display
+from mm_assets.operations.screen import Outcome, progress_bar
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.registry import read_production
-from mm_assets.recipes import open_default_release
-from mm_assets.screen import Outcome, progress_bar
+from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.drop import push_drop
-from mm_assets.snapshot.drop_record import drop_key
-from mm_assets.snapshot.release_spec import read_spec
 from mm_assets.store.objects import Store, open_store
 
 RELEASE_ASSETS = ("dataset_release", "batch_plan", "model", "evaluation")

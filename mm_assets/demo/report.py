@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from mm_assets.demo.display import Timeline
 from mm_assets.evaluation.report import Report
 from mm_assets.identity import digest_json
+from mm_assets.operations.display import Timeline
+from mm_assets.operations.screen import print_table, short_digest, size_text
 from mm_assets.pipeline import ASSETS, Asset
 from mm_assets.promotion.decision import Decision
-from mm_assets.screen import print_table, short_digest, size_text
-from mm_assets.snapshot.release_spec import ReleaseSpec
+from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from mm_assets.evaluation.calibration import Calibration, measure_calibration
 from mm_assets.evaluation.config import EvaluationConfig
-from mm_assets.evaluation.inputs import read_rows
 from mm_assets.evaluation.pools import measure_retrieval
 from mm_assets.evaluation.report import (
     PREDICTIONS_SCHEMA,
@@ -23,6 +22,7 @@ from mm_assets.evaluation.report import (
     write_outputs,
 )
 from mm_assets.evaluation.retrieval import Recall
+from mm_assets.evaluation.rows import read_rows
 from mm_assets.evaluation.slices import Judged, measure_slices
 from mm_assets.evaluation.subject import Damaged, judge_damaged, load_subject
 from mm_assets.settings import Settings

@@ -1,68 +1,57 @@
-"""What an evaluation reads of a frozen release: the samples of a split, and columns of other outputs."""
+"""What an evaluation is made from: the frozen release, the model trained on it, and the recipe's evaluation section."""
 
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-import numpy as np
-import pyarrow as pa
-
-from mm_assets.identity import digest_json
-from mm_assets.store.manifest import Manifest
+from mm_assets.checks.validations import require_passed
+from mm_assets.errors import GateError
+from mm_assets.evaluation.config import EvaluationConfig
+from mm_assets.identity import Json, code_digest, library_versions, to_json
+from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.store.manifest import Input, Partition, Recipe, read_manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import read_parquet
-
-MODALITIES = ("text", "image", "audio")
-ROW_COLUMNS = ["id", "split", "selected", "label", "language", "group", *(f"has_{m}" for m in MODALITIES)]
+from mm_assets.store.refs import Ref
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One sample of the evaluated split; ``row`` is its row number in the release's ``samples.parquet``."""
+def resolve_evaluation(
+    store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]
+) -> Recipe:
+    """The recipe of an evaluation.
 
-    row: int
-    id: str
-    label: str | None
-    language: str | None
-    group: str | None
-    modalities: tuple[str, ...]
-
-    @property
-    def combination(self) -> str:
-        """The modalities present, such as ``text+image``."""
-        return "+".join(self.modalities)
-
-
-def read_columns(store: Store, manifest: Manifest, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Columns of a Parquet output, verified."""
-    with tempfile.TemporaryDirectory(prefix="mm-read-") as folder:
-        return read_parquet(store.fetch(manifest.output(name).digest, Path(folder)), columns)
-
-
-def read_rows(store: Store, release: Manifest, split: str) -> list[Row]:
-    """The selected samples of ``split``, in the release's order (by id)."""
-    table = read_columns(store, release, "samples.parquet", ROW_COLUMNS)
-    wanted = table["selected"].to_numpy() & (table["split"].to_numpy() == split)
-    numbers = np.flatnonzero(wanted)
-    return [
-        Row(
-            row=int(number),
-            id=record["id"],
-            label=record["label"],
-            language=record["language"],
-            group=record["group"],
-            modalities=tuple(m for m in MODALITIES if record[f"has_{m}"]),
-        )
-        for number, record in zip(numbers, table.take(pa.array(numbers)).to_pylist(), strict=True)
-    ]
-
-
-def keyed_subset(rows: list[Row], limit: int, *key: str | int) -> list[int]:
-    """Indices into ``rows`` of at most ``limit`` samples, ascending.
-
-    The choice goes by a digest of (key, id): a sample's rank among others does not change when data is added.
+    Raises:
+        ObjectMissingError: the release or the model does not exist.
+        GateError: one of them did not pass its checks, or the model was trained on another state of the release.
     """
-    if len(rows) <= limit:
-        return list(range(len(rows)))
-    ranked = sorted(range(len(rows)), key=lambda index: digest_json([*key, rows[index].id]))
-    return sorted(ranked[:limit])
+    release = require_passed(store, "dataset_release", partition)
+    model = require_passed(store, "model", partition)
+    require_made_from(store, model, release)
+    return Recipe(
+        asset="evaluation",
+        partition=partition,
+        code=code_digest("mm_assets.evaluation.evaluate"),
+        params={
+            "config": to_json(spec.config("evaluation", EvaluationConfig)),
+            # Pillow compresses and blurs the damaged pictures; the environment names the other libraries.
+            "libraries": library_versions("pillow"),
+        },
+        environment=environment,
+        inputs=(input_of(release), input_of(model)),
+    )
+
+
+def input_of(ref: Ref) -> Input:
+    """A release-level ref as an input."""
+    return Input(asset=ref.asset, partition={"release": ref.release}, digest=ref.manifest)
+
+
+def require_made_from(store: Store, ref: Ref, source: Ref) -> None:
+    """Checks that what ``ref`` points to was made from what ``source`` points to now.
+
+    Raises:
+        GateError: it was made from another manifest of that asset.
+    """
+    used = read_manifest(store, ref.manifest).input(source.asset).digest
+    if used != source.manifest:
+        raise GateError(
+            f"{ref.asset} {ref.release}: was made from another {source.asset}: expected {source.manifest}, got {used}. "
+            f"Materialize {ref.asset} again."
+        )

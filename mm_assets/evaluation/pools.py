@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from mm_assets.batching.samples import ReleaseReader
 from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.corruptions import FIELDS
-from mm_assets.evaluation.inputs import Row, keyed_subset
 from mm_assets.evaluation.retrieval import DIRECTIONS, Recall, measure_recall
+from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.identity import digest_bytes
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm_assets.errors import StageError
-from mm_assets.evaluation.inputs import Row
 from mm_assets.evaluation.metrics import UNSEEN, Accuracy, Ids, measure_accuracy
 from mm_assets.evaluation.report import SliceScore, score
+from mm_assets.evaluation.rows import Row
 
 #: Value of a sample that lacks what the slice is about.
 NONE = "(none)"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mm_assets.batching.samples import ReleaseReader, Sample
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.evaluation.corruptions import damage
-from mm_assets.evaluation.inputs import Row, keyed_subset
+from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.evaluation.slices import Judged
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.evaluation.inputs import Row, read_columns, read_rows
 from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded
+from mm_assets.evaluation.rows import Row, read_columns, read_rows
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.validations import Finding
 
 #: Numbers of the report that need not lie in [0, 1].
 UNBOUNDED = frozenset({"temperature", "n", "num_samples", "num_labelled", "num_fitted_on", "num_bins", "severity"})

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.features.schema import MODALITIES
 from mm_assets.features.text import VOCAB_SIZE
 from mm_assets.settings import Settings
-from mm_assets.snapshot.expectations import dead_letter_finding, run_suite
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
-from mm_assets.store.validations import MAX_FAILING_IDS, Finding
 
 SUITE = "features.yaml"
 UNIT_TOLERANCE = 1e-4

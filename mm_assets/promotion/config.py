@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mm_assets.checks.yaml_files import Lines, read_yaml
 from mm_assets.errors import SettingsError
 from mm_assets.evaluation.config import CORRUPTION_MODALITY
-from mm_assets.snapshot.yaml_files import Lines, read_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mm_assets.errors import CommitConflictError, ObjectCorruptError
 from mm_assets.identity import canonical_json
 from mm_assets.promotion.decision import read_decision
-from mm_assets.snapshot.release_spec import read_spec, spec_key
+from mm_assets.releases.spec import read_spec, spec_key
 from mm_assets.store.manifest import DIGEST_PATTERN, Manifest
 from mm_assets.store.objects import Store
 

@@ -1,5 +1,6 @@
 """Whether a decision is what its evidence and the thresholds say, and the registry agrees. A rejection can be sound."""
 
+from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import read_report
 from mm_assets.identity import digest_bytes
@@ -10,7 +11,6 @@ from mm_assets.promotion.registry import STATES, RegistryRecord, find_obstacle, 
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.validations import Finding
 
 
 def validate_promotion(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.release.config import SPLITS, FreezeConfig
 from mm_assets.release.dedup import components, link_expressions, shared_keys
 from mm_assets.release.rows import load_rows
@@ -19,7 +20,6 @@ from mm_assets.settings import Settings
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
-from mm_assets.store.validations import MAX_FAILING_IDS, Finding
 
 
 def validate_dataset_release(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:

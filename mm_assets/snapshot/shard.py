@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mm_assets.drops.index import read_index
+from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.rows import read_rows
+from mm_assets.drops.samples import Contents, Spool, VerifiedReader
+from mm_assets.drops.tar import read_tar
 from mm_assets.errors import ObjectMissingError
-from mm_assets.snapshot.config import SnapshotConfig
-from mm_assets.snapshot.drop_record import Drop, DropObject
-from mm_assets.snapshot.index import read_index
-from mm_assets.snapshot.rows import read_rows
-from mm_assets.snapshot.samples import Contents, Rejection, Sample, Spool, VerifiedReader
-from mm_assets.snapshot.wds import read_tar
 from mm_assets.store.objects import Store
 
 
@@ -76,44 +76,6 @@ def read_shard(
                 ),
             )  # fmt: skip
             path.unlink()
-
-
-def unique_by_id(
-    parts: Iterator[tuple[Drop, Contents]],
-) -> tuple[dict[str, tuple[Drop, Sample]], list[tuple[Drop, Rejection]], int]:
-    """Samples by id, everything rejected, and the number of ignored members.
-
-    An id that two objects of the shard claim belongs to the first; the other is rejected.
-    """
-    samples: dict[str, tuple[Drop, Sample]] = {}
-    rejected: list[tuple[Drop, Rejection]] = []
-    num_ignored = 0
-    for drop, contents in parts:
-        num_ignored += contents.num_ignored
-        rejected.extend((drop, rejection) for rejection in contents.rejections)
-        for sample in contents.samples:
-            sample_id = id_of(drop, sample.key)
-            if sample_id not in samples:
-                samples[sample_id] = (drop, sample)
-                continue
-            first = samples[sample_id][1].object
-            rejected.append(
-                (
-                    drop,
-                    Rejection(
-                        reason="duplicate_id",
-                        detail=f"id {sample.key} occurs in {first} already",
-                        object=sample.object,
-                        key=sample.key,
-                    ),
-                )
-            )
-    return samples, rejected, num_ignored
-
-
-def id_of(drop: Drop, key: str) -> str:
-    """``<source>/<drop>/<key>``, the sample's id outside its drop."""
-    return f"{drop.source}/{drop.drop}/{key}"
 
 
 def _fetch_index(store: Store, drop: Drop, workdir: Path) -> Path:

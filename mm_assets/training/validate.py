@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from mm_assets.checks.validations import Finding
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
-from mm_assets.store.validations import Finding
 from mm_assets.training.chain import CheckpointRecord, chain_problem
 from mm_assets.training.ledger import first_difference
 

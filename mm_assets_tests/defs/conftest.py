@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_assets.defs.instance import prepare_home
+from mm_assets.drops.create import create_drop, push_drop
+from mm_assets.operations.instance import prepare_home
+from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
 from mm_assets.settings import Settings, read_settings
-from mm_assets.snapshot.drop import create_drop, push_drop
-from mm_assets.snapshot.release_spec import DropPin, ReleaseSpec, write_spec
 from mm_assets.store.objects import Store
 
 OpenBareRelease = Callable[..., ReleaseSpec]

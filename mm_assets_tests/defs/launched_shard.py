@@ -6,15 +6,15 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.checks.validations import record_validation
+from mm_assets.configurations import open_default_release
 from mm_assets.defs.build import build_definitions
-from mm_assets.defs.pipes import StageLauncher
 from mm_assets.identity import digest_json
+from mm_assets.launchers.process import StageLauncher
 from mm_assets.pipeline import run_asset
-from mm_assets.recipes import open_default_release
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
-from mm_assets.store.validations import record_validation
 
 SHARD = Partition(release="r1", shard="0000")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_assets.launch.environment import Placement, known_environment, stage_environment
+from mm_assets.launchers.environment import Placement, known_environment, stage_environment
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store

@@ -9,15 +9,15 @@ import pytest
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from mm_assets.checks.validations import require_passed
+from mm_assets.configurations import open_default_release
 from mm_assets.defs import execution
 from mm_assets.defs.build import build_definitions
 from mm_assets.defs.jobs import SHARD_JOB
-from mm_assets.recipes import open_default_release
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref, require_ref
-from mm_assets.store.validations import require_passed
 
 pytestmark = pytest.mark.integration
 

@@ -2,8 +2,8 @@ import pytest
 
 from mm_assets.defs.partitions import require_fits, require_known, shard_partitions, to_key, to_partition
 from mm_assets.errors import SettingsError, UsageError
+from mm_assets.releases.spec import DropPin, ReleaseSpec
 from mm_assets.settings import read_settings
-from mm_assets.snapshot.release_spec import DropPin, ReleaseSpec
 from mm_assets.store.manifest import Partition
 
 DIGEST = "sha256:" + "0" * 64

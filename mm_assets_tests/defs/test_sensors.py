@@ -8,17 +8,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mm_assets.defs.new_releases import release_name
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
 from mm_assets.errors import SettingsError
 from mm_assets.identity import digest_json
+from mm_assets.intake import release_name
 from mm_assets.promotion.registry import RegistryRecord, registry_key
+from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.store.commit import Committed, StageResult, materialize
 from mm_assets.store.manifest import Partition, Recipe
 from mm_assets.store.objects import Store
-from mm_assets.store.validations import Finding, record_validation
 
 pytestmark = pytest.mark.integration
 

@@ -13,18 +13,18 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from mm_assets.defs.instance import instance_for
+from mm_assets.configurations import open_default_release
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
+from mm_assets.drops.create import push_drop
+from mm_assets.lineage.verify import verify_store
+from mm_assets.operations.instance import instance_for
 from mm_assets.pipeline import ASSETS
-from mm_assets.recipes import open_default_release
+from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings, read_settings
-from mm_assets.snapshot.drop import push_drop
-from mm_assets.snapshot.release_spec import read_spec
 from mm_assets.store.embedded import Server
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store
 from mm_assets.store.refs import read_ref, require_ref
-from mm_assets.store.verify import verify_store
 
 pytestmark = [pytest.mark.e2e]
 
@@ -120,7 +120,7 @@ def test_empty_store_other_shard_order_and_two_processes_give_the_same_digests(
     script = (
         "import sys; from mm_assets.settings import read_settings; from mm_assets.store.objects import open_store; "
         "from mm_assets.pipeline import run_asset, check_asset; from mm_assets.store.manifest import Partition; "
-        "from mm_assets.launch.environment import stage_environment as environment\n"
+        "from mm_assets.launchers.environment import stage_environment as environment\n"
         "settings = read_settings(); store = open_store(settings)\n"
         "for name in ('snapshot', 'features', 'embeddings'):\n"
         "    for shard in ('0003', '0001', '0002', '0000'):\n"

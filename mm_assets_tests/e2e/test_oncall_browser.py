@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from mm_assets.configurations import open_default_release
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
-from mm_assets.recipes import open_default_release
+from mm_assets.drops.create import push_drop
 from mm_assets.settings import read_settings
-from mm_assets.snapshot.drop import push_drop
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store
 from mm_assets.store.refs import read_ref

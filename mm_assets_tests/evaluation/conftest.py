@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import save_file
 
 from mm_assets.batching.collate import Layout
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.evaluation.evaluate import compute_evaluation
-from mm_assets.evaluation.stage import resolve_evaluation
+from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
 from mm_assets.identity import canonical_json, digest_file, digest_json, to_json
+from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import table_of, write_arrow, write_parquet
-from mm_assets.store.validations import Finding, record_validation
 from mm_assets.training.config import ModelConfig
 from mm_assets.training.network import build_network
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mm_assets.checks.validations import Finding
 from mm_assets.errors import GateError, SpecError, StageError
 from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.evaluate import compute_evaluation
-from mm_assets.evaluation.inputs import read_columns
+from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.preview import preview
 from mm_assets.evaluation.report import Report, read_report
-from mm_assets.evaluation.stage import resolve_evaluation
+from mm_assets.evaluation.rows import read_columns
 from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Manifest, Partition, Recipe
 from mm_assets.store.tables import table_of, write_parquet
-from mm_assets.store.validations import Finding
 
 Rows = list[dict[str, Any]]
 RowOf = Callable[..., dict[str, Any]]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mm_assets.errors import StageError
-from mm_assets.evaluation.inputs import Row, keyed_subset
+from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.evaluation.slices import Judged, measure_slices
 
 

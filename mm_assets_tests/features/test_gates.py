@@ -6,17 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.errors import GateError, SpecError
-from mm_assets.features import stage, validate
+from mm_assets.features import inputs as stage
+from mm_assets.features import validate
 from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.schema import EMBEDDINGS, tensors_schema
 from mm_assets.features.validate import embedding_finding, tensor_finding, validate_features
 from mm_assets.identity import digest_bytes, digest_json, to_json
-from mm_assets.snapshot.release_spec import ReleaseSpec
+from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Partition
 from mm_assets.store.refs import require_ref
-from mm_assets.store.validations import Finding, record_validation
 
 PARTITION = Partition(release="r1", shard="0000")
 IMAGE, AUDIO = bytes(64 * 64 * 3), np.zeros((3, 40), "<f4").tobytes()

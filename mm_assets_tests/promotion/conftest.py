@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.evaluation.report import Report
 from mm_assets.identity import canonical_json, digest_json
 from mm_assets.promotion.config import Thresholds, read_thresholds
 from mm_assets.promotion.decide import compute_promotion
-from mm_assets.promotion.stage import resolve_promotion
+from mm_assets.promotion.inputs import resolve_promotion
+from mm_assets.releases.spec import ParentPin, ReleaseSpec, write_spec
 from mm_assets.settings import Settings, read_settings
-from mm_assets.snapshot.release_spec import ParentPin, ReleaseSpec, write_spec
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
-from mm_assets.store.validations import Finding, record_validation
 
 SOURCES = [
     {"source": "emoji", "owner": "Unicode", "licence": "CC-BY-4.0", "digest": digest_json("source")},

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.errors import GateError, SettingsError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity import digest_json
 from mm_assets.promotion.decide import compute_promotion
+from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.preview import preview
 from mm_assets.promotion.registry import apply_decision, read_production
-from mm_assets.promotion.stage import resolve_promotion
 from mm_assets.promotion.validate import validate_promotion
+from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec
 from mm_assets.store.commit import Committed, materialize
 from mm_assets.store.manifest import Manifest, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
-from mm_assets.store.validations import Finding, record_validation
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]

@@ -9,20 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
 from mm_assets.identity import digest_bytes, digest_json, to_json
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
+from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.policies import policy_named
-from mm_assets.release.stage import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
+from mm_assets.releases.spec import DropPin, ParentPin, ReleaseSpec, shard_key
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import DropPin, ParentPin, ReleaseSpec, shard_key
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import ARROW_TYPE, PARQUET_TYPE, read_parquet, table_of, write_parquet
-from mm_assets.store.validations import Finding, record_validation
 
 ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "key", "label", "language", "group")])
 SOURCE_YAML = (

@@ -4,7 +4,7 @@ import pytest
 
 from mm_assets.errors import GateError
 from mm_assets.release.config import FreezeConfig
-from mm_assets.release.stage import resolve_dataset_release
+from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.store.manifest import Partition
 
 

@@ -13,24 +13,24 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mm_assets.drops.index import read_index
+from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.rows import read_rows
+from mm_assets.drops.samples import Contents, Spool, VerifiedReader, unique_by_id
+from mm_assets.drops.tar import read_tar
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError, UsageError
 from mm_assets.identity import digest_bytes
 from mm_assets.settings import Settings
-from mm_assets.snapshot.config import SnapshotConfig
-from mm_assets.snapshot.drop_record import Drop, DropObject
-from mm_assets.snapshot.freeze import member_stem
-from mm_assets.snapshot.index import read_index
+from mm_assets.snapshot.compute import member_stem
+from mm_assets.snapshot.inputs import resolve_snapshot
 from mm_assets.snapshot.preview import preview
-from mm_assets.snapshot.rows import read_rows
-from mm_assets.snapshot.samples import Contents, Spool, VerifiedReader
-from mm_assets.snapshot.shard import ShardPlace, shard_tars, unique_by_id
-from mm_assets.snapshot.stage import resolve_snapshot
+from mm_assets.snapshot.shard import ShardPlace, shard_tars
 from mm_assets.snapshot.validate import validate_snapshot
-from mm_assets.snapshot.wds import read_tar
 from mm_assets.store.manifest import Manifest, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
-from mm_assets_tests.snapshot.raw_data import (
+from mm_assets_tests.drops.raw_data import (
     deliver,
     freeze,
     jsonl,

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mm_assets.errors import CommitConflictError, NonDeterminismError, ObjectMissingError
+from mm_assets.lineage.verify import verify_store
 from mm_assets.store.commit import OutputFile, StageResult, action_key, commit_known, materialize
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import object_key
 from mm_assets.store.refs import list_refs, read_ref, ref_key, require_ref
-from mm_assets.store.verify import verify_store
 
 
 def delete(store, key):

@@ -11,21 +11,21 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.batching.config import PlanConfig
+from mm_assets.batching.inputs import resolve_batch_plan
 from mm_assets.batching.plan import compute_batch_plan
-from mm_assets.batching.stage import resolve_batch_plan
+from mm_assets.checks.validations import record_validation
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
 from mm_assets.identity import to_json
+from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.release_spec import ReleaseSpec
 from mm_assets.store.commit import OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Manifest, Partition, Recipe
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, write_arrow, write_parquet
-from mm_assets.store.validations import record_validation
 from mm_assets.training.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from mm_assets.training.stage import resolve_model
+from mm_assets.training.inputs import resolve_model
 from mm_assets.training.train import compute_model
 
 RELEASE = Partition(release="r1")

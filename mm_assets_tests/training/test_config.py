@@ -14,9 +14,9 @@ from mm_assets.identity import to_json
 from mm_assets.store.manifest import Partition, Recipe
 from mm_assets.training.chain import CheckpointRecord, chain_problem
 from mm_assets.training.config import ModelConfig, TrainingConfig
+from mm_assets.training.inputs import check_training_config
 from mm_assets.training.lanes import lanes_of, usable_world_size
 from mm_assets.training.spec import training_spec
-from mm_assets.training.stage import check_training_config
 from mm_assets.training.validate import check_losses
 
 RUN = "sha256:" + "a" * 64
@@ -39,8 +39,11 @@ def make_chain(num_records: int) -> list[CheckpointRecord]:
 
 
 def test_what_the_code_server_imports_is_torch_free() -> None:
-    modules = ("config", "stage", "validate", "preview", "spec")
-    names = [f"mm_assets.training.{name}" for name in modules] + ["mm_assets.batching.stage", "mm_assets.batching.plan"]
+    modules = ("config", "inputs", "validate", "preview", "spec")
+    names = [f"mm_assets.training.{name}" for name in modules] + [
+        "mm_assets.batching.inputs",
+        "mm_assets.batching.plan",
+    ]
     code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

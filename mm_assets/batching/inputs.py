@@ -1,0 +1,60 @@
+"""The recipe of ``batch_plan``: a dataset release, the plan's parameters and the release's seed."""
+
+from collections.abc import Mapping
+
+from mm_assets.batching.config import PlanConfig
+from mm_assets.checks.validations import require_passed
+from mm_assets.errors import SpecError
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.identity import Json, code_digest, digest_json, library_versions, to_json
+from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.store.objects import Store
+
+MAX_LANES = 1024
+
+
+def resolve_batch_plan(
+    store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]
+) -> Recipe:
+    """What the partition's plan would be computed from now.
+
+    Raises:
+        GateError: the dataset release did not pass its checks. SpecError: the plan's parameters are unusable.
+    """
+    del environment
+    config = spec.config("plan", PlanConfig)
+    image_size = spec.config("features", FeaturesConfig).image_size
+    check_plan_config(spec.release, config, image_size=image_size)
+    ref = require_passed(store, "dataset_release", partition)
+    code = {"source": code_digest("mm_assets.batching.plan"), "libraries": library_versions("numpy", "pyarrow")}
+    return Recipe(
+        asset="batch_plan",
+        partition=partition,
+        code=digest_json(code),
+        params={"plan": to_json(config), "seed": spec.seed, "image_size": image_size},
+        environment={},
+        inputs=(Input(asset="dataset_release", partition={"release": partition.release}, digest=ref.manifest),),
+    )
+
+
+def check_plan_config(release: str, config: PlanConfig, *, image_size: int) -> None:
+    """Refuses parameters no plan can be made with.
+
+    Raises:
+        SpecError: a number is out of range, or the patches do not tile the picture.
+    """
+    lanes = config.num_lanes
+    problem = None
+    if not 1 <= lanes <= MAX_LANES or lanes & (lanes - 1):
+        problem = f"num_lanes: expected a power of two up to {MAX_LANES}, got {lanes}"
+    elif config.image_patch < 1 or image_size % config.image_patch:
+        problem = f"image_patch: expected a divisor of features.image_size {image_size}, got {config.image_patch}"
+    elif config.num_steps is not None and config.num_steps < 1:
+        problem = f"num_steps: expected at least 1 or null, got {config.num_steps}"
+    else:
+        for name in ("pack_tokens", "packs_per_lane", "num_epochs", "window", "block", "audio_stack"):
+            if getattr(config, name) < 1:
+                problem = f"{name}: expected at least 1, got {getattr(config, name)}"
+    if problem:
+        raise SpecError(f"release {release}: recipe section plan is unusable: {problem}.")

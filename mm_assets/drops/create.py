@@ -1,0 +1,276 @@
+"""Making a drop from a folder and delivering it: ``mm drop create`` and ``mm drop push``.
+
+Invariants: the same folder gives byte-identical ``drop.json``; ``drop.json`` reaches the store last and by one
+conditional write, so a drop is either complete there or invisible. Checking is in ``drop_check.py``.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from mm_assets.drops.headers import Refusal
+from mm_assets.drops.index import read_index
+from mm_assets.drops.loose import index_loose_files
+from mm_assets.drops.record import (
+    DESCRIPTIVE_FILES,
+    DROP_FILE,
+    INDEX_FILES,
+    NAME_PATTERN,
+    SOURCE_FILE,
+    Drop,
+    DropObject,
+    drop_key,
+    is_tar,
+    parse_drop,
+    source_key,
+)
+from mm_assets.drops.source import parse_source, source_template
+from mm_assets.errors import DropError, UsageError
+from mm_assets.identity import CHUNK_BYTES, digest_file
+from mm_assets.store.client import translated
+from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
+
+UPLOAD_THREADS = 8
+#: boto3 cuts uploads into parts of this size and from this size on; the ETag of the result follows from it.
+PART_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushReport:
+    """What a push did: ``num_uploaded`` of ``num_objects`` objects were sent; the drop ``was_there`` already or not."""
+
+    source: str
+    drop: str
+    num_objects: int
+    num_uploaded: int
+    was_there: bool
+
+
+def create_drop(
+    folder: Path,
+    source: str,
+    drop: str,
+    *,
+    captured_from: str | None = None,
+    captured_to: str | None = None,
+    annotation: Mapping[str, Any] | None = None,
+    on_object: Callable[[], None] = lambda: None,
+) -> Drop:
+    """Writes ``drop.json`` for a local folder, and ``source.yaml`` and ``index.jsonl`` where it has none.
+
+    An index makes a drop of format ``index``, else tars make one of format ``webdataset``, else loose files are
+    indexed. ``annotation`` defaults to what ``source.yaml`` says.
+
+    Raises:
+        DropError: the folder holds no data, or ``source.yaml``, an argument or the index's form is unusable.
+    """
+    if not folder.is_dir():
+        raise DropError(f"{folder}: is no folder. Name the folder that holds the drop's files.")
+    for option, name in (("source", source), ("drop", drop)):
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UsageError(
+                f"--{option} {name}: is no name: expected lower-case letters, digits, '.', '_' and '-', at most 63, "
+                "the first a letter or digit. Choose another."
+            )
+    source_path = folder / SOURCE_FILE
+    if not source_path.is_file():
+        source_path.write_bytes(source_template(source))
+    described = parse_source(source_path.read_bytes(), str(source_path))
+    if described.source != source:
+        raise DropError(
+            f"{source_path}: describes another source: expected {source}, got {described.source}. "
+            "Correct the file or --source."
+        )
+    kind, names = _objects_of(folder)
+    try:
+        made = Drop(
+            schema="mm.drop/1",
+            source=source,
+            drop=drop,
+            captured_from=captured_from,
+            captured_to=captured_to,
+            format=kind,
+            objects=[_describe(folder, name, on_object) for name in sorted(names)],
+            annotation=dict(described.annotation if annotation is None else annotation),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "document"
+        raise DropError(f"{folder}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}.") from error
+    data = made.encode()
+    if len(data) > MAX_KEY_BYTES:
+        raise DropError(
+            f"{folder}: has too many files: expected a drop.json of at most {MAX_KEY_BYTES} bytes, got {len(data)}. "
+            "Pack the files into tars, or deliver several drops."
+        )
+    (folder / DROP_FILE).write_bytes(data)
+    return made
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    """Names of the folder's regular files, relative to it, sorted; hidden ones, and links that leave it, are none."""
+    root = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if not is_hidden and path.is_file() and path.resolve().is_relative_to(root):
+            yield name.as_posix()
+
+
+def push_drop(store: Store, folder: Path, *, on_object: Callable[[], None] = lambda: None) -> PushReport:
+    """Uploads the folder's drop: objects first, ``drop.json`` last. Interrupted, it goes on where it stopped.
+
+    Objects that are in the store already are not sent again; ones that were damaged there are.
+
+    Raises:
+        DropError: the folder's files are not the ones its ``drop.json`` declares, or the store has another drop or
+            source of that name.
+    """
+    data = _read_drop_file(folder)
+    drop = parse_drop(data, str(folder / DROP_FILE))
+    key = drop_key(drop.source, drop.drop)
+    current = store.read_key(key)
+    if current is not None and current.data != data:
+        raise _taken(store.uri(key), drop)
+    _push_source(store, folder, drop.source)
+    present = {info.key: info for info in store.list_keys(drop.prefix)}
+
+    def push(entry: DropObject) -> bool:
+        sent = _push_object(store, folder, drop.prefix, entry, present)
+        on_object()
+        return sent
+
+    with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
+        num_uploaded = sum(pool.map(push, drop.objects))
+    if not store.create_key(key, data):
+        raise _taken(store.uri(key), drop)
+    return PushReport(
+        source=drop.source,
+        drop=drop.drop,
+        num_objects=len(drop.objects),
+        num_uploaded=num_uploaded,
+        was_there=current is not None,
+    )
+
+
+def find_complete_drops(store: Store) -> list[tuple[str, str]]:
+    """(source, drop) of every drop whose ``drop.json`` has arrived, sorted; the others are still on their way."""
+    return sorted(
+        (source, drop)
+        for source in store.list_folders("raw/")
+        for drop in store.list_folders(f"raw/{source}/")
+        if any(info.key == drop_key(source, drop) for info in store.list_keys(drop_key(source, drop)))
+    )
+
+
+def _objects_of(folder: Path) -> tuple[Literal["webdataset", "index"], list[str]]:
+    """The format of a folder and the names of its objects; loose files get an index first."""
+    names = [name for name in list_files(folder) if name not in DESCRIPTIVE_FILES]
+    indexes = [name for name in names if name in INDEX_FILES]
+    if len(indexes) > 1:
+        raise DropError(f"{folder}: has two indexes: expected one of {' and '.join(INDEX_FILES)}. Remove the other.")
+    tars = [name for name in names if is_tar(name)]
+    if indexes:
+        return "index", [indexes[0], *_named_files(folder, indexes[0], set(names))]
+    if tars:
+        return "webdataset", tars
+    (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names))
+    return "index", [INDEX_FILES[0], *_named_files(folder, INDEX_FILES[0], set(names))]
+
+
+def _named_files(folder: Path, index: str, names: set[str]) -> set[str]:
+    """The files an index names, as far as they exist; ``mm drop check`` lists the ones that do not."""
+    found: set[str] = set()
+    for row in read_index(folder / index, str(folder / index)):
+        if not isinstance(row.columns, Refusal):
+            values = (row.columns.get("image"), row.columns.get("audio"))
+            found.update(value.removeprefix("./") for value in values if value)
+    return found & names
+
+
+def _describe(folder: Path, name: str, on_object: Callable[[], None]) -> DropObject:
+    path = folder / name
+    entry = DropObject(key=name, size_bytes=path.stat().st_size, sha256=digest_file(path).removeprefix("sha256:"))
+    on_object()
+    return entry
+
+
+def _read_drop_file(folder: Path) -> bytes:
+    path = folder / DROP_FILE
+    if not path.is_file():
+        raise DropError(f"{path}: does not exist. Make the drop with `mm drop create {folder} --source S --drop D`.")
+    return path.read_bytes()
+
+
+def _taken(uri: str, drop: Drop) -> DropError:
+    return DropError(
+        f"{uri}: another drop of that name is in the store, and drops never change. "
+        f"Create this one under another name than {drop.drop}."
+    )
+
+
+def _push_source(store: Store, folder: Path, source: str) -> None:
+    """A source is described once: a folder whose description declares nothing takes over the store's."""
+    path = folder / SOURCE_FILE
+    if not path.is_file():
+        raise DropError(f"{path}: does not exist. Run `mm drop create` to get a description to fill in.")
+    data = path.read_bytes()
+    described = parse_source(data, str(path))
+    if described.source != source:
+        raise DropError(f"{path}: describes another source: expected {source}, got {described.source}.")
+    key = source_key(source)
+    if store.create_key(key, data) or described.is_undeclared:
+        return
+    raise DropError(
+        f"{path}: differs from the description of {source} in the store, {store.uri(key)}. "
+        "Use that one, or give the data a source of its own."
+    )
+
+
+def _push_object(store: Store, folder: Path, prefix: str, entry: DropObject, present: Mapping[str, KeyInfo]) -> bool:
+    """Sends one object unless the store has exactly it; whether it was sent."""
+    path = folder / entry.key
+    if not path.is_file():
+        raise DropError(f"{path}: does not exist: expected {entry.digest}. Restore it, or create the drop again.")
+    digest, etag = _digests(path)
+    if digest != entry.digest:
+        raise DropError(
+            f"{path}: has changed since drop.json was written: expected {entry.digest}, got {digest}. "
+            "Restore it, or create the drop again."
+        )
+    key = prefix + entry.key
+    known = present.get(key)
+    if known is not None and known.size_bytes == entry.size_bytes:
+        if known.etag == etag or _stored_digest(store, key) == digest:
+            return False
+    store.upload_key(key, path)
+    return True
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    """A file's digest, and the ETag a server gives it after an upload in parts of ``PART_BYTES``."""
+    whole, parts = hashlib.sha256(), list[bytes]()
+    with path.open("rb") as file:
+        while chunk := file.read(PART_BYTES):
+            whole.update(chunk)
+            parts.append(hashlib.md5(chunk, usedforsecurity=False).digest())
+    if path.stat().st_size < PART_BYTES:
+        etag = parts[0].hex() if parts else hashlib.md5(b"", usedforsecurity=False).hexdigest()
+    else:
+        etag = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    return "sha256:" + whole.hexdigest(), etag
+
+
+def _stored_digest(store: Store, key: str) -> str:
+    """Digest of what the store has: servers that encrypt or cut differently have other ETags for the same bytes."""
+    hasher = hashlib.sha256()
+    with translated(store.uri(key)), store.open_key(key) as body:
+        while chunk := body.read(CHUNK_BYTES):
+            hasher.update(chunk)
+    return "sha256:" + hasher.hexdigest()

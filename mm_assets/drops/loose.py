@@ -1,0 +1,60 @@
+"""Makes ``index.jsonl`` for a folder of loose files ``<key>.<extension>``: files of one stem form a sample.
+
+The text of ``.txt`` files moves into the index; bytes that are no UTF-8 are kept as lone surrogates, so that the
+snapshot restores and rejects exactly those bytes. ``.json`` gives further columns, ``.cls`` a label.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from mm_assets.drops.fields import KNOWN_COLUMNS
+from mm_assets.drops.samples import MODALITY_OF
+from mm_assets.errors import DropError
+
+
+def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
+    """The index of the files ``names`` (relative to ``folder``), one row per stem, sorted.
+
+    Raises:
+        DropError: two files of one stem have the same modality, or a ``.json`` is no object.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name in sorted(names):
+        stem = PurePosixPath(name).with_suffix("").as_posix()
+        extension = PurePosixPath(name).suffix.lower().lstrip(".")
+        column = MODALITY_OF.get(extension) or {"cls": "label", "json": "json"}.get(extension)
+        if column is None:
+            continue
+        row = rows.setdefault(stem, {"id": stem})
+        if column in row:
+            raise DropError(
+                f"{folder / name}: is the second {column} of sample {stem}: expected one. Rename or remove one of them."
+            )
+        if column == "json":
+            row.update(_columns(folder / name))
+        else:
+            row[column] = name if column in ("image", "audio") else _text(folder / name, strip=column == "label")
+    if not rows:
+        known = ", ".join(sorted(MODALITY_OF))
+        raise DropError(f"{folder}: holds no data: expected tars, an index, or files ending in {known}.")
+    lines = (json.dumps(row, ensure_ascii=True, sort_keys=True) for row in (rows[stem] for stem in sorted(rows)))
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def _text(path: Path, *, strip: bool) -> str:
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    return text.strip() if strip else text
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DropError(f"{path}: is not valid JSON: {error}. Correct the file.") from error
+    if not isinstance(values, dict):
+        raise DropError(f"{path}: is a {type(values).__name__}: expected an object with columns.")
+    columns = cast("dict[str, Any]", values)
+    # What the files themselves say wins over a description of them.
+    return {name: value for name, value in columns.items() if name not in KNOWN_COLUMNS[:4]}

@@ -1,0 +1,221 @@
+"""What the readers of both drop formats produce: samples, rejections, and the disk file their bytes wait in."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from mm_assets.drops.record import Drop, DropObject
+from mm_assets.errors import IdentityError, ObjectCorruptError
+from mm_assets.identity import CHUNK_BYTES, Json, canonical_json
+from mm_assets.store.client import translated
+
+MODALITIES = ("text", "image", "audio")
+MODALITY_OF = {
+    "txt": "text", "jpg": "image", "jpeg": "image", "png": "image", "webp": "image",
+    "wav": "audio", "flac": "audio", "ogg": "audio", "mp3": "audio",
+}  # fmt: skip
+#: Columns about a sample rather than of it; they are strings or null.
+LABEL_COLUMNS = ("label", "language", "group")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """One modality's bytes: where they lie in the spool, and what they are."""
+
+    offset: int
+    size_bytes: int
+    digest: str
+    format: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One raw sample that passed every structural check. ``object`` is the key within the drop it came from."""
+
+    key: str
+    object: str
+    blobs: Mapping[str, Blob]
+    label: str | None
+    language: str | None
+    group: str | None
+    metadata: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """Why a sample (or, without a ``key``, something that is no sample) stays out of the snapshot.
+
+    ``reason`` is a stable code, ``detail`` a sentence. ``object`` is the drop's object at fault, ``member`` a tar
+    member, ``line`` a line (or row) of the index.
+    """
+
+    reason: str
+    detail: str
+    object: str
+    key: str | None = None
+    member: str | None = None
+    line: int | None = None
+    modality: str | None = None
+    digest: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Contents:
+    """What one object, or one shard's rows of an index, holds: every sample is in exactly one of the lists.
+
+    ``num_ignored`` counts members that are no data at all (hidden files, archive metadata).
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    num_ignored: int = 0
+
+
+class Spool(AbstractContextManager["Spool"]):
+    """Blobs on disk between reading and writing, so that memory holds one blob and not a shard.
+
+    Without a path it only counts: that is what checking a drop needs.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("w+b") if path else None
+        self._end = 0
+
+    def append(self, data: bytes) -> int:
+        """Keeps ``data`` and returns its offset."""
+        offset = self._end
+        if self._file is not None:
+            self._file.seek(offset)
+            self._file.write(data)
+        self._end += len(data)
+        return offset
+
+    def read(self, blob: Blob) -> bytes:
+        """The bytes of ``blob``."""
+        assert self._file is not None
+        self._file.seek(blob.offset)
+        return self._file.read(blob.size_bytes)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class VerifiedReader:
+    """A stream of a raw object that is hashed while it is read and compared with ``drop.json`` at its end.
+
+    It stops as soon as more bytes come than were declared.
+    """
+
+    def __init__(self, stream: IO[bytes], expected: DropObject, where: str) -> None:
+        self._stream = stream
+        self._expected = expected
+        self._where = where
+        self._hasher = hashlib.sha256()
+        self._num_bytes = 0
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """At most ``size`` bytes; empty at the end.
+
+        Raises:
+            ObjectCorruptError: the object is longer than declared.
+        """
+        with translated(self._where):
+            data = self._stream.read(size)
+        self._hasher.update(data)
+        self._num_bytes += len(data)
+        if self._num_bytes > self._expected.size_bytes:
+            raise self._mismatch(f"more than {self._expected.size_bytes} bytes")
+        return data
+
+    def finish(self) -> None:
+        """Reads what is left, closes the stream and compares the whole.
+
+        Raises:
+            ObjectCorruptError: the object is not the one the drop declares.
+        """
+        while self.read():
+            pass
+        self._stream.close()
+        if self._hasher.hexdigest() != self._expected.sha256:
+            raise self._mismatch(f"sha256:{self._hasher.hexdigest()} ({self._num_bytes} bytes)")
+
+    def _mismatch(self, got: str) -> ObjectCorruptError:
+        return ObjectCorruptError(
+            f"{self._where}: is not the object that its drop.json declares: expected {self._expected.digest} "
+            f"({self._expected.size_bytes} bytes), got {got}. Put the declared bytes back with `mm drop push FOLDER` "
+            "from the drop's folder, then run this partition again."
+        )
+
+
+def unique_by_id(
+    parts: Iterator[tuple[Drop, Contents]],
+) -> tuple[dict[str, tuple[Drop, Sample]], list[tuple[Drop, Rejection]], int]:
+    """Samples by id, everything rejected, and the number of ignored members.
+
+    An id that two objects of the shard claim belongs to the first; the other is rejected.
+    """
+    samples: dict[str, tuple[Drop, Sample]] = {}
+    rejected: list[tuple[Drop, Rejection]] = []
+    num_ignored = 0
+    for drop, contents in parts:
+        num_ignored += contents.num_ignored
+        rejected.extend((drop, rejection) for rejection in contents.rejections)
+        for sample in contents.samples:
+            sample_id = id_of(drop, sample.key)
+            if sample_id not in samples:
+                samples[sample_id] = (drop, sample)
+                continue
+            first = samples[sample_id][1].object
+            rejected.append(
+                (
+                    drop,
+                    Rejection(
+                        reason="duplicate_id",
+                        detail=f"id {sample.key} occurs in {first} already",
+                        object=sample.object,
+                        key=sample.key,
+                    ),
+                )
+            )
+    return samples, rejected, num_ignored
+
+
+def id_of(drop: Drop, key: str) -> str:
+    """``<source>/<drop>/<key>``, the sample's id outside its drop."""
+    return f"{drop.source}/{drop.drop}/{key}"
+
+
+def metadata_json(values: Mapping[str, object]) -> str:
+    """Canonical JSON of further columns; values that JSON lacks become strings, NaN and infinities null.
+
+    Raises:
+        IdentityError: a string is no Unicode text.
+    """
+    plain = {name: _plain(value) for name, value in values.items()}
+    try:
+        return canonical_json(plain).decode()
+    except UnicodeError as error:
+        raise IdentityError(f"metadata: is no Unicode text: {error}.") from error
+
+
+def _plain(value: object) -> Json:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 53 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    if isinstance(value, bytes):
+        return value.hex()
+    # Dates, times, decimals and UUIDs of a Parquet index: their ISO or decimal spelling is stable.
+    return str(value)

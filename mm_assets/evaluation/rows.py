@@ -1,0 +1,68 @@
+"""What an evaluation reads of a frozen release: the samples of a split, and columns of other outputs."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.identity import digest_json
+from mm_assets.store.manifest import Manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet
+
+MODALITIES = ("text", "image", "audio")
+ROW_COLUMNS = ["id", "split", "selected", "label", "language", "group", *(f"has_{m}" for m in MODALITIES)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One sample of the evaluated split; ``row`` is its row number in the release's ``samples.parquet``."""
+
+    row: int
+    id: str
+    label: str | None
+    language: str | None
+    group: str | None
+    modalities: tuple[str, ...]
+
+    @property
+    def combination(self) -> str:
+        """The modalities present, such as ``text+image``."""
+        return "+".join(self.modalities)
+
+
+def read_columns(store: Store, manifest: Manifest, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Columns of a Parquet output, verified."""
+    with tempfile.TemporaryDirectory(prefix="mm-read-") as folder:
+        return read_parquet(store.fetch(manifest.output(name).digest, Path(folder)), columns)
+
+
+def read_rows(store: Store, release: Manifest, split: str) -> list[Row]:
+    """The selected samples of ``split``, in the release's order (by id)."""
+    table = read_columns(store, release, "samples.parquet", ROW_COLUMNS)
+    wanted = table["selected"].to_numpy() & (table["split"].to_numpy() == split)
+    numbers = np.flatnonzero(wanted)
+    return [
+        Row(
+            row=int(number),
+            id=record["id"],
+            label=record["label"],
+            language=record["language"],
+            group=record["group"],
+            modalities=tuple(m for m in MODALITIES if record[f"has_{m}"]),
+        )
+        for number, record in zip(numbers, table.take(pa.array(numbers)).to_pylist(), strict=True)
+    ]
+
+
+def keyed_subset(rows: list[Row], limit: int, *key: str | int) -> list[int]:
+    """Indices into ``rows`` of at most ``limit`` samples, ascending.
+
+    The choice goes by a digest of (key, id): a sample's rank among others does not change when data is added.
+    """
+    if len(rows) <= limit:
+        return list(range(len(rows)))
+    ranked = sorted(range(len(rows)), key=lambda index: digest_json([*key, rows[index].id]))
+    return sorted(ranked[:limit])

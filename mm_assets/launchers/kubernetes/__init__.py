@@ -1,0 +1,1 @@
+"""Stages as Kubernetes pods."""

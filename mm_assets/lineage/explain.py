@@ -1,0 +1,114 @@
+"""Why a sample is, or is not, in a release: the decision on record and the signals it rests on."""
+
+from collections.abc import Iterator
+
+from mm_assets.errors import UsageError
+from mm_assets.identity import Json
+from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about, shards_of
+from mm_assets.store.manifest import Manifest, Partition, read_manifest
+from mm_assets.store.objects import Store
+
+#: Manifests with signals: a shard's entry names both.
+SIGNAL_ASSETS = ("features", "embeddings")
+LETTER_ASSETS = ("snapshot", "features")
+
+
+def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
+    """The decision about one sample.
+
+    Args:
+        store: The store to read.
+        release: An open release, frozen or not.
+        sample: ``SOURCE/DROP/KEY``, or the key alone where it is unambiguous.
+
+    Returns:
+        ``selected``; ``reasons`` why not (for a dead letter, its reason; ``not_frozen`` before the freeze);
+        ``signals`` (empty for a dead letter); and where the sample is.
+
+    Raises:
+        UsageError: the release or the sample does not exist, or several samples have that key.
+    """
+    frozen = current_manifest(store, "dataset_release", Partition(release=release))
+    shards = shards_of(store, frozen[1]) if frozen else _open_shards(store, release)
+    if frozen:
+        rows = rows_about(store, frozen[1].output("samples.parquet").digest, sample)
+    else:
+        rows = list(_unfrozen_rows(store, shards, sample))
+    exact = {row["id"] for row in rows}
+    letters = [] if sample in exact else list(_letters(store, shards, sample))
+    sample_id = one_id(sample, exact | {row["id"] for row in letters})
+    rows = sorted((row for row in rows if row["id"] == sample_id), key=lambda row: not row["selected"])
+    if rows:
+        return _decision(store, shards, rows[0])
+    return _dead(next(row for row in letters if row["id"] == sample_id))
+
+
+def _open_shards(store: Store, release: str) -> list[Row]:
+    """What is materialized of a release that is not frozen, in the form of ``shards.json``."""
+    if store.read_key(f"releases/{release}/spec.json") is None:
+        raise UsageError(f"release {release}: is not open. List the open ones with `mm release list`.")
+    shards: dict[str, Row] = {}
+    for asset in ("snapshot", *SIGNAL_ASSETS):
+        for digest, manifest in current_manifests(store, asset):
+            if manifest.partition.release == release:
+                shard = manifest.partition.shard or ""
+                shards.setdefault(shard, {"release": release, "shard": shard})[asset] = digest
+    return list(shards.values())
+
+
+def _unfrozen_rows(store: Store, shards: list[Row], sample: str) -> Iterator[Row]:
+    for shard in shards:
+        for asset, table in (("features", "signals.parquet"), ("snapshot", "samples.parquet")):
+            if asset not in shard:
+                continue
+            found = rows_about(store, read_manifest(store, shard[asset]).output(table).digest, sample, ("id",))
+            dead = {row["id"] for row in _letters(store, [shard], sample)}
+            place = {"release": shard["release"], "shard": shard["shard"]}
+            decision = {"selected": False, "reasons": "not_frozen", "split": None, "duplicate_of": None}
+            yield from ({**row, **place, **decision} for row in found if row["id"] not in dead)
+            break
+
+
+def _letters(store: Store, shards: list[Row], sample: str) -> Iterator[Row]:
+    for shard in shards:
+        for asset in LETTER_ASSETS:
+            if asset in shard:
+                output = read_manifest(store, shard[asset]).output("dead_letters.parquet")
+                yield from rows_about(store, output.digest, sample)
+
+
+def _decision(store: Store, shards: list[Row], row: Row) -> dict[str, Json]:
+    place = (row["release"], row["shard"])
+    shard = next(entry for entry in shards if (entry["release"], entry["shard"]) == place)
+    manifests = [read_manifest(store, shard[asset]) for asset in SIGNAL_ASSETS if asset in shard]
+    return {
+        "id": row["id"],
+        "selected": row["selected"],
+        "reasons": [reason for reason in row["reasons"].split(",") if reason],
+        "split": row["split"],
+        "duplicate_of": row["duplicate_of"],
+        "shard": "/".join(place),
+        "signals": _signals(store, manifests, row["id"]),
+    }
+
+
+def _signals(store: Store, manifests: list[Manifest], sample_id: str) -> dict[str, Json]:
+    signals: dict[str, Json] = {}
+    for manifest in manifests:
+        for row in rows_about(store, manifest.output("signals.parquet").digest, sample_id):
+            if row["id"] == sample_id:
+                signals |= {name: value for name, value in row.items() if name != "id"}
+    return signals
+
+
+def _dead(letter: Row) -> dict[str, Json]:
+    return {
+        "id": letter["id"],
+        "selected": False,
+        "reasons": [letter["reason"]],
+        "split": None,
+        "duplicate_of": None,
+        "shard": None,
+        "signals": {},
+        "dead_letter": {name: letter[name] for name in ("stage", "modality", "object", "member", "detail")},
+    }

@@ -1,0 +1,128 @@
+"""Makes raw data for tests of the snapshot: small real files, tars and drops."""
+
+import io
+import json
+import struct
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from mm_assets.drops.create import create_drop, push_drop
+from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.releases.opening import open_release
+from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.settings import Settings
+from mm_assets.snapshot.compute import compute_snapshot
+from mm_assets.snapshot.inputs import resolve_snapshot
+from mm_assets.store.commit import Committed, materialize
+from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store
+
+
+def png(width: int = 8, height: int = 8, shade: int = 0) -> bytes:
+    """A real PNG of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (shade % 256, 80, 120)).save(file, "PNG")
+    return file.getvalue()
+
+
+def huge_png(side: int = 30_000) -> bytes:
+    """A valid PNG of ``side`` x ``side`` black one-bit pixels, a few hundred kB at most, built row by row."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    squeeze = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    packed = b"".join([*(squeeze.compress(row) for _ in range(side)), squeeze.flush()])
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def sound(kind: str = "WAV", seconds: float = 0.05, rate: int = 8000) -> bytes:
+    """A real sound file."""
+    file = io.BytesIO()
+    wave = 0.1 * np.sin(np.arange(int(seconds * rate)) / 5)
+    soundfile.write(file, wave, rate, format=kind)
+    return file.getvalue()
+
+
+def lying_wav() -> bytes:
+    """A WAV whose header declares a hundred times the sound it has."""
+    data = bytearray(sound())
+    place = data.index(b"data") + 4
+    size = struct.unpack_from("<I", data, place)[0]
+    struct.pack_into("<I", data, place, size * 100)
+    return bytes(data)
+
+
+def tar_bytes(members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> bytes:
+    """A tar of (name, bytes) members; a bare header makes a member without data."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+                continue
+            info = tarfile.TarInfo(member[0])
+            info.size = len(member[1])
+            archive.addfile(info, io.BytesIO(member[1]))
+    return file.getvalue()
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    """The header of a link member."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = target
+    return info
+
+
+def make_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """A folder with ``files``."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def jsonl(*rows: Mapping[str, Any]) -> bytes:
+    """An index of ``rows``."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def deliver(store: Store, folder: Path, *, source: str = "src", drop: str = "d1") -> None:
+    """Creates and pushes the drop in ``folder``."""
+    create_drop(folder, source, drop)
+    push_drop(store, folder)
+
+
+def open_test_release(
+    store: Store, *drops: tuple[str, str], num_shards: int = 1, config: SnapshotConfig | None = None
+) -> ReleaseSpec:
+    """A release over ``drops`` whose recipe has a snapshot section only."""
+    return open_release(
+        store,
+        release="r1",
+        drops=list(drops),
+        parent=None,
+        policy={"name": "all", "sql": "true"},
+        recipe={"name": "test", "snapshot": asdict(config or SnapshotConfig())},
+        encoder={"kind": "none"},
+        seed=1,
+        num_shards=num_shards,
+    )
+
+
+def freeze(store: Store, spec: ReleaseSpec, shard: str, settings: Settings, workdir: Path) -> Committed:
+    """Materializes one shard's snapshot."""
+    recipe = resolve_snapshot(store, spec, Partition(release=spec.release, shard=shard), {})
+    workdir.mkdir(parents=True, exist_ok=True)
+    return materialize(store, recipe, lambda: compute_snapshot(store, recipe, workdir, settings))
