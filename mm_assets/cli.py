@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mm_assets.errors import MmError, UsageError
-from mm_assets.identity import to_json
+from mm_assets.identity.canonical import to_json
 from mm_assets.operations.screen import Outcome, make_console
 
 FAILED = 1

@@ -13,7 +13,7 @@ from mm_assets.errors import UsageError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
-from mm_assets.identity import to_json
+from mm_assets.identity.canonical import to_json
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.policies import policy_named
 from mm_assets.releases.opening import open_release

@@ -12,7 +12,7 @@ from mm_assets.checks.yaml_files import read_yaml
 from mm_assets.configurations import open_default_release
 from mm_assets.drops.create import find_complete_drops
 from mm_assets.errors import MmError, ObjectCorruptError, ObjectMissingError, SettingsError, StoreError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.promotion.registry import read_production
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings

@@ -19,7 +19,8 @@ from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
-from mm_assets.identity import Json, code_digest, digest_file, digest_json
+from mm_assets.identity.canonical import Json, digest_file, digest_json
+from mm_assets.identity.code import code_digest
 from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.registry import apply_decision
 from mm_assets.promotion.validate import validate_promotion

@@ -6,7 +6,8 @@ from mm_assets.batching.config import PlanConfig
 from mm_assets.checks.validations import require_passed
 from mm_assets.errors import SpecError
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.identity import Json, code_digest, digest_json, library_versions, to_json
+from mm_assets.identity.canonical import Json, digest_json, to_json
+from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
-from mm_assets.identity import Json, canonical_json, to_json
+from mm_assets.identity.canonical import Json, canonical_json, to_json
 from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.manifest import Manifest, Recipe, read_manifest

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.packing import pack_best_fit
 from mm_assets.errors import StageError
-from mm_assets.identity import keyed_rng
+from mm_assets.identity.randomness import keyed_rng
 
 Ints = npt.NDArray[np.int64]
 CLS_TOKENS = 1

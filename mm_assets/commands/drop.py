@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mm_assets.drops.check import DropReport, Problem, check_drop
 from mm_assets.drops.create import create_drop, list_files, push_drop
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.operations.screen import Outcome, print_table, progress_bar
 from mm_assets.settings import read_settings
 from mm_assets.store.objects import open_store

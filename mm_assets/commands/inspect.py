@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.lineage.explain import explain_sample
 from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store

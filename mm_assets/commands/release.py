@@ -6,7 +6,7 @@ from rich.console import Console
 
 from mm_assets.configurations import open_default_release
 from mm_assets.errors import UsageError
-from mm_assets.identity import Json, canonical_json, digest_bytes
+from mm_assets.identity.canonical import Json, canonical_json, digest_bytes
 from mm_assets.operations.screen import Outcome, print_table, short_digest
 from mm_assets.operations.status import AssetStatus, release_status, status_json
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec

@@ -29,7 +29,7 @@ from mm_assets.errors import (
     StoreDeniedError,
     StoreError,
 )
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.launchers.process import StageLauncher
 from mm_assets.pipeline import ASSETS, Asset, find_cached, run_asset
 from mm_assets.store.commit import Committed

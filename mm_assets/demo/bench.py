@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mm_assets.demo.job import run_demo
-from mm_assets.identity import library_versions
+from mm_assets.identity.code import library_versions
 from mm_assets.operations.screen import make_console, print_table
 from mm_assets.pipeline import ASSETS
 from mm_assets.releases.spec import ReleaseSpec, read_spec

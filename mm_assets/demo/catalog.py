@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_assets.errors import SettingsError
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 
 #: Languages of the names; each is also the name of the eSpeak voice that reads them.
 LANGUAGES = ("de", "en", "es", "fr")

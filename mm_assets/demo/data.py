@@ -15,7 +15,8 @@ from mm_assets.demo.speech import Utterance, speak
 from mm_assets.drops.create import create_drop
 from mm_assets.drops.record import SOURCE_FILE
 from mm_assets.drops.source import parse_source
-from mm_assets.identity import canonical_json, keyed_rng
+from mm_assets.identity.canonical import canonical_json
+from mm_assets.identity.randomness import keyed_rng
 
 SOURCE = "emoji"
 DROP = "2026-11"

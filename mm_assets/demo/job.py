@@ -22,7 +22,7 @@ from mm_assets.demo.report import (
 from mm_assets.drops.create import push_drop
 from mm_assets.drops.record import drop_key
 from mm_assets.evaluation.report import read_report
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.operations.display import run_with_display
 from mm_assets.operations.screen import Outcome, progress_bar
 from mm_assets.promotion.decision import read_decision

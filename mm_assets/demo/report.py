@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from mm_assets.evaluation.report import Report
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.operations.display import Timeline
 from mm_assets.operations.screen import print_table, short_digest, size_text
 from mm_assets.pipeline import ASSETS, Asset

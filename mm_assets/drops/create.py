@@ -32,7 +32,7 @@ from mm_assets.drops.record import (
 )
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
-from mm_assets.identity import CHUNK_BYTES, digest_file
+from mm_assets.identity.canonical import CHUNK_BYTES, digest_file
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mm_assets.errors import DropError
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 
 #: Names of sources, drops and releases.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"

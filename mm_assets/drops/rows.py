@@ -8,7 +8,7 @@ from mm_assets.drops.index import Row
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
 from mm_assets.drops.samples import MODALITIES, Blob, Contents, Rejection, Sample, Spool, VerifiedReader
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 
 OpenObject = Callable[[DropObject], VerifiedReader]
 

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.errors import IdentityError, ObjectCorruptError
-from mm_assets.identity import CHUNK_BYTES, Json, canonical_json
+from mm_assets.identity.canonical import CHUNK_BYTES, Json, canonical_json
 from mm_assets.store.client import translated
 
 MODALITIES = ("text", "image", "audio")

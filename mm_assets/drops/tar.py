@@ -25,7 +25,7 @@ from mm_assets.drops.samples import (
     VerifiedReader,
 )
 from mm_assets.errors import MmError, StageError
-from mm_assets.identity import CHUNK_BYTES
+from mm_assets.identity.canonical import CHUNK_BYTES
 
 #: Extended headers hold names; a larger one is an attack on memory.
 MAX_HEADER_BYTES = 1 << 20

@@ -27,7 +27,7 @@ from PIL import Image, ImageFilter
 from mm_assets.batching.samples import Sample
 from mm_assets.evaluation.config import CorruptionConfig
 from mm_assets.features.mel import STEPS
-from mm_assets.identity import keyed_rng
+from mm_assets.identity.randomness import keyed_rng
 
 Pixels = NDArray[np.uint8]
 Frames = NDArray[np.float32]

@@ -10,7 +10,7 @@ from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.corruptions import FIELDS
 from mm_assets.evaluation.retrieval import DIRECTIONS, Recall, measure_recall
 from mm_assets.evaluation.rows import Row, keyed_subset
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 
 
 def measure_retrieval(

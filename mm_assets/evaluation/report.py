@@ -14,7 +14,7 @@ from mm_assets.errors import ObjectCorruptError
 from mm_assets.evaluation.calibration import Calibration
 from mm_assets.evaluation.metrics import Accuracy
 from mm_assets.evaluation.retrieval import CUTOFFS, Recall
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.store.commit import OutputFile
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mm_assets.errors import ObjectCorruptError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 
 
 class BlobRejectedError(ValueError):

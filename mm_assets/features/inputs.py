@@ -8,7 +8,8 @@ from mm_assets.errors import SpecError
 from mm_assets.features.bootstrap import KIND
 from mm_assets.features.codecs import codec_versions
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
-from mm_assets.identity import Json, code_digest, digest_json, library_versions, to_json
+from mm_assets.identity.canonical import Json, digest_json, to_json
+from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store

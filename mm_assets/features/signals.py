@@ -7,7 +7,7 @@ from mm_assets.features.images import DecodedImage
 from mm_assets.features.language import guess_language
 from mm_assets.features.minhash import minhash
 from mm_assets.features.text import has_email, has_phone, has_url, normalise
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 
 
 def signal_row(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from mm_assets.identity import Json, canonical_json, digest_hex, digest_json
+from mm_assets.identity.canonical import Json, canonical_json, digest_hex, digest_json
 from mm_assets.settings import read_settings
 from mm_assets.store.objects import Store
 

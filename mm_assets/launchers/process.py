@@ -20,7 +20,7 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 from dagster._core.pipes.context import PipesMessageHandler
 
 from mm_assets.errors import LaunchError
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.launchers.environment import known_environment, stage_environment
 from mm_assets.launchers.kubernetes.pod_spec import placement_of, surroundings_of
 from mm_assets.launchers.messages import reported_failure

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mm_assets.errors import UsageError
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about, shards_of
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store

@@ -1,6 +1,6 @@
 """Where a sample went, and what a model was made from: pure readers over manifests and tables."""
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import (
     Row,
     current_manifests,

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 
 #: Where the output is not a terminal (a CI log, a pipe) there is no width to ask for.
 DEFAULT_WIDTH = 100

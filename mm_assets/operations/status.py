@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mm_assets.checks.validations import read_validation
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.pipeline import ASSETS, Asset
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Partition

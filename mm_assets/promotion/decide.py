@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mm_assets.evaluation.report import Report, read_report
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.promotion.card import CardFacts, render_card
 from mm_assets.promotion.config import Thresholds
 from mm_assets.promotion.decision import DECISION_FILE, Decision, gate_records

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import ObjectCorruptError
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.promotion.gates import Gate
 from mm_assets.store.manifest import DIGEST_PATTERN, Manifest
 from mm_assets.store.objects import Store

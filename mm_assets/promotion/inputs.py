@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from mm_assets.checks.validations import require_passed
 from mm_assets.evaluation.inputs import input_of, require_made_from
-from mm_assets.identity import Json, code_digest, digest_json, library_versions
+from mm_assets.identity.canonical import Json, digest_json
+from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.promotion.config import read_thresholds
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import read_settings

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.promotion.decision import read_decision
 from mm_assets.releases.spec import read_spec, spec_key
 from mm_assets.store.manifest import DIGEST_PATTERN, Manifest

@@ -3,7 +3,7 @@
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import read_report
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.promotion.config import Thresholds
 from mm_assets.promotion.decide import CARD_FILE, decide
 from mm_assets.promotion.decision import Decision, read_decision

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 
 _CONTEXT: dict[str, Json] = {
     "@language": "en",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import numpy as np
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.release.statistics import COMBINATION
 
 FIELDS = {"label": "label", "language": "language", "modalities": COMBINATION}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from mm_assets.identity import Json, canonical_json, digest_file
+from mm_assets.identity.canonical import Json, canonical_json, digest_file
 from mm_assets.release.card import dataset_card
 from mm_assets.release.config import SPLITS, FreezeConfig
 from mm_assets.release.croissant import croissant_document

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mm_assets.checks.validations import read_validation, require_passed
 from mm_assets.errors import GateError, ObjectMissingError
-from mm_assets.identity import Json, code_digest, digest_json, library_versions, to_json
+from mm_assets.identity.canonical import Json, digest_json, to_json
+from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.shards import SHARD_ASSETS
 from mm_assets.releases.spec import ReleaseSpec

@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from mm_assets.errors import ObjectCorruptError
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.release.shards import SHARD_ASSETS, Shard, merkle_root
 from mm_assets.store.manifest import Input, Manifest, Recipe, read_manifest
 from mm_assets.store.objects import Store

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mm_assets.errors import ObjectCorruptError, StageError
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 

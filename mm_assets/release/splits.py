@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.release.config import SPLITS, FreezeConfig
 from mm_assets.release.dedup import Bools, Ints, components
 

@@ -5,7 +5,7 @@ Reads the DuckDB table ``frozen`` (the rows of ``samples.parquet``); returns pla
 
 import duckdb
 
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 from mm_assets.release.config import SPLITS
 
 COMBINATION = """concat_ws('+', CASE WHEN has_text THEN 'text' END, CASE WHEN has_image THEN 'image' END,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mm_assets.drops.record import NAME_PATTERN
 from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError, SpecError
-from mm_assets.identity import canonical_json, digest_bytes
+from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.store.manifest import DIGEST_PATTERN
 from mm_assets.store.objects import Store
 

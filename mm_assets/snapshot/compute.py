@@ -17,7 +17,7 @@ from mm_assets.drops.fields import printable
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, parse_drop
 from mm_assets.drops.samples import MODALITIES, Rejection, Sample, Spool, id_of, unique_by_id
-from mm_assets.identity import Json, canonical_json
+from mm_assets.identity.canonical import Json, canonical_json
 from mm_assets.settings import Settings
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult

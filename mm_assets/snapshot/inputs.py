@@ -7,7 +7,8 @@ import soundfile
 
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.errors import UsageError
-from mm_assets.identity import Json, code_digest, digest_json, library_versions
+from mm_assets.identity.canonical import Json, digest_json
+from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store

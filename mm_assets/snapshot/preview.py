@@ -12,7 +12,7 @@ from PIL import Image
 from mm_assets.charts import png_markdown
 from mm_assets.drops.headers import image_size
 from mm_assets.drops.samples import MODALITIES
-from mm_assets.identity import CHUNK_BYTES, digest_bytes
+from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes
 from mm_assets.store.client import translated
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store, object_key

@@ -10,7 +10,7 @@ import pyarrow as pa
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.samples import MODALITIES
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.settings import Settings
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.store.manifest import Manifest

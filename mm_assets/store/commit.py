@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mm_assets.errors import NonDeterminismError, ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import Json, canonical_json, digest_hex
+from mm_assets.identity.canonical import Json, canonical_json, digest_hex
 from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import Ref, move_ref, read_ref

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import Json, canonical_json, digest_json
+from mm_assets.identity.canonical import Json, canonical_json, digest_json
 from mm_assets.store.objects import Store
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"

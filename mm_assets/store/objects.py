@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mm_assets.errors import CommitUnknownError, ObjectCorruptError, StoreError
-from mm_assets.identity import CHUNK_BYTES, digest_bytes, digest_file, digest_hex
+from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes, digest_file, digest_hex
 from mm_assets.store.client import CONFLICT, MISSING, error_code, make_client, translated
 from mm_assets.store.embedded import ensure_running
 

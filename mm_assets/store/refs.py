@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.store.manifest import DIGEST_PATTERN, Partition
 from mm_assets.store.objects import Store
 

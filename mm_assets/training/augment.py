@@ -7,7 +7,7 @@ import torch
 
 from mm_assets.batching.collate import MODALITIES, TEXT, Batch
 from mm_assets.features.text import BYTE_OFFSET, MASK
-from mm_assets.identity import keyed_rng
+from mm_assets.identity.randomness import keyed_rng
 from mm_assets.training.config import AugmentConfig
 from mm_assets.training.network import Inputs, to_inputs
 

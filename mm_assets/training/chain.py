@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mm_assets.identity import canonical_json, digest_bytes
+from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.store.manifest import DIGEST_PATTERN
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mm_assets.identity import canonical_json, digest_bytes
+from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.training.chain import CheckpointRecord, step_name
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from mm_assets.checks.validations import require_passed
 from mm_assets.errors import GateError, SpecError
-from mm_assets.identity import Json, code_digest, to_json
+from mm_assets.identity.canonical import Json, to_json
+from mm_assets.identity.code import code_digest
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Input, Partition, Recipe, read_manifest
 from mm_assets.store.objects import Store

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, distributed
 
-from mm_assets.identity import keyed_rng
+from mm_assets.identity.randomness import keyed_rng
 
 
 def usable_world_size(requested: int, num_lanes: int) -> int:

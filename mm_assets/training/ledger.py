@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 
 LEDGER = pa.schema(
     [

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mm_assets.errors import NonDeterminismError, ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import digest_hex
+from mm_assets.identity.canonical import digest_hex
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, chain_problem, read_record, step_name
 

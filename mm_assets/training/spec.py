@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mm_assets.identity import Json, digest_json
+from mm_assets.identity.canonical import Json, digest_json
 from mm_assets.store.manifest import Recipe
 
 SCHEMA = "mm.training/1"

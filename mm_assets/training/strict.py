@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from mm_assets.errors import StageError
-from mm_assets.identity import Json
+from mm_assets.identity.canonical import Json
 
 
 def set_strict(num_threads: int) -> None:

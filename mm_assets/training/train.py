@@ -13,7 +13,7 @@ from mm_assets.batching.plan import read_samples, train_rows
 from mm_assets.batching.samples import COLUMNS, ShardKey, TensorFile, tensor_digests
 from mm_assets.errors import StageError
 from mm_assets.features.text import BOS, BYTE_OFFSET, EOS, MASK, PAD, VOCAB_SIZE
-from mm_assets.identity import Json, canonical_json, to_json
+from mm_assets.identity.canonical import Json, canonical_json, to_json
 from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult, action_key
 from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest

@@ -9,7 +9,7 @@ from mm_assets.checks.validations import (
     validation_key,
 )
 from mm_assets.errors import GateError, ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.commit import materialize
 
 RULES = digest_bytes(b"rules")

@@ -9,7 +9,7 @@ import dagster as dg
 from mm_assets.checks.validations import record_validation
 from mm_assets.configurations import open_default_release
 from mm_assets.defs.build import build_definitions
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.launchers.process import StageLauncher
 from mm_assets.pipeline import run_asset
 from mm_assets.settings import Settings

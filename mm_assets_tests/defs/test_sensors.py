@@ -11,7 +11,7 @@ import pytest
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
 from mm_assets.errors import SettingsError
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.intake import release_name
 from mm_assets.promotion.registry import RegistryRecord, registry_key
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec

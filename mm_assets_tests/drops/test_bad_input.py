@@ -12,7 +12,7 @@ from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import DropObject
 from mm_assets.drops.samples import Spool, VerifiedReader
 from mm_assets.drops.tar import read_tar
-from mm_assets.identity import digest_file, digest_hex
+from mm_assets.identity.canonical import digest_file, digest_hex
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet

@@ -18,7 +18,7 @@ from mm_assets.evaluation.evaluate import compute_evaluation
 from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
-from mm_assets.identity import canonical_json, digest_file, digest_json, to_json
+from mm_assets.identity.canonical import canonical_json, digest_file, digest_json, to_json
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize

@@ -13,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
 from mm_assets.settings import Settings
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Input, Partition, Recipe

@@ -6,7 +6,7 @@ from mm_assets.features.audio_signals import audio_signals
 from mm_assets.features.blobs import BlobRejectedError
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.mel import log_mel, mel_frequencies, mel_matrix
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 
 CONFIG = FeaturesConfig()
 #: Log-mel of half a second of a sawtooth; another value means that every release's audio tensors change.

@@ -13,7 +13,7 @@ from mm_assets.features.embed import compute_embeddings, embed_table
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.neighbours import coherence, near_duplicate_keys
 from mm_assets.features.validate import validate_embeddings, validate_features
-from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
 from mm_assets.store.commit import materialize
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.tables import map_arrow, read_parquet

@@ -14,7 +14,7 @@ from mm_assets.errors import ObjectCorruptError
 from mm_assets.features.blobs import BlobRef, TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.preview import preview
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet

@@ -14,7 +14,7 @@ from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.schema import EMBEDDINGS, tensors_schema
 from mm_assets.features.validate import embedding_finding, tensor_finding, validate_features
-from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.store.manifest import Partition
 from mm_assets.store.refs import require_ref

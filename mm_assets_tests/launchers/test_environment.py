@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_assets.identity import canonical_json
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.launchers.environment import (
     Placement,
     accelerator,

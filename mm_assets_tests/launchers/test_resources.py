@@ -5,7 +5,7 @@ import pytest
 
 from mm_assets.configurations import RECIPES, PipelineConfig
 from mm_assets.errors import SpecError
-from mm_assets.identity import to_json
+from mm_assets.identity.canonical import to_json
 from mm_assets.launchers.resources import SECTIONS, Toleration, resources_for
 from mm_assets.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mm_assets.identity import canonical_json, digest_bytes
+from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store

@@ -8,7 +8,7 @@ import pytest
 
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.evaluation.report import Report
-from mm_assets.identity import canonical_json, digest_json
+from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.promotion.config import Thresholds, read_thresholds
 from mm_assets.promotion.decide import compute_promotion
 from mm_assets.promotion.inputs import resolve_promotion

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.errors import GateError, SettingsError
 from mm_assets.evaluation.report import Report
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.promotion.decide import compute_promotion
 from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.preview import preview

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mm_assets.evaluation.report import Report
-from mm_assets.identity import digest_json
+from mm_assets.identity.canonical import digest_json
 from mm_assets.promotion.config import Thresholds
 from mm_assets.promotion.decide import decide
 from mm_assets.promotion.gates import judge

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError
 from mm_assets.evaluation.report import Report
-from mm_assets.identity import canonical_json, digest_json
+from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.promotion import registry
 from mm_assets.promotion.registry import (
     RegistryRecord,

@@ -11,7 +11,7 @@ import pytest
 
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
-from mm_assets.identity import digest_bytes, digest_json, to_json
+from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
 from mm_assets.release.inputs import resolve_dataset_release

@@ -20,7 +20,7 @@ from mm_assets.drops.rows import read_rows
 from mm_assets.drops.samples import Contents, Spool, VerifiedReader, unique_by_id
 from mm_assets.drops.tar import read_tar
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError, UsageError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.settings import Settings
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.inputs import resolve_snapshot

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.client import make_client
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.embedded import Server

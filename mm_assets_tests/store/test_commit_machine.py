@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.client import make_client
 from mm_assets.store.commit import OutputFile, StageResult, materialize
 from mm_assets.store.manifest import Partition, Recipe, read_manifest

@@ -3,7 +3,7 @@
 import pytest
 
 from mm_assets.errors import CommitConflictError, CommitUnknownError, StoreUnreachableError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.commit import materialize
 from mm_assets.store.manifest import Partition
 from mm_assets.store.refs import Ref, RefState, move_ref, read_ref

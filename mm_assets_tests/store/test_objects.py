@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.objects import object_key
 
 ABSENT = digest_bytes(b"nobody stored this")

@@ -16,7 +16,7 @@ from mm_assets.batching.plan import compute_batch_plan
 from mm_assets.checks.validations import record_validation
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
-from mm_assets.identity import to_json
+from mm_assets.identity.canonical import to_json
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult, materialize

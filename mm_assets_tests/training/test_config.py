@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from mm_assets.errors import SpecError
-from mm_assets.identity import to_json
+from mm_assets.identity.canonical import to_json
 from mm_assets.store.manifest import Partition, Recipe
 from mm_assets.training.chain import CheckpointRecord, chain_problem
 from mm_assets.training.config import ModelConfig, TrainingConfig

@@ -8,7 +8,7 @@ from mm_assets.defs.automation import when_ready
 from mm_assets.defs.execution import Materialized
 from mm_assets.defs.partitions import RELEASE_DIMENSION, partitions_of
 from mm_assets.defs.resources import Workspace
-from mm_assets.identity import code_digest
+from mm_assets.identity.code import code_digest
 from mm_assets.pipeline import ASSETS, Asset
 
 Body = Callable[[dg.AssetExecutionContext], Materialized]

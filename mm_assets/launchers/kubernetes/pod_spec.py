@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mm_assets.errors import SettingsError
-from mm_assets.identity import digest_bytes
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.launchers.environment import Placement
 from mm_assets.launchers.protocol import StageRequest
 from mm_assets.launchers.resources import Resources, Toleration

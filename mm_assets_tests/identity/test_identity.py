@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 import mm_assets.errors as errors_module
 from mm_assets.errors import IdentityError
-from mm_assets.identity import (
-    canonical_json,
-    code_digest,
-    digest_bytes,
-    digest_file,
-    digest_hex,
-    digest_json,
-    keyed_rng,
-    library_versions,
-    to_json,
-)
+from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_file, digest_hex, digest_json, to_json
+from mm_assets.identity.code import code_digest, library_versions
+from mm_assets.identity.randomness import keyed_rng
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 #: JSON has one kind of number: a float beyond 2**53 reads back as an integer without a stable encoding.
@@ -133,7 +125,7 @@ def digest_of(tmp_path):
         (folder / "__init__.py").write_text('"""Package."""\n', encoding="utf-8")
         for name, source in modules.items():
             (folder / f"{name}.py").write_text(source, encoding="utf-8")
-        code = "import sys; sys.path.insert(0, sys.argv[1]); from mm_assets.identity import code_digest; "
+        code = "import sys; sys.path.insert(0, sys.argv[1]); from mm_assets.identity.canonical import code_digest; "
         code += "print(code_digest('mm_assets.top'))"
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder.parent)], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -1,0 +1,1 @@
+"""What things are called by what they are: canonical JSON and digests, code digests, keyed randomness."""
