@@ -26,7 +26,6 @@ from mm_assets.operations.screen import Outcome, make_console
 FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
-STAGES = ("snapshot", "features", "release", "training", "evaluation", "promotion")
 MAX_HELP_WIDTH = 100
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_release(commands)
     run = _command(commands, "run", "run:run", "Materialize a release, or one stage of it, and check it.")
     run.add_argument("--release", required=True, metavar="R", help="an open release")
-    run.add_argument("--stage", choices=STAGES, metavar="S", help=f"one of {', '.join(STAGES)} (default: all)")
+    run.add_argument("--stage", metavar="S", help="one stage, such as features (default: all)")
     run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
     _command(commands, "verify", "inspect:verify", "Re-hash every object that anything refers to.")
     trace = _command(commands, "trace", "inspect:trace", "Where a sample went, or what a model was made from.")
@@ -90,6 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
     explain = _command(commands, "explain", "inspect:explain", "Why a sample is or is not in a release.")
     explain.add_argument("--release", required=True, metavar="R", help="an open release")
     explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
+    _add_rules(commands)
+    adopt = _command(commands, "adopt", "adopt:adopt", "Prove that changed code makes the same bytes, on a sample.")
+    adopt.add_argument("--asset", required=True, metavar="A", help="the asset whose code changed")
+    adopt.add_argument("--samples", type=int, default=3, metavar="K", help="partitions to compute again (default: 3)")
     _add_store(commands)
     ui = _command(commands, "ui", "ui:ui", "Serve the Dagster UI on this machine until Ctrl-C.")
     ui.add_argument("--port", type=int, default=3000, metavar="N", help="port on 127.0.0.1 (default: 3000)")
@@ -110,15 +113,29 @@ def _add_drop(commands: "_Commands") -> None:
 
 def _add_release(commands: "_Commands") -> None:
     family = _family(commands, "release", "Open, list and show dataset releases.")
-    opened = _command(family, "open", "release:open_release", "Pin drops and a recipe as a new release.")
+    opened = _command(family, "open", "release:open_release", "Pin data, rules and a configuration as a new release.")
     opened.add_argument("--release", required=True, metavar="R", help="name of the new release")
-    opened.add_argument("--drop", required=True, action="extend", nargs="+", metavar="S/D", help="a pushed drop")
+    opened.add_argument("--drop", action="extend", nargs="+", metavar="S/D", help="a pushed drop")
+    opened.add_argument("--data-of", metavar="R0", help="an experiment on the data of this release, by reference")
     opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
-    opened.add_argument("--policy", default="default", metavar="P", help="curation policy (default: default)")
-    opened.add_argument("--recipe", default="multimodal_cpu", metavar="X", help="recipe (default: multimodal_cpu)")
+    opened.add_argument("--policy", metavar="P", help="curation policy (default: default, or that of R0)")
+    opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
+    opened.add_argument(
+        "--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)"
+    )
     _command(family, "list", "release:list_all", "Every open release and how far it is.")
     show = _command(family, "show", "release:show", "One release: what it pins and how far it is.")
     show.add_argument("release", metavar="R", help="an open release")
+
+
+def _add_rules(commands: "_Commands") -> None:
+    family = _family(commands, "rules", "The rules that a release's checks and gates are judged by.")
+    shown = _command(family, "show", "rules:show", "Which rules are in force, and why.")
+    shown.add_argument("--release", required=True, metavar="R", help="an open release")
+    replaced = _command(family, "set", "rules:replace", "Replace rules files of a release, on record.")
+    replaced.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a rules file, such as promotion.yaml")
+    replaced.add_argument("--release", required=True, metavar="R", help="an open release")
+    replaced.add_argument("--reason", required=True, metavar="TEXT", help="why")
 
 
 def _add_store(commands: "_Commands") -> None:

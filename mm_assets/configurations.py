@@ -1,31 +1,61 @@
 """Complete named run configurations, written in Python and pinned whole into a release's spec when it is opened.
 
-A researcher adds a recipe here, named after what it runs on; ``dataclasses.replace`` on a neighbour keeps the
-difference visible. Everything in a recipe is identity: change a value and what depends on it is computed anew.
+A researcher adds a configuration here, named after what it runs on; ``dataclasses.replace`` on a neighbour keeps the
+difference visible. Change a value, and what reads it is computed anew and nothing else; ``placement`` changes no byte.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from mm_assets.batching.config import PlanConfig
+from mm_assets.checks.suite import parse_suite
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.errors import UsageError
+from mm_assets.errors import ObjectMissingError, SpecError, UsageError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
-from mm_assets.identity.canonical import to_json
+from mm_assets.identity.canonical import Json, to_json
+from mm_assets.materialize import Workspace
+from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
+from mm_assets.promotion.config import parse_thresholds
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.policies import policy_named
 from mm_assets.releases.opening import open_release
-from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.releases.spec import ReleasePin, ReleaseSpec
 from mm_assets.settings import Settings
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 from mm_assets.training.config import ModelConfig, TrainingConfig
+
+DEFAULT_CONFIGURATION = "multimodal_cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementConfig:
+    """How a run is looked after. Recorded in the spec, part of no fingerprint.
+
+    Attributes:
+        log_every: Training steps between two lines of progress.
+        microbatch_size: Rows per forward pass of the encoder.
+        experiment_class: exploratory, benchmark, release_candidate or production_retrain.
+        budget_usd: Ceiling of the run's cost; None has none.
+        resources: Per launched asset, what it asks of the cluster where ``resources.yaml`` does not suit it.
+    """
+
+    log_every: int = 10
+    microbatch_size: int = 64
+    experiment_class: Literal["exploratory", "benchmark", "release_candidate", "production_retrain"] = "exploratory"
+    budget_usd: float | None = None
+    resources: Mapping[str, Mapping[str, Json]] = field(default_factory=dict[str, Mapping[str, Json]])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """One section per stage; ``seed`` keys the splits, the plan and the training."""
+    """One section per stage, and ``placement``; ``seed`` keys the splits, the plan and the training."""
 
     seed: int
     snapshot: SnapshotConfig
@@ -35,6 +65,7 @@ class PipelineConfig:
     plan: PlanConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
 
 
 #: Short texts, small pictures and clips of a few seconds, trained on a handful of cores in minutes.
@@ -64,7 +95,6 @@ SMOKE = replace(
             projection_dim=16,
         ),
         checkpoint_every=4,
-        log_every=4,
     ),
     evaluation=EvaluationConfig(
         corruptions=(
@@ -74,48 +104,130 @@ SMOKE = replace(
     ),
 )
 
-RECIPES: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
+CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
+#: Sections that decide the bytes of a shard: an experiment on another release's data must have them alike.
+SHARD_SECTIONS = ("snapshot", "features", "encoder")
+#: Who says whether a rules file has a usable form.
+PARSERS: dict[str, Callable[[bytes, str], object]] = {
+    SNAPSHOT_RULES: parse_suite,
+    FEATURES_RULES: parse_suite,
+    PROMOTION_RULES: parse_thresholds,
+}
 
 
-def recipe_named(name: str) -> PipelineConfig:
-    """The recipe called ``name``.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReleaseRequest:
+    """What a release is to be opened with; what is None is taken over from the release whose data it uses.
+
+    Attributes:
+        release: Its name.
+        drops: Pairs of source and drop.
+        parent: The release it adds to.
+        data_of: The release whose data an experiment uses.
+        policy: Name of a curation policy.
+        configuration: Name of a configuration.
+        exclusions: Ids or globs of samples to leave out.
+    """
+
+    release: str
+    drops: tuple[tuple[str, str], ...] = ()
+    parent: str | None = None
+    data_of: str | None = None
+    policy: str | None = None
+    configuration: str | None = None
+    exclusions: tuple[str, ...] = ()
+
+
+def configuration_named(name: str) -> PipelineConfig:
+    """The configuration called ``name``.
 
     Raises:
         UsageError: there is none.
     """
-    if name not in RECIPES:
-        raise UsageError(f"recipe {name}: is unknown: expected one of {', '.join(sorted(RECIPES))}.")
-    return RECIPES[name]
+    if name not in CONFIGURATIONS:
+        raise UsageError(f"configuration {name}: is unknown: expected one of {', '.join(sorted(CONFIGURATIONS))}.")
+    return CONFIGURATIONS[name]
 
 
-def open_default_release(
-    store: Store,
-    settings: Settings,
-    *,
-    release: str,
-    drops: Sequence[tuple[str, str]],
-    parent: str | None = None,
-    policy: str = "default",
-    recipe: str = "multimodal_cpu",
-) -> ReleaseSpec:
-    """Opens a release over ``drops`` (pairs of source and drop) with a named policy and recipe, all pinned by digest.
+def open_named_release(workspace: Workspace, request: ReleaseRequest) -> ReleaseSpec:
+    """Opens a release with a named policy and configuration, everything pinned by digest. Idempotent.
 
-    Opening it again alike returns the same spec.
+    The rules it pins are the files of this deployment (``MM_CONFIG_DIR``) or this version, checked for their form.
 
     Raises:
-        UsageError: an unknown policy or recipe. DropError: a drop is missing or unusable.
-        CommitConflictError: the release exists with another spec.
+        UsageError: an unknown policy, configuration, parent or release, or a parent that is not frozen.
+        GateError: the parent, or the release whose data are used, did not pass its check.
+        SpecError: the configuration makes other shards than the release whose data are used.
+        DropError: a drop is missing or unusable. SettingsError: a rules file is unusable.
+        CommitConflictError: the release is open with another spec.
     """
-    config = recipe_named(recipe)
-    sections = {field.name: to_json(getattr(config, field.name)) for field in fields(config) if field.name != "seed"}
+    store, settings = workspace.store, workspace.settings
+    base = _frozen(workspace, request.data_of, "--data-of") if request.data_of else None
+    parent = _frozen(workspace, request.parent, "--parent") if request.parent else None
+    base_spec = workspace.spec(base.release) if base else None
+    sections, seed = _sections(request, base_spec)
+    policy = base_spec.policy if base_spec and request.policy is None else policy_named(request.policy or "default")
+    encoder = base_spec.encoder if base_spec else _new_encoder(store, sections)
     return open_release(
         store,
-        release=release,
-        drops=list(drops),
+        release=request.release,
+        drops=list(request.drops),
         parent=parent,
-        policy=policy_named(policy),
-        recipe={"name": recipe, **sections},
-        encoder={"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config.encoder))},
-        seed=config.seed,
+        data_of=base,
+        policy=policy,
+        rules=pin_rules(store, settings),
+        configuration=sections,
+        encoder=encoder,
+        seed=seed,
         num_shards=settings.num_shards,
+        exclusions=[*(base_spec.exclusions if base_spec else ()), *request.exclusions],
     )
+
+
+def pin_rules(store: Store, settings: Settings) -> dict[str, str]:
+    """Stores the rules files of this deployment, or this version, and returns their digests by name.
+
+    Raises:
+        SettingsError: one has no usable form.
+    """
+    digests: dict[str, str] = {}
+    for name in RULES_FILES:
+        path = settings.config_file(name)
+        data = path.read_bytes()
+        PARSERS[name](data, str(path))
+        digests[name] = store.put_bytes(data)
+    return digests
+
+
+def _frozen(workspace: Workspace, release: str, option: str) -> ReleasePin:
+    """The frozen state of a release that another one is built on."""
+    try:
+        workspace.spec(release)
+        digest = workspace.require_sound("dataset_release", Partition(release=release))
+    except ObjectMissingError as error:
+        raise UsageError(f"{option} {release}: {error}") from error
+    return ReleasePin(release=release, digest=digest)
+
+
+def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[str, Json], int]:
+    """The configuration as the spec holds it, and its seed."""
+    if base is not None and request.configuration is None:
+        return dict(base.configuration), base.seed
+    name = request.configuration or DEFAULT_CONFIGURATION
+    config = configuration_named(name)
+    sections: dict[str, Json] = {"name": name}
+    sections |= {entry.name: to_json(getattr(config, entry.name)) for entry in fields(config) if entry.name != "seed"}
+    if base is not None:
+        for section in SHARD_SECTIONS:
+            if sections[section] != base.configuration.get(section):
+                raise SpecError(
+                    f"release {request.release}: configuration {name} makes other shards than {base.release}: section "
+                    f"{section}: expected {json.dumps(base.configuration.get(section), sort_keys=True)}, got "
+                    f"{json.dumps(sections[section], sort_keys=True)}. Open it with --drop instead of --data-of."
+                )
+    return sections, config.seed
+
+
+def _new_encoder(store: Store, sections: Mapping[str, Json]) -> dict[str, str]:
+    config = TypeAdapter(EncoderConfig).validate_python(sections["encoder"])
+    return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}

@@ -26,7 +26,8 @@ from dagster_pipes import (
 from mm_assets.errors import MmError
 from mm_assets.launchers.environment import Placement, record_environment, stage_environment
 from mm_assets.launchers.messages import failure_message, success_message
-from mm_assets.pipeline import ASSETS, run_asset
+from mm_assets.materialize import Workspace
+from mm_assets.pipeline import ASSETS
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import open_store
@@ -67,9 +68,7 @@ def _run(pipes: PipesContext | None, settings: Settings, arguments: argparse.Nam
         environment = stage_environment()
         if arguments.placement:
             record_environment(store, Placement.decode(arguments.placement), environment)
-        committed = run_asset(
-            store,
-            settings,
+        committed = Workspace(settings, store).run(
             arguments.asset,
             partition,
             environment=environment,
@@ -86,7 +85,7 @@ def _run(pipes: PipesContext | None, settings: Settings, arguments: argparse.Nam
         raise
     how = "cached" if committed.cached else "computed"
     if pipes is not None:
-        pipes.log.info("%s: %s %s", name, how, committed.manifest_digest)
+        pipes.log.info("%s: %s %s", name, how, committed.manifest.content)
         pipes.report_custom_message(success_message(committed.manifest_digest, cached=committed.cached))
     return 0
 

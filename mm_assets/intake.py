@@ -9,10 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.checks.yaml_files import read_yaml
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.drops.create import find_complete_drops
 from mm_assets.errors import MmError, ObjectCorruptError, ObjectMissingError, SettingsError, StoreError
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.materialize import Workspace
 from mm_assets.promotion.registry import read_production
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
@@ -25,12 +26,12 @@ Drop = tuple[str, str]
 
 
 class NewDropsConfig(BaseModel):
-    """``mm.new_drops/1``: the recipe and the policy of releases that are opened without a hand."""
+    """``mm.new_drops/2``: the configuration and the policy of releases that a sensor opens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_: Literal["mm.new_drops/1"] = Field(alias="schema")
-    recipe: str
+    schema_: Literal["mm.new_drops/2"] = Field(alias="schema")
+    configuration: str
     policy: str
 
 
@@ -42,14 +43,15 @@ class Opened:
     problems: tuple[str, ...]
 
 
-def open_new_releases(store: Store, settings: Settings) -> Opened:
+def open_new_releases(workspace: Workspace) -> Opened:
     """Opens a release per new drop, on top of the release in production, if there is one.
 
     Raises:
         StoreError: the store was in the way; nothing is known about the drops.
         SettingsError: ``new_drops.yaml`` is unusable.
     """
-    config = read_config(settings)
+    store = workspace.store
+    config = read_config(workspace.settings)
     specs, problems = _read_specs(store)
     names = {spec.release for spec in specs}
     pinned = {(pin.source, pin.drop) for spec in specs for pin in spec.drops}
@@ -59,14 +61,15 @@ def open_new_releases(store: Store, settings: Settings) -> Opened:
         if drop in pinned:
             continue
         try:
-            spec = open_default_release(
-                store,
-                settings,
-                release=release_name(drop, names),
-                drops=[drop],
-                parent=production.release if production else None,
-                policy=config.policy,
-                recipe=config.recipe,
+            spec = open_named_release(
+                workspace,
+                ReleaseRequest(
+                    release=release_name(drop, names),
+                    drops=(drop,),
+                    parent=production.release if production else None,
+                    policy=config.policy,
+                    configuration=config.configuration,
+                ),
             )
         except StoreError:
             raise

@@ -1,117 +1,182 @@
-"""The pipeline as a table: for every asset, how its recipe is resolved, what computes it and what checks it.
+"""The pipeline as a table: all that is known about an asset stands in its row, and everything else reads it here.
 
-Dagster (``defs``), the command line and the pods all go through ``run_asset`` and ``check_asset``; nothing else
-materializes anything. ``compute`` is named by a string because it may need torch, which the code server lacks.
+To add an asset is to add a row and the package it names. ``compute`` and ``preview`` are named by strings because they
+may need torch, which the code server lacks, and because code that is only named is no part of this module's own.
 """
 
-import importlib
-import logging
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from mm_assets.batching.inputs import resolve_batch_plan
 from mm_assets.batching.validate import validate_batch_plan
-from mm_assets.checks.validations import Finding, ValidationRecord, read_validation, record_validation
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.validations import Finding
 from mm_assets.errors import UsageError
 from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
-from mm_assets.identity.canonical import Json, digest_file, digest_json
-from mm_assets.identity.code import code_digest
-from mm_assets.promotion.inputs import resolve_promotion
-from mm_assets.promotion.registry import apply_decision
-from mm_assets.promotion.validate import validate_promotion
+from mm_assets.promotion.inputs import resolve_promotion, resolve_registration
+from mm_assets.promotion.validate import validate_promotion, validate_registration
 from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
-from mm_assets.releases.spec import ReleaseSpec, read_spec
-from mm_assets.settings import Settings
+from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.snapshot.inputs import resolve_snapshot
 from mm_assets.snapshot.validate import validate_snapshot
-from mm_assets.store.commit import Committed, StageResult, commit_known, materialize
-from mm_assets.store.manifest import Manifest, Partition, Recipe, read_manifest
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import require_ref
 from mm_assets.training.inputs import resolve_model
 from mm_assets.training.validate import validate_model
 
-logger = logging.getLogger(__name__)
-
-Environment = Mapping[str, Json]
-Resolve = Callable[[Store, ReleaseSpec, Partition, Environment], Recipe]
-Compute = Callable[[Store, Recipe, Path, Settings], StageResult]
-Validate = Callable[[Store, Manifest, Settings], tuple[Finding, ...]]
+Resolve = Callable[[InputContext], Resolved]
+Validate = Callable[[Store, Manifest, Rules], tuple[Finding, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asset:
     """One asset of the pipeline.
 
-    ``stage`` is its package, group and ``mm run --stage`` value; ``is_launched`` assets run in a worker of their own
-    (a GPU pod on Kubernetes), the others inside the Dagster run. ``suite`` is the configuration file of its checks.
+    Attributes:
+        name: Of the asset; the key of its refs, its resources and its checks.
+        stage: Its group and ``mm run --stage`` value.
+        description: What it holds, for the UI.
+        kinds: What it is made with or made of; icons in the UI.
+        is_sharded: Whether it has a partition per shard of a release, or one per release.
+        is_launched: Whether it runs in a worker of its own (a GPU pod on Kubernetes), or inside the Dagster run.
+        is_remembered: Whether the same action always leads to the same outputs, so that it need not be taken again.
+        reads: Outputs it reads, by upstream asset.
+        resolve: Says what a partition would be made from now. Torch-free.
+        compute: ``module:function`` that makes its bytes.
+        code: Modules whose code makes its bytes, where that is not the module of ``compute`` alone.
+        libraries: Distributions whose version can change its bytes, for what runs inside the Dagster run.
+        validate: Checks what was made. Torch-free.
+        rules: Rules files that its check depends on.
+        preview: ``module:function`` that draws a partition for the UI; empty for none.
     """
 
     name: str
     stage: str
-    is_sharded: bool
-    is_launched: bool
+    description: str
     resolve: Resolve
     compute: str
     validate: Validate
-    upstream: tuple[str, ...]
-    suite: str | None = None
+    reads: dict[str, tuple[str, ...]]
+    kinds: frozenset[str] = frozenset()
+    is_sharded: bool = False
+    is_launched: bool = False
+    is_remembered: bool = True
+    code: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    preview: str = ""
+    upstream: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "upstream", tuple(self.reads))
 
 
-ASSETS: dict[str, Asset] = {
-    asset.name: asset
-    for asset in (
-        Asset(
-            name="snapshot", stage="snapshot", is_sharded=True, is_launched=False, upstream=(),
-            resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot", validate=validate_snapshot,
-            suite="snapshot.yaml",
-        ),
-        Asset(
-            name="features", stage="features", is_sharded=True, is_launched=False, upstream=("snapshot",),
-            resolve=resolve_features, compute="mm_assets.features.extract:compute_features", validate=validate_features,
-            suite="features.yaml",
-        ),
-        Asset(
-            name="embeddings", stage="features", is_sharded=True, is_launched=True, upstream=("features",),
-            resolve=resolve_embeddings, compute="mm_assets.features.embed:compute_embeddings",
-            validate=validate_embeddings,
-        ),
-        Asset(
-            name="dataset_release", stage="release", is_sharded=False, is_launched=False,
-            upstream=("snapshot", "features", "embeddings"),
-            resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
-            validate=validate_dataset_release,
-        ),
-        Asset(
-            name="batch_plan", stage="training", is_sharded=False, is_launched=False, upstream=("dataset_release",),
-            resolve=resolve_batch_plan, compute="mm_assets.batching.plan:compute_batch_plan",
-            validate=validate_batch_plan,
-        ),
-        Asset(
-            name="model", stage="training", is_sharded=False, is_launched=True,
-            upstream=("dataset_release", "batch_plan"),
-            resolve=resolve_model, compute="mm_assets.training.train:compute_model", validate=validate_model,
-        ),
-        Asset(
-            name="evaluation", stage="evaluation", is_sharded=False, is_launched=True,
-            upstream=("dataset_release", "model"),
-            resolve=resolve_evaluation, compute="mm_assets.evaluation.evaluate:compute_evaluation",
-            validate=validate_evaluation,
-        ),
-        Asset(
-            name="promotion", stage="promotion", is_sharded=False, is_launched=False,
-            upstream=("dataset_release", "model", "evaluation"),
-            resolve=resolve_promotion, compute="mm_assets.promotion.decide:compute_promotion",
-            validate=validate_promotion,
-        ),
-    )
-}  # fmt: skip
+SNAPSHOT_RULES, FEATURES_RULES, PROMOTION_RULES = "snapshot.yaml", "features.yaml", "promotion.yaml"
+
+_ROWS = (
+    Asset(
+        name="snapshot", stage="snapshot", is_sharded=True, reads={},
+        description="The shard's raw samples, frozen: a deterministic WebDataset tar, a row per sample and a row per "
+        "dead letter.",
+        kinds=frozenset({"s3", "webdataset"}),
+        resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot",
+        libraries=("pyarrow", "soundfile"),
+        validate=validate_snapshot, rules=(SNAPSHOT_RULES,), preview="mm_assets.snapshot.preview:preview",
+    ),
+    Asset(
+        name="features", stage="features", is_sharded=True,
+        reads={"snapshot": ("samples.parquet", "samples.tar")},
+        description="The shard's samples decoded once into Arrow tensors, with quality signals that drop nothing.",
+        kinds=frozenset({"arrow", "python"}),
+        resolve=resolve_features, compute="mm_assets.features.extract:compute_features",
+        libraries=("numpy", "pillow", "pyarrow", "soundfile", "soxr"),
+        validate=validate_features, rules=(FEATURES_RULES,), preview="mm_assets.features.preview:preview",
+    ),
+    Asset(
+        name="embeddings", stage="features", is_sharded=True, is_launched=True,
+        reads={"features": ("signals.parquet", "tensors.arrow")},
+        description="A vector per modality by the release's pinned encoder, and near-duplicate and coherence signals.",
+        kinds=frozenset({"torch"}),
+        resolve=resolve_embeddings, compute="mm_assets.features.embed:compute_embeddings",
+        validate=validate_embeddings,
+    ),
+    Asset(
+        name="dataset_release", stage="release",
+        reads={
+            "snapshot": ("samples.parquet", "dead_letters.parquet"),
+            "features": ("signals.parquet", "tensors.arrow", "dead_letters.parquet"),
+            "embeddings": ("signals.parquet",),
+        },
+        description="The frozen dataset: duplicates, curation, splits, statistics and drift, release record and "
+        "dataset card. Refuses to run unless every shard of the release exists and passed its checks.",
+        kinds=frozenset({"duckdb", "parquet"}),
+        resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
+        libraries=("duckdb", "numpy", "pyarrow", "pyyaml"),
+        validate=validate_dataset_release, rules=(SNAPSHOT_RULES, FEATURES_RULES),
+        preview="mm_assets.release.preview:preview",
+    ),
+    Asset(
+        name="batch_plan", stage="training", reads={"dataset_release": ("samples.parquet",)},
+        description="For every step and lane the packs of samples: a pure function of the dataset release, the plan's "
+        "parameters and the seed.",
+        kinds=frozenset({"parquet", "python"}),
+        resolve=resolve_batch_plan, compute="mm_assets.batching.plan:compute_batch_plan",
+        libraries=("numpy", "pyarrow"),
+        validate=validate_batch_plan,
+    ),
+    Asset(
+        name="model", stage="training", is_launched=True,
+        reads={"dataset_release": ("samples.parquet", "shards.json"), "batch_plan": ("plan.parquet",)},
+        description="Weights in safetensors with spec, ledger and metrics: the same bits at any number of processes.",
+        kinds=frozenset({"torch", "safetensors"}),
+        resolve=resolve_model, compute="mm_assets.training.train:compute_model",
+        code=("mm_assets.training.train", "mm_assets.training.worker"),
+        validate=validate_model, preview="mm_assets.training.preview:preview",
+    ),
+    Asset(
+        name="evaluation", stage="evaluation", is_launched=True,
+        reads={
+            "dataset_release": ("samples.parquet", "shards.json"),
+            "model": ("weights.safetensors", "config.json", "ledger.parquet"),
+        },
+        description="Accuracy per slice and corruption, calibration, retrieval, and every single prediction.",
+        kinds=frozenset({"torch", "json"}),
+        resolve=resolve_evaluation, compute="mm_assets.evaluation.evaluate:compute_evaluation",
+        validate=validate_evaluation, preview="mm_assets.evaluation.preview:preview",
+    ),
+    Asset(
+        name="promotion", stage="promotion",
+        reads={
+            "dataset_release": ("record.json",),
+            "model": ("weights.safetensors",),
+            "evaluation": ("report.json", "predictions.parquet"),
+        },
+        description="The decision: every gate with its value and threshold, the comparison with the model in "
+        "production, and the model card.",
+        kinds=frozenset({"markdown", "json"}),
+        resolve=resolve_promotion, compute="mm_assets.promotion.decide:compute_promotion",
+        libraries=("numpy", "pyarrow", "pydantic", "pyyaml"),
+        validate=validate_promotion, rules=(PROMOTION_RULES,), preview="mm_assets.promotion.preview:preview",
+    ),
+    Asset(
+        name="registration", stage="promotion", is_remembered=False,
+        reads={"promotion": ("decision.json",)},
+        description="The move of the registry: re-hashes everything the decision makes reachable, then makes the model "
+        "candidate or production as decided, and says why not otherwise.",
+        kinds=frozenset({"s3", "json"}),
+        resolve=resolve_registration, compute="mm_assets.promotion.registration:compute_registration",
+        validate=validate_registration, rules=(PROMOTION_RULES,),
+    ),
+)  # fmt: skip
+
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in _ROWS}
+#: Every rules file that some check depends on: what a release pins.
+RULES_FILES: tuple[str, ...] = tuple(dict.fromkeys(name for asset in _ROWS for name in asset.rules))
+STAGES: tuple[str, ...] = tuple(dict.fromkeys(asset.stage for asset in _ROWS))
 
 
 def asset_named(name: str) -> Asset:
@@ -125,80 +190,17 @@ def asset_named(name: str) -> Asset:
     return ASSETS[name]
 
 
-def resolve_recipe(store: Store, name: str, partition: Partition, environment: Environment) -> Recipe:
-    """What the partition would be made from now. Torch-free.
+def assets_of(stage: str | None) -> list[Asset]:
+    """The assets of one stage, or all of them, in the order of the pipeline.
 
     Raises:
-        ObjectMissingError: the release or an input does not exist. GateError: an input did not pass its checks.
+        UsageError: there is no such stage.
     """
-    return asset_named(name).resolve(store, read_spec(store, partition.release), partition, environment)
+    if stage not in (None, *STAGES):
+        raise UsageError(f"stage {stage}: is unknown: expected one of {', '.join(STAGES)}.")
+    return [asset for asset in ASSETS.values() if stage in (None, asset.stage)]
 
 
-def run_asset(
-    store: Store,
-    settings: Settings,
-    name: str,
-    partition: Partition,
-    *,
-    environment: Environment,
-    run_id: str | None = None,
-    force: bool = False,
-) -> Committed:
-    """Materializes one partition in this process, from the cache where its fingerprint is known."""
-    recipe = resolve_recipe(store, name, partition, environment)
-    with tempfile.TemporaryDirectory(prefix=f"mm-{name}-") as folder:
-
-        def compute() -> StageResult:
-            logger.info("%s %s: computing", name, partition.path)
-            module, _, function = asset_named(name).compute.partition(":")
-            return getattr(importlib.import_module(module), function)(store, recipe, Path(folder), settings)
-
-        committed = materialize(store, recipe, compute, run_id=run_id, force=force)
-    return _announced(store, committed)
-
-
-def find_cached(
-    store: Store, name: str, partition: Partition, *, environment: Environment, run_id: str | None = None
-) -> Committed | None:
-    """Commits the partition from the cache, or None if it has to be computed."""
-    committed = commit_known(store, resolve_recipe(store, name, partition, environment), run_id=run_id)
-    return None if committed is None else _announced(store, committed)
-
-
-def _announced(store: Store, committed: Committed) -> Committed:
-    """Moves the registry as a committed decision says; also from the cache, because a kill may have come in between."""
-    if committed.manifest.asset == "promotion":
-        apply_decision(store, committed.manifest, committed.manifest_digest)
-    return committed
-
-
-def find_validation(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord | None:
-    """The passed validation on record of what the partition currently is, under the rules as they are now.
-
-    Raises:
-        ObjectMissingError: the partition was never materialized.
-    """
-    ref = require_ref(store, name, partition)
-    known = read_validation(store, name, partition)
-    current = (ref.manifest, _rules(settings, asset_named(name)))
-    is_current = known is not None and known.passed and (known.manifest, known.rules) == current
-    return known if is_current else None
-
-
-def check_asset(store: Store, settings: Settings, name: str, partition: Partition) -> ValidationRecord:
-    """Validates what the partition currently is and records the outcome; downstream stages require the record.
-
-    What passed is not checked again under the same rules; what failed is, because the reason may be gone.
-    """
-    known = find_validation(store, settings, name, partition)
-    if known is not None:
-        return known
-    asset = asset_named(name)
-    ref = require_ref(store, name, partition)
-    findings = asset.validate(store, read_manifest(store, ref.manifest), settings)
-    return record_validation(store, ref, rules=_rules(settings, asset), findings=findings)
-
-
-def _rules(settings: Settings, asset: Asset) -> str:
-    suite = digest_file(settings.config_file(asset.suite)) if asset.suite else None
-    return digest_json({"code": code_digest(asset.validate.__module__), "suite": suite})
+def code_roots(asset: Asset) -> tuple[str, ...]:
+    """The modules whose import closure makes the asset's bytes."""
+    return asset.code or (asset.compute.partition(":")[0],)

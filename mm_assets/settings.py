@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from mm_assets.errors import SettingsError
 
+#: Configuration files of this version.
+PACKAGED_CONFIG = Path(__file__).parent / "config"
 LAUNCHERS = ("subprocess", "kubernetes")
 MAX_SHARDS = 10_000
 
@@ -49,7 +51,7 @@ class Settings:
     def config_file(self, name: str) -> Path:
         """The file ``name`` of ``MM_CONFIG_DIR``, or the packaged one where the team has none of its own."""
         own = self.config_dir / name if self.config_dir else None
-        return own if own is not None and own.is_file() else Path(__file__).parent / "config" / name
+        return own if own is not None and own.is_file() else PACKAGED_CONFIG / name
 
     def bucket_and_prefix(self) -> tuple[str, str]:
         """Bucket and key prefix (without slashes at its ends) of ``store_uri``.

@@ -1,41 +1,27 @@
-"""The recipe of ``batch_plan``: a dataset release, the plan's parameters and the release's seed."""
-
-from collections.abc import Mapping
+"""What a batch plan is made from: a dataset release, the plan's parameters and the release's seed."""
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.checks.validations import require_passed
 from mm_assets.errors import SpecError
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.identity.canonical import Json, digest_json, to_json
-from mm_assets.identity.code import code_digest, library_versions
-from mm_assets.releases.spec import ReleaseSpec
-from mm_assets.store.manifest import Input, Partition, Recipe
-from mm_assets.store.objects import Store
+from mm_assets.identity.canonical import to_json
+from mm_assets.releases.inputs import InputContext, Resolved
 
 MAX_LANES = 1024
 
 
-def resolve_batch_plan(
-    store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]
-) -> Recipe:
+def resolve_batch_plan(context: InputContext) -> Resolved:
     """What the partition's plan would be computed from now.
 
     Raises:
-        GateError: the dataset release did not pass its checks. SpecError: the plan's parameters are unusable.
+        GateError: the dataset release did not pass its check. SpecError: the plan's parameters are unusable.
     """
-    del environment
+    spec = context.spec
     config = spec.config("plan", PlanConfig)
     image_size = spec.config("features", FeaturesConfig).image_size
     check_plan_config(spec.release, config, image_size=image_size)
-    ref = require_passed(store, "dataset_release", partition)
-    code = {"source": code_digest("mm_assets.batching.plan"), "libraries": library_versions("numpy", "pyarrow")}
-    return Recipe(
-        asset="batch_plan",
-        partition=partition,
-        code=digest_json(code),
+    return Resolved(
         params={"plan": to_json(config), "seed": spec.seed, "image_size": image_size},
-        environment={},
-        inputs=(Input(asset="dataset_release", partition={"release": partition.release}, digest=ref.manifest),),
+        inputs=context.all_upstream(),
     )
 
 
@@ -58,4 +44,4 @@ def check_plan_config(release: str, config: PlanConfig, *, image_size: int) -> N
             if getattr(config, name) < 1:
                 problem = f"{name}: expected at least 1, got {getattr(config, name)}"
     if problem:
-        raise SpecError(f"release {release}: recipe section plan is unusable: {problem}.")
+        raise SpecError(f"release {release}: configuration section plan is unusable: {problem}.")

@@ -4,8 +4,6 @@ A plan is a function of the dataset release's narrow columns, the plan's paramet
 centrally, and followed by any number of loaders; packing inside workers would make it depend on their number.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
@@ -13,10 +11,8 @@ from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
-from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult
-from mm_assets.store.manifest import Manifest, Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, read_parquet, write_parquet
 
 SCHEMA = "mm.plan/1"
@@ -33,17 +29,16 @@ PLAN = pa.schema(
 )
 
 
-def compute_batch_plan(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
+def compute_batch_plan(job: Job) -> StageResult:
     """Writes ``plan.parquet`` and ``plan.json``.
 
     Raises:
         StageError: nothing is selected for training, or a sample is longer than a pack.
     """
-    del settings
-    release = read_manifest(store, recipe.inputs[0].digest)
-    samples = read_samples(store, release, workdir, COLUMNS)
-    config = PlanConfig(**recipe.params["plan"])  # pyright: ignore[reportCallIssue]
-    seed, image_size = recipe.params["seed"], recipe.params["image_size"]
+    workdir = job.workdir
+    samples = read_parquet(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
+    config = PlanConfig(**job.params["plan"])  # pyright: ignore[reportCallIssue]
+    seed, image_size = job.params["seed"], job.params["image_size"]
     assert isinstance(seed, int)
     assert isinstance(image_size, int)
     table = build_plan(samples, config, seed=seed, image_size=image_size)
@@ -72,12 +67,6 @@ def compute_batch_plan(store: Store, recipe: Recipe, workdir: Path, settings: Se
         "padding_efficiency": summary["padding_efficiency"],
     }
     return StageResult(files=files, stats=stats)
-
-
-def read_samples(store: Store, release: Manifest, folder: Path, columns: list[str]) -> pa.Table:
-    """Columns of a dataset release's ``samples.parquet``, in file order: row numbers are what a plan refers to."""
-    digest = release.output("samples.parquet").digest
-    return read_parquet(store.fetch(digest, folder), columns)
 
 
 def train_rows(samples: pa.Table) -> Ints:

@@ -3,24 +3,21 @@
 Every file is fetched by digest and verified once; after that a row is read without copying the rest of its file.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mm_assets.batching.plan import read_samples
 from mm_assets.errors import StageError
-from mm_assets.store.manifest import Manifest
-from mm_assets.store.objects import Store
-from mm_assets.store.tables import map_arrow
+from mm_assets.release.shards import parse_shards
+from mm_assets.store.job import Job
+from mm_assets.store.tables import map_arrow, read_parquet
 
-COLUMNS = ["id", "release", "shard", "row", "split", "selected", "label", "text_tokens", "audio_frames", "has_image"]
-ShardKey: TypeAlias = tuple[str, str]
+COLUMNS = ["id", "shard", "row", "split", "selected", "label", "text_tokens", "audio_frames", "has_image"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +71,12 @@ class Reader(Protocol):
 
 
 class LocalReader:
-    """Reads samples by their row number in ``samples.parquet`` from files that ``locate`` finds by (release, shard)."""
+    """Reads samples by their row number in ``samples.parquet`` from files that ``locate`` finds by shard number."""
 
-    def __init__(self, samples: pa.Table, locate: Callable[[ShardKey], Path]) -> None:
-        self._columns = {name: samples[name].to_pylist() for name in ("id", "release", "shard", "row")}
+    def __init__(self, samples: pa.Table, locate: Callable[[int], Path]) -> None:
+        self._columns = {name: samples[name].to_pylist() for name in ("id", "shard", "row")}
         self.locate = locate
-        self._files: dict[ShardKey, TensorFile] = {}
+        self._files: dict[int, TensorFile] = {}
         self.samples = samples
 
     def read(self, rows: Sequence[int]) -> list[Sample]:
@@ -90,19 +87,19 @@ class LocalReader:
         """
         return [self._read(int(row)) for row in rows]
 
-    def file(self, key: ShardKey) -> TensorFile:
+    def file(self, shard: int) -> TensorFile:
         """The mapped tensors of a shard."""
-        if key not in self._files:
-            self._files[key] = TensorFile(self.locate(key))
-        return self._files[key]
+        if shard not in self._files:
+            self._files[shard] = TensorFile(self.locate(shard))
+        return self._files[shard]
 
     def _read(self, row: int) -> Sample:
         columns = self._columns
-        key = (columns["release"][row], columns["shard"][row])
-        sample = self.file(key).read(columns["row"][row])
+        shard = columns["shard"][row]
+        sample = self.file(shard).read(columns["row"][row])
         if sample.id != columns["id"][row]:
             raise StageError(
-                f"features {key[0]}/{key[1]}: row {columns['row'][row]} holds another sample: expected "
+                f"tensors of shard {shard}: row {columns['row'][row]} holds another sample: expected "
                 f"{columns['id'][row]}, got {sample.id}. Materialize the dataset release again."
             )
         return sample
@@ -111,13 +108,13 @@ class LocalReader:
 class ReleaseReader:
     """Reads samples of a dataset release by their row number in ``samples.parquet``.
 
-    A shard's file is fetched to ``cache_dir`` and verified when one of its rows is first read.
+    A shard's file is fetched and verified when one of its rows is first read.
     """
 
-    def __init__(self, store: Store, release: Manifest, cache_dir: Path) -> None:
-        digests = tensor_digests(store, release)
-        self.samples = read_samples(store, release, cache_dir, COLUMNS)
-        self._reader = LocalReader(self.samples, lambda key: store.fetch(digests[key], cache_dir))
+    def __init__(self, job: Job) -> None:
+        digests = tensor_digests(job)
+        self.samples = read_parquet(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
+        self._reader = LocalReader(self.samples, lambda shard: job.store.fetch(digests[shard], job.workdir / "inputs"))
 
     def read(self, rows: Sequence[int]) -> list[Sample]:
         """The samples in those rows, in that order.
@@ -128,7 +125,7 @@ class ReleaseReader:
         return self._reader.read(rows)
 
 
-def tensor_digests(store: Store, release: Manifest) -> dict[ShardKey, str]:
-    """Digest of ``tensors.arrow`` by (release, shard), for a dataset release's own shards and its parents'."""
-    data = json.loads(store.get_bytes(release.output("shards.json").digest))
-    return {(shard["release"], shard["shard"]): shard["tensors"] for shard in data["shards"]}
+def tensor_digests(job: Job) -> list[str]:
+    """Digest of ``tensors.arrow`` by shard number, for a dataset release's own shards and its parents'."""
+    _, shards = parse_shards(job.read("dataset_release", "shards.json"), "dataset_release")
+    return [shard.tensors for shard in shards]

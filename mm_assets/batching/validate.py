@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.plan import COLUMNS, PLAN, read_samples, train_rows
+from mm_assets.batching.plan import COLUMNS, PLAN, train_rows
 from mm_assets.batching.schedule import CLS_TOKENS, Ints
+from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
-from mm_assets.settings import Settings
-from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
@@ -19,14 +19,14 @@ from mm_assets.store.tables import read_parquet
 LANE_TOLERANCE = 0.1
 
 
-def validate_batch_plan(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_batch_plan(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Everything that must hold before a plan may be followed."""
-    del settings
+    del rules
     config = PlanConfig(**manifest.params["plan"])
-    release = read_manifest(store, manifest.input("dataset_release").digest)
     with tempfile.TemporaryDirectory(prefix="mm-plan-check-") as name:
         plan = read_parquet(store.fetch(manifest.output("plan.parquet").digest, Path(name)))
-        samples = read_samples(store, release, Path(name), COLUMNS)
+        frozen = store.fetch(manifest.input("dataset_release").digest("samples.parquet"), Path(name))
+        samples = read_parquet(frozen, COLUMNS)
     return check_plan(plan, samples, config)
 
 

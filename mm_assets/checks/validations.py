@@ -1,6 +1,7 @@
-"""The record of a gate: which manifest was checked, by which rules, and what was found.
+"""Outcomes of checks: which data were checked, by which rules, and what was found.
 
-A check writes it, the next stage requires it: ``require_passed`` is why no manual run walks around a failed gate.
+An outcome is kept by (asset, content, inputs, rules), so equal data under equal rules are checked once, in whatever
+release they are. A later stage requires a passed outcome under the rules in force; a manual run cannot do without.
 """
 
 import json
@@ -10,11 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mm_assets.errors import GateError, ObjectCorruptError
-from mm_assets.identity.canonical import canonical_json
-from mm_assets.store.manifest import DIGEST_PATTERN, Partition
+from mm_assets.errors import ObjectCorruptError
+from mm_assets.identity.canonical import canonical_json, digest_hex, digest_json
+from mm_assets.store.manifest import DIGEST_PATTERN, Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import Ref, require_ref
 
 MAX_FAILING_IDS = 20
 
@@ -30,91 +30,114 @@ class Finding:
     failing_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What an outcome is about.
+
+    Attributes:
+        asset: Whose check it is.
+        content: Content of the partition.
+        inputs: Digest of the objects it was made from, which checks compare it with.
+        rules: Digest of the checking code and the rules files.
+    """
+
+    asset: str
+    content: str
+    inputs: str | None
+    rules: str
+
+    @property
+    def key(self) -> str:
+        """``checks/<asset>/<digest hex>.json``."""
+        return f"checks/{self.asset}/{digest_hex(digest_json(self))}.json"
+
+
 class ValidationRecord(BaseModel):
-    """``mm.validation/1`` as stored under ``refs/validations/<asset>/<release>[/<shard>].json``."""
+    """``mm.validation/2`` as stored under ``Subject.key``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: Literal["mm.validation/1"] = Field(alias="schema")
+    schema_: Literal["mm.validation/2"] = Field(alias="schema")
     asset: str
-    release: str
-    shard: str | None
-    manifest: str = Field(pattern=DIGEST_PATTERN)
+    content: str = Field(pattern=DIGEST_PATTERN)
+    inputs: str | None = Field(pattern=DIGEST_PATTERN)
     rules: str = Field(pattern=DIGEST_PATTERN)
     passed: bool
     findings: list[dict[str, object]]
 
+    @property
+    def subject(self) -> Subject:
+        """What it is about."""
+        return Subject(asset=self.asset, content=self.content, inputs=self.inputs, rules=self.rules)
 
-def validation_key(asset: str, partition: Partition) -> str:
-    """``refs/validations/<asset>/<release>[/<shard>].json``."""
-    return f"refs/validations/{asset}/{partition.path}.json"
+    @property
+    def failures(self) -> str:
+        """The details of the failed rules, as one clause."""
+        return "; ".join(str(finding["detail"]).rstrip(".") for finding in self.findings if not finding["passed"])
 
 
-def record_validation(store: Store, ref: Ref, *, rules: str, findings: Sequence[Finding]) -> ValidationRecord:
-    """Writes what was found about the manifest ``ref`` points to; the latest validation of a partition counts.
+def record_validation(store: Store, subject: Subject, findings: Sequence[Finding]) -> ValidationRecord:
+    """Writes what was found about ``subject``. A failed outcome is replaced when the check is made again.
 
-    Args:
-        store: Where to write.
-        ref: The partition as it was checked.
-        rules: Digest of the checking code and of the suite or policy it applied.
-        findings: One per rule.
+    Raises:
+        ValueError: there is no finding: a check that looked at nothing has not passed.
     """
+    if not findings:
+        raise ValueError(f"{subject.asset}: its check found nothing, neither good nor bad")
     record = ValidationRecord(
-        schema="mm.validation/1",
-        asset=ref.asset,
-        release=ref.release,
-        shard=ref.shard,
-        manifest=ref.manifest,
-        rules=rules,
+        schema="mm.validation/2",
+        asset=subject.asset,
+        content=subject.content,
+        inputs=subject.inputs,
+        rules=subject.rules,
         passed=all(finding.passed for finding in findings),
         findings=[_finding_json(finding) for finding in findings],
     )
-    key = validation_key(ref.asset, ref.partition)
     data = canonical_json(record.model_dump(by_alias=True))
-    while not store.create_key(key, data):
-        current = store.read_key(key)
-        if current is not None and store.replace_key(key, data, current.etag):
+    while not store.create_key(subject.key, data):
+        current = store.read_key(subject.key)
+        if current is not None and store.replace_key(subject.key, data, current.etag):
             break
     return record
 
 
-def read_validation(store: Store, asset: str, partition: Partition) -> ValidationRecord | None:
-    """The latest validation of a partition, or None if no check ever ran.
+def read_validation(store: Store, subject: Subject) -> ValidationRecord | None:
+    """The outcome about ``subject``, or None if no check was made.
 
     Raises:
-        ObjectCorruptError: the key holds something else.
+        ObjectCorruptError: the key holds something else, or an outcome about something else.
     """
-    key = validation_key(asset, partition)
-    current = store.read_key(key)
+    current = store.read_key(subject.key)
     if current is None:
         return None
     try:
-        return ValidationRecord.model_validate(json.loads(current.data))
+        record = ValidationRecord.model_validate(json.loads(current.data))
     except (ValidationError, ValueError) as error:
-        raise ObjectCorruptError(f"{store.uri(key)}: is not a validation record. Run the checks again.") from error
+        raise ObjectCorruptError(
+            f"{store.uri(subject.key)}: is not the outcome of a check. Delete it and run the check again."
+        ) from error
+    if record.subject != subject or record.passed != all(finding["passed"] for finding in record.findings):
+        raise ObjectCorruptError(
+            f"{store.uri(subject.key)}: is the outcome of another check, or contradicts itself. "
+            "Delete it and run the check again."
+        )
+    return record
 
 
-def require_passed(store: Store, asset: str, partition: Partition) -> Ref:
-    """The partition's ref, provided a passed validation of exactly that manifest is on record.
+def passed_in_first_version(store: Store, manifest: Manifest, digest: str) -> bool:
+    """Whether the first version recorded a passed check of exactly this manifest of its own.
 
-    Raises:
-        ObjectMissingError: the partition was never materialized.
-        GateError: no check ran on this manifest, or one failed.
+    Args:
+        store: Where the record is.
+        manifest: A manifest that the first version wrote.
+        digest: Its digest.
     """
-    ref = require_ref(store, asset, partition)
-    record = read_validation(store, asset, partition)
-    where = f"{asset} {partition.path}"
-    if record is None or record.manifest != ref.manifest:
-        raise GateError(
-            f"{where}: no validation on record: expected one of {ref.manifest}, "
-            f"got {record.manifest if record else 'none'}. Materialize the partition together with its checks."
-        )
-    if not record.passed:
-        failed = "; ".join(str(finding["detail"]) for finding in record.findings if not finding["passed"])
-        raise GateError(
-            f"{where}: failed its checks: {failed}. Repair the data or the suite and run the partition again."
-        )
-    return ref
+    current = store.read_key(f"refs/validations/{manifest.asset}/{manifest.partition.path}.json")
+    if current is None:
+        return False
+    record = json.loads(current.data)
+    seen = (record.get("schema"), record.get("manifest"), record.get("passed"))
+    return seen == ("mm.validation/1", digest, True)
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

@@ -4,86 +4,109 @@ import argparse
 
 from rich.console import Console
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import UsageError
-from mm_assets.identity.canonical import Json, canonical_json, digest_bytes
+from mm_assets.identity.canonical import Json, digest_json
+from mm_assets.materialize import Workspace
 from mm_assets.operations.screen import Outcome, print_table, short_digest
 from mm_assets.operations.status import AssetStatus, release_status, status_json
-from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
+from mm_assets.releases.spec import ReleaseSpec, list_releases
 from mm_assets.settings import read_settings
-from mm_assets.store.objects import Store, open_store
 
 
 def open_release(args: argparse.Namespace, console: Console) -> Outcome:
-    """Opens a release; opening it again alike is no error."""
-    settings = read_settings()
-    drops = [_drop_of(text) for text in args.drop]
-    store = open_store(settings)
-    spec = open_default_release(
-        store,
-        settings,
-        release=args.release,
-        drops=drops,
-        parent=args.parent,
-        policy=args.policy,
-        recipe=args.recipe,
+    """Opens a release; opening it again with the same arguments changes nothing."""
+    workspace = Workspace(read_settings())
+    if args.data_of and (args.drop or args.parent):
+        raise UsageError(
+            "--data-of: takes another release's data: expected neither --drop nor --parent. Leave them out."
+        )
+    if not args.data_of and not args.drop:
+        raise UsageError("--drop: is missing: expected --drop SOURCE/DROP, or --data-of RELEASE for an experiment.")
+    spec = open_named_release(
+        workspace,
+        ReleaseRequest(
+            release=args.release,
+            drops=tuple(_drop_of(text) for text in args.drop or ()),
+            parent=args.parent,
+            data_of=args.data_of,
+            policy=args.policy,
+            configuration=args.config,
+            exclusions=tuple(args.exclude or ()),
+        ),
     )
     console.print(
         f"Release {spec.release} is open. Materialize it with `mm run --release {spec.release}`.", markup=False
     )
-    return Outcome(result=_result(store, spec))
+    return Outcome(result=_result(workspace, spec))
 
 
 def list_all(args: argparse.Namespace, console: Console) -> Outcome:
     """One line per release. ``release``, ``spec`` and ``stages`` hold the columns of ``releases``."""
     del args
-    store = open_store(read_settings())
-    specs = [read_spec(store, name) for name in list_releases(store)]
-    results = [_result(store, spec) for spec in specs]
+    workspace = Workspace(read_settings())
+    specs = [workspace.spec(name) for name in list_releases(workspace.store)]
+    status = {spec.release: release_status(workspace, spec.release) for spec in specs}
     rows = [
-        (spec.release, ", ".join(f"{pin.source}/{pin.drop}" for pin in spec.drops),
-         spec.parent.release if spec.parent else "-", spec.num_shards, _furthest(release_status(store, spec)))
+        (spec.release, _data_of(spec), spec.parent.release if spec.parent else "-", spec.num_shards,
+         _furthest(status[spec.release]))
         for spec in specs
     ]  # fmt: skip
     if rows:
-        print_table(console, "Releases", ("release", "drops", "parent", "shards", "state"), rows, left=2)
+        print_table(console, "Releases", ("release", "data", "parent", "shards", "state"), rows, left=2)
     else:
         console.print("No release is open. Open one with `mm release open`, or run `mm demo`.")
     columns: dict[str, Json] = {
         "release": [spec.release for spec in specs],
-        "spec": {spec.release: result["spec"] for spec, result in zip(specs, results, strict=True)},
-        "stages": {spec.release: result["stages"] for spec, result in zip(specs, results, strict=True)},
+        "spec": {spec.release: spec.digest for spec in specs},
+        "stages": {name: status_json(entry) for name, entry in status.items()},
     }
+    results = [
+        {"release": spec.release, "spec": spec.digest, "stages": status_json(status[spec.release])} for spec in specs
+    ]
     return Outcome(result=columns | {"releases": results})
 
 
 def show(args: argparse.Namespace, console: Console) -> Outcome:
-    """What a release pins and how far it is."""
-    store = open_store(read_settings())
-    spec = read_spec(store, args.release)
+    """What a release pins, how far it is, and what failed."""
+    workspace = Workspace(read_settings())
+    spec = workspace.spec(args.release)
     pins = [("drop", f"{pin.source}/{pin.drop}", short_digest(pin.digest)) for pin in spec.drops]
-    if spec.parent is not None:
-        pins.append(("parent", spec.parent.release, short_digest(spec.parent.digest)))
+    for kind, pin in (("parent", spec.parent), ("data of", spec.data_of)):
+        if pin is not None:
+            pins.append((kind, pin.release, short_digest(pin.digest)))
+    rules = workspace.rules(spec.release).digests
+    pins += [("rules", name, short_digest(digest)) for name, digest in sorted(rules.items())]
     pins.append(("encoder", spec.encoder.get("kind", ""), short_digest(spec.encoder.get("digest", ""))))
-    pins.append(("policy", spec.policy.get("name", ""), ""))
-    pins.append(("recipe", str(spec.recipe.get("name", "")), short_digest(_digest_of(spec))))
+    pins.append(("policy", spec.policy.get("name", ""), short_digest(digest_json(spec.policy))))
+    name = str(spec.configuration.get("name", ""))
+    pins.append(("configuration", name, short_digest(digest_json(spec.configuration))))
+    pins += [("excluded", pattern, "") for pattern in spec.exclusions]
     print_table(console, f"Release {spec.release}", ("pins", "name", "digest"), pins, left=2)
-    status = release_status(store, spec)
+    status = release_status(workspace, spec.release)
     rows = [(name, entry.state, f"{entry.done}/{entry.total}") for name, entry in status.items()]
     print_table(console, "Stages", ("asset", "state", "partitions"), rows, left=2)
-    return Outcome(result=_result(store, spec) | {"pins": spec.model_dump(by_alias=True)})
+    failures: list[dict[str, Json]] = []
+    for name, entry in status.items():
+        for problem in entry.failures:
+            failures.append({"asset": name, "partition": problem.partition.path, "error": problem.sentence})
+            console.print(f"{name} {problem.partition.path}: {problem.sentence}", style="red", markup=False)
+    pinned = spec.model_dump(by_alias=True)
+    return Outcome(result=_result(workspace, spec) | {"pins": pinned, "failed": failures})
 
 
-def _result(store: Store, spec: ReleaseSpec) -> dict[str, Json]:
+def _result(workspace: Workspace, spec: ReleaseSpec) -> dict[str, Json]:
     return {
         "release": spec.release,
-        "spec": _digest_of(spec),
-        "stages": status_json(release_status(store, spec)),
+        "spec": spec.digest,
+        "stages": status_json(release_status(workspace, spec.release)),
     }
 
 
-def _digest_of(spec: ReleaseSpec) -> str:
-    return digest_bytes(canonical_json(spec.model_dump(by_alias=True)))
+def _data_of(spec: ReleaseSpec) -> str:
+    if spec.data_of is not None:
+        return f"data of {spec.data_of.release}"
+    return ", ".join(f"{pin.source}/{pin.drop}" for pin in spec.drops)
 
 
 def _drop_of(text: str) -> tuple[str, str]:
@@ -96,6 +119,6 @@ def _drop_of(text: str) -> tuple[str, str]:
 def _furthest(status: dict[str, AssetStatus]) -> str:
     """The first asset that is not through, which is where the release stands."""
     for name, entry in status.items():
-        if entry.state != "passed":
+        if entry.state not in ("passed", "referenced"):
             return f"{name} {entry.state} {entry.done}/{entry.total}"
     return "complete"

@@ -4,33 +4,16 @@ import warnings
 
 import dagster as dg
 
-from mm_assets.defs.assets.evaluation import evaluation
-from mm_assets.defs.assets.features import embeddings, features
-from mm_assets.defs.assets.graph import asset_definition
-from mm_assets.defs.assets.promotion import promotion
-from mm_assets.defs.assets.release import dataset_release
-from mm_assets.defs.assets.snapshot import snapshot
-from mm_assets.defs.assets.training import batch_plan, model
+from mm_assets.defs.assets import asset_definition
 from mm_assets.defs.automation import automation_sensor
-from mm_assets.defs.checks import gate
+from mm_assets.defs.checks import check_definition
 from mm_assets.defs.janitor import janitor_sensors
 from mm_assets.defs.jobs import jobs
-from mm_assets.defs.resources import Workspace
 from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
 from mm_assets.launchers.process import StageLauncher
+from mm_assets.materialize import Workspace
 from mm_assets.pipeline import ASSETS
 from mm_assets.settings import Settings, read_settings
-
-BODIES = {
-    snapshot: {"s3", "webdataset"},
-    features: {"arrow", "python"},
-    embeddings: {"torch"},
-    dataset_release: {"duckdb", "parquet"},
-    batch_plan: {"parquet", "python"},
-    model: {"torch", "safetensors"},
-    evaluation: {"torch", "json"},
-    promotion: {"markdown", "json"},
-}
 
 
 def build_definitions(settings: Settings | None = None) -> dg.Definitions:
@@ -49,8 +32,8 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
 def _definitions(settings: Settings) -> dg.Definitions:
     workspace = Workspace(settings)
     return dg.Definitions(
-        assets=[asset_definition(body, workspace, kinds=kinds) for body, kinds in BODIES.items()],
-        asset_checks=[gate(asset, settings) for asset in ASSETS.values()],
+        assets=[asset_definition(asset, workspace) for asset in ASSETS.values()],
+        asset_checks=[check_definition(asset, settings) for asset in ASSETS.values()],
         jobs=jobs(),
         sensors=[
             automation_sensor(),

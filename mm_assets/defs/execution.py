@@ -13,9 +13,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from mm_assets.defs.metadata import GATE, failure_metadata, materialization_metadata
+from mm_assets.defs.metadata import CHECK, failure_metadata, materialization_metadata
 from mm_assets.defs.partitions import require_known, to_partition
-from mm_assets.defs.resources import Workspace
 from mm_assets.errors import (
     CommitConflictError,
     CommitUnknownError,
@@ -31,7 +30,8 @@ from mm_assets.errors import (
 )
 from mm_assets.identity.canonical import Json
 from mm_assets.launchers.process import StageLauncher
-from mm_assets.pipeline import ASSETS, Asset, find_cached, run_asset
+from mm_assets.materialize import Workspace
+from mm_assets.pipeline import ASSETS, Asset
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.refs import require_ref
@@ -74,29 +74,21 @@ def materialize(context: dg.AssetExecutionContext, name: str) -> Materialized:
         metadata = materialization_metadata(workspace.store, committed)
     except MmError as error:
         _fail(context, task, error)
-    return dg.MaterializeResult(data_version=dg.DataVersion(committed.manifest_digest), metadata=metadata)
+    return dg.MaterializeResult(data_version=dg.DataVersion(committed.manifest.content), metadata=metadata)
 
 
 def _commit(context: dg.AssetExecutionContext, workspace: Workspace, task: _Task) -> Committed:
-    store, name, partition = workspace.store, task.asset.name, task.partition
+    name, partition = task.asset.name, task.partition
     require_known(workspace.spec(partition.release), partition, workspace.settings)
     environment = _environment(context, workspace, task)
     if not task.force and environment is not None:
-        known = find_cached(store, name, partition, environment=environment, run_id=context.run_id)
+        known = workspace.find_known(name, partition, environment=environment, run_id=context.run_id)
         if known is not None:
             return known
     if task.asset.is_launched:
         context.resources.launcher.run(context, name, partition, force=task.force)
         return _committed_by_worker(workspace, task, context.run_id)
-    return run_asset(
-        store,
-        workspace.settings,
-        name,
-        partition,
-        environment=environment or {},
-        run_id=context.run_id,
-        force=task.force,
-    )
+    return workspace.run(name, partition, environment=environment or {}, run_id=context.run_id, force=task.force)
 
 
 def _environment(context: dg.AssetExecutionContext, workspace: Workspace, task: _Task) -> dict[str, Json] | None:
@@ -104,7 +96,7 @@ def _environment(context: dg.AssetExecutionContext, workspace: Workspace, task: 
     if not task.asset.is_launched:
         return {}
     launcher: StageLauncher = context.resources.launcher
-    return launcher.environment(workspace.store, task.asset.name, task.partition.release)
+    return launcher.environment(workspace, task.asset.name, task.partition.release)
 
 
 def _committed_by_worker(workspace: Workspace, task: _Task, run_id: str) -> Committed:
@@ -113,7 +105,7 @@ def _committed_by_worker(workspace: Workspace, task: _Task, run_id: str) -> Comm
         manifest=read_manifest(workspace.store, ref.manifest),
         manifest_digest=ref.manifest,
         ref=ref,
-        # A worker that found its fingerprint known leaves a ref of an earlier run where it is.
+        # A worker that found its action known leaves a ref of an earlier run where it is.
         cached=ref.cached or ref.run_id != run_id,
     )
 
@@ -125,12 +117,14 @@ def _fail(context: dg.AssetExecutionContext, task: _Task, error: MmError) -> NoR
             context.log.warning("%s Trying again in %s s.", sentence, RETRY_WAIT_S)
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_WAIT_S) from error
     elif isinstance(error, BLAMED_ON_DATA):
-        context.log_event(failed_gate(context.instance, task.asset.name, context.partition_key, error))  # pyright: ignore[reportArgumentType]
+        context.log_event(failed_check(context.instance, task.asset.name, context.partition_key, error))  # pyright: ignore[reportArgumentType]
     raise dg.Failure(description=sentence, metadata=failure_metadata(error), allow_retries=False) from error
 
 
-def failed_gate(instance: dg.DagsterInstance, name: str, partition_key: str, error: MmError) -> dg.AssetCheckEvaluation:
-    """The gate of a partition that could not even be computed; ``log_event`` files it under the current run.
+def failed_check(
+    instance: dg.DagsterInstance, name: str, partition_key: str, error: MmError
+) -> dg.AssetCheckEvaluation:
+    """The check of a partition that could not even be computed; ``log_event`` files it under the current run.
 
     It is about the latest materialization, if there is one: Dagster ignores the outcome of a check about any other.
     """
@@ -145,7 +139,7 @@ def failed_gate(instance: dg.DagsterInstance, name: str, partition_key: str, err
         )
     return dg.AssetCheckEvaluation(
         asset_key=asset_key,
-        check_name=GATE,
+        check_name=CHECK,
         passed=False,
         blocking=True,
         severity=dg.AssetCheckSeverity.ERROR,

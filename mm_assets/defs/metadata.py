@@ -1,5 +1,6 @@
 """What the UI shows about a partition: sizes first, then a picture, then counts, then everything by digest."""
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,15 +8,16 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from mm_assets.checks.validations import ValidationRecord
-from mm_assets.defs.previews import preview_of
 from mm_assets.errors import LaunchError, MmError, ObjectCorruptError, ObjectMissingError, StoreError
+from mm_assets.pipeline import ASSETS
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
-GATE = "gate"
+#: Name of every asset's check in Dagster.
+CHECK = "check"
 RUNBOOK = "docs/runbooks/failed-partition.md"
-FAILED_GATE_RUNBOOK = "docs/runbooks/failed-gate.md"
+FAILED_CHECK_RUNBOOK = "docs/runbooks/failed-check.md"
 #: Pages about one kind of trouble, the first match wins; everything else starts at ``RUNBOOK``.
 RUNBOOKS: tuple[tuple[type[MmError], str], ...] = (
     (ObjectCorruptError, "docs/runbooks/damaged-object.md"),
@@ -23,6 +25,8 @@ RUNBOOKS: tuple[tuple[type[MmError], str], ...] = (
     (StoreError, "docs/runbooks/store-unreachable.md"),
     (LaunchError, "docs/runbooks/launch-failure.md"),
 )
+#: Inputs that the UI lists; metadata are kept for ever.
+MAX_INPUTS = 30
 ROWS = ("rows_in", "rows_out", "dead_letters")
 
 Metadata = dict[str, Any]
@@ -37,10 +41,11 @@ def materialization_metadata(store: Store, committed: Committed) -> Metadata:
     metadata["wall_s"] = ref.wall_s
     metadata["cpu_s"] = ref.cpu_s
     metadata["bytes"] = sum(output.size_bytes for output in manifest.outputs)
-    preview = preview_of(store, manifest)
-    if preview is not None:
+    preview = _preview(store, manifest)
+    if preview:
         metadata["preview"] = dg.MetadataValue.md(preview)
     metadata |= {name: _value(stats[name]) for name in sorted(stats) if name not in ROWS}
+    metadata["content"] = manifest.content
     metadata["manifest"] = committed.manifest_digest
     metadata["manifest_uri"] = dg.MetadataValue.url(store.object_uri(committed.manifest_digest))
     metadata["fingerprint"] = manifest.fingerprint
@@ -51,6 +56,12 @@ def materialization_metadata(store: Store, committed: Committed) -> Metadata:
     return metadata
 
 
+def _preview(store: Store, manifest: Manifest) -> str:
+    """Markdown about a partition; empty for an asset that draws nothing."""
+    module, _, function = ASSETS[manifest.asset].preview.partition(":")
+    return getattr(importlib.import_module(module), function)(store, manifest) if module else ""
+
+
 def check_metadata(record: ValidationRecord) -> Metadata:
     """The metadata of a check: every rule with its outcome and the samples or objects it fails for."""
     failed = [finding for finding in record.findings if not finding["passed"]]
@@ -58,10 +69,10 @@ def check_metadata(record: ValidationRecord) -> Metadata:
         "rules": len(record.findings),
         "failed_rules": len(failed),
         "findings": dg.MetadataValue.md(_findings(record.findings)),
-        "manifest": record.manifest,
+        "content": record.content,
         "rules_digest": record.rules,
     }
-    return metadata | ({"runbook": FAILED_GATE_RUNBOOK} if failed else {})
+    return metadata | ({"runbook": FAILED_CHECK_RUNBOOK} if failed else {})
 
 
 def failure_metadata(error: MmError) -> Metadata:
@@ -115,10 +126,18 @@ def _value(value: object) -> object:
 
 def _inputs(manifest: Manifest) -> str:
     rows = (
-        (entry.asset, "/".join(entry.partition[name] for name in sorted(entry.partition)), f"`{entry.digest}`")
-        for entry in manifest.inputs
+        (
+            f"{entry.asset} ({entry.role})" if entry.role else entry.asset,
+            "/".join(entry.partition[name] for name in sorted(entry.partition)),
+            item.name,
+            f"`{item.digest}`",
+        )
+        for entry in manifest.inputs[:MAX_INPUTS]
+        for item in entry.outputs
     )
-    return markdown_table(("asset", "partition", "digest"), rows)
+    more = len(manifest.inputs) - MAX_INPUTS
+    table = markdown_table(("asset", "partition", "object", "digest"), rows)
+    return f"{table}\n\n{more} more inputs are in the manifest." if more > 0 else table
 
 
 def _outputs(manifest: Manifest) -> str:

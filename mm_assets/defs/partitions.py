@@ -5,9 +5,12 @@ release). A release with fewer shards than the deployment leaves its last keys u
 them, and materializing one by hand fails in ``require_known``.
 """
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from mm_assets.errors import SettingsError, UsageError
+from mm_assets.materialize import Workspace
 from mm_assets.pipeline import Asset
 from mm_assets.releases.spec import ReleaseSpec, shard_key
 from mm_assets.settings import Settings
@@ -44,6 +47,22 @@ def to_key(partition: Partition) -> str:
     return dg.MultiPartitionKey({RELEASE_DIMENSION: partition.release, SHARD_DIMENSION: partition.shard})
 
 
+def num_shards_of(workspace: Workspace) -> Callable[[str], int]:
+    """Number of shards of an open release, remembered per release.
+
+    The code server asks, and it outlives an embedded store that was stopped and started again at another port, so a
+    release it does not know yet is looked up through a new client.
+    """
+    known: dict[str, int] = {}
+
+    def num_shards(release: str) -> int:
+        if release not in known:
+            known[release] = Workspace(workspace.settings).spec(release).num_shards
+        return known[release]
+
+    return num_shards
+
+
 def require_known(spec: ReleaseSpec, partition: Partition, settings: Settings) -> None:
     """Refuses a partition that the release does not have, or a release that this deployment cannot hold.
 
@@ -53,9 +72,10 @@ def require_known(spec: ReleaseSpec, partition: Partition, settings: Settings) -
     """
     require_fits(spec, settings)
     if partition.shard is not None and partition.shard not in spec.shards():
+        shards = f"{shard_key(0)} to {shard_key(spec.num_shards - 1)}" if spec.num_shards else "none of its own"
         raise UsageError(
-            f"{partition.path}: is no shard of release {spec.release}: expected one of its {spec.num_shards} shards "
-            f"{shard_key(0)} to {shard_key(spec.num_shards - 1)}, got {partition.shard}. Leave this partition empty."
+            f"{partition.path}: is not a shard of release {spec.release}: expected one of its {spec.num_shards} shards "
+            f"({shards}), got {partition.shard}. Leave this partition empty."
         )
 
 

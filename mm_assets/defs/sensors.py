@@ -15,6 +15,7 @@ from mm_assets.defs.metadata import RUNBOOK, failure_sentence
 from mm_assets.defs.partitions import release_partitions, require_fits
 from mm_assets.errors import MmError, StoreError
 from mm_assets.intake import open_new_releases
+from mm_assets.materialize import Workspace
 from mm_assets.releases.spec import list_releases, read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store, open_store
@@ -36,8 +37,7 @@ def drop_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Opens a release for every drop.json under raw/ that no release pins yet, and adds its partition.",
     )
     def new_drops(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        store = open_store(settings)
-        opened = open_new_releases(store, settings)
+        opened = open_new_releases(Workspace(settings))
         return _answer(context, opened.releases, opened.problems, idle="Every complete drop is part of a release.")
 
     return new_drops

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.demo.data import DROP, NUM_EMOJI, SOURCE, build_demo_drop
 from mm_assets.demo.report import (
     AssetSummary,
@@ -23,6 +23,7 @@ from mm_assets.drops.create import push_drop
 from mm_assets.drops.record import drop_key
 from mm_assets.evaluation.report import read_report
 from mm_assets.identity.canonical import Json
+from mm_assets.materialize import Workspace
 from mm_assets.operations.display import run_with_display
 from mm_assets.operations.screen import Outcome, progress_bar
 from mm_assets.promotion.decision import read_decision
@@ -46,7 +47,7 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     started = time.monotonic()
     store = open_store(settings)
     _ensure_drop(console, settings, store, num_emoji)
-    open_default_release(store, settings, release=release, drops=[(SOURCE, DROP)])
+    open_named_release(Workspace(settings, store), ReleaseRequest(release=release, drops=((SOURCE, DROP),)))
     report, timeline = run_with_display(console, store, settings, release=release)
     summaries = summarize(store, read_spec(store, release))
     console.print()

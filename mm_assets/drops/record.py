@@ -14,6 +14,7 @@ from mm_assets.identity.canonical import canonical_json
 
 #: Names of sources, drops and releases.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+NAME_RULE = "expected 1 to 63 lower-case letters, digits, '.', '_' and '-', the first a letter or digit"
 DROP_FILE = "drop.json"
 SOURCE_FILE = "source.yaml"
 INDEX_FILES = ("index.jsonl", "index.parquet")

@@ -4,7 +4,6 @@ Reads only what its recipe pins. Nothing measured here depends on time, so the s
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -25,29 +24,27 @@ from mm_assets.evaluation.retrieval import Recall
 from mm_assets.evaluation.rows import read_rows
 from mm_assets.evaluation.slices import Judged, measure_slices
 from mm_assets.evaluation.subject import Damaged, judge_damaged, load_subject
-from mm_assets.settings import Settings
 from mm_assets.store.commit import StageResult
-from mm_assets.store.manifest import Manifest, Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import table_of
 from mm_assets.training.strict import set_strict, verify_environment
 
 
-def compute_evaluation(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
-    """Judges the model of ``recipe`` on the held-out split of its release.
+def compute_evaluation(job: Job) -> StageResult:
+    """Judges the model on the held-out split of its release.
 
     Raises:
         StageError: the model's outputs are unusable, or this is not the environment of the recipe.
         ObjectMissingError: an input does not exist. ObjectCorruptError: its bytes changed.
     """
-    config = TypeAdapter(EvaluationConfig).validate_python(recipe.params["config"])
-    verify_environment(recipe.environment)
+    config = TypeAdapter(EvaluationConfig).validate_python(job.params["config"])
+    verify_environment(job.environment)
     set_strict(config.num_threads)
-    release, model = (_input_manifest(store, recipe, asset) for asset in ("dataset_release", "model"))
-    subject = load_subject(store, release, model, workdir=workdir, config=config)
-    rows = read_rows(store, release, config.split)
+    subject = load_subject(job, config)
+    samples = job.digest("dataset_release", "samples.parquet")
+    rows = read_rows(job.store, samples, config.split)
     clean, embeddings = subject.judge(rows)
-    fitted, _ = subject.judge(read_rows(store, release, config.calibration_split))
+    fitted, _ = subject.judge(read_rows(job.store, samples, config.calibration_split))
     damaged = [
         judge_damaged(subject, rows, corruption, severity, config)
         for corruption in config.corruptions
@@ -63,7 +60,7 @@ def compute_evaluation(store: Store, recipe: Recipe, workdir: Path, settings: Se
     records = [record for run in damaged for record in _records(run.judged, config.split, run.corruption, run.severity)]
     predictions = table_of([*_records(clean, config.split, "", 0), *records], PREDICTIONS_SCHEMA)
     return StageResult(
-        files=write_outputs(report, predictions, workdir),
+        files=write_outputs(report, predictions, job.workdir),
         stats={
             "rows_in": len(rows),
             "rows_out": len(predictions),
@@ -97,10 +94,6 @@ def make_report(
         calibration=calibration_score(calibration, config.num_bins),
         retrieval={name: retrieval_score(measured) for name, measured in retrieval.items()},
     )
-
-
-def _input_manifest(store: Store, recipe: Recipe, asset: str) -> Manifest:
-    return read_manifest(store, next(entry.digest for entry in recipe.inputs if entry.asset == asset))
 
 
 def _calibrate(clean: Judged, fitted: Judged, num_bins: int) -> Calibration:

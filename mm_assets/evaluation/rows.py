@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.identity.canonical import digest_json
-from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
@@ -33,15 +32,15 @@ class Row:
         return "+".join(self.modalities)
 
 
-def read_columns(store: Store, manifest: Manifest, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Columns of a Parquet output, verified."""
+def read_columns(store: Store, digest: str, columns: list[str] | None = None) -> pa.Table:
+    """Columns of a stored Parquet table, verified."""
     with tempfile.TemporaryDirectory(prefix="mm-read-") as folder:
-        return read_parquet(store.fetch(manifest.output(name).digest, Path(folder)), columns)
+        return read_parquet(store.fetch(digest, Path(folder)), columns)
 
 
-def read_rows(store: Store, release: Manifest, split: str) -> list[Row]:
-    """The selected samples of ``split``, in the release's order (by id)."""
-    table = read_columns(store, release, "samples.parquet", ROW_COLUMNS)
+def read_rows(store: Store, samples: str, split: str) -> list[Row]:
+    """The selected samples of ``split``, in the release's order (by id); ``samples`` is its ``samples.parquet``."""
+    table = read_columns(store, samples, ROW_COLUMNS)
     wanted = table["selected"].to_numpy() & (table["split"].to_numpy() == split)
     numbers = np.flatnonzero(wanted)
     return [

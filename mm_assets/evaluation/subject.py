@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.evaluation.corruptions import damage
 from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.evaluation.slices import Judged
-from mm_assets.store.manifest import Manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.training.network import load_network
 from mm_assets.training.predict import Predictions, predict
 
@@ -57,16 +55,12 @@ class Damaged:
     judged: Judged
 
 
-def load_subject(
-    store: Store, release: Manifest, model: Manifest, *, workdir: Path, config: EvaluationConfig
-) -> Subject:
-    """The network of ``model``, ready to be asked about ``release``."""
-    folder = workdir / "model"
-    config_path = store.fetch(model.output("config.json").digest, folder, "config.json")
-    weights_path = store.fetch(model.output("weights.safetensors").digest, folder, "weights.safetensors")
-    network = load_network(config_path, weights_path)
+def load_subject(job: Job, config: EvaluationConfig) -> Subject:
+    """The job's model, ready to be asked about the job's release."""
+    config_path = job.fetch("model", "config.json")
+    network = load_network(config_path, job.fetch("model", "weights.safetensors"))
     return Subject(
-        reader=ReleaseReader(store, release, workdir / "cache"),
+        reader=ReleaseReader(job),
         predict=lambda samples: predict(network, samples, batch_size=config.microbatch_size),
         classes=tuple(json.loads(config_path.read_bytes())["classes"]),
     )

@@ -8,36 +8,37 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded
 from mm_assets.evaluation.rows import Row, read_columns, read_rows
-from mm_assets.settings import Settings
-from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
 #: Numbers of the report that need not lie in [0, 1].
 UNBOUNDED = frozenset({"temperature", "n", "num_samples", "num_labelled", "num_fitted_on", "num_bins", "severity"})
 
 
-def validate_evaluation(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_evaluation(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Reads the report, the predictions and the model's ledger again and compares them.
 
     A low score is no failure here: it is a fact that the promotion's gates judge.
     """
+    del rules
     try:
         report = read_report(store, manifest)
     except (ObjectMissingError, ObjectCorruptError) as error:
         return (Finding(rule="report_complete", passed=False, detail=str(error)),)
-    release = read_manifest(store, manifest.input("dataset_release").digest)
-    model = read_manifest(store, manifest.input("model").digest)
-    rows = read_rows(store, release, report.split)
-    predictions = read_columns(store, manifest, "predictions.parquet")
+    samples = manifest.input("dataset_release").digest("samples.parquet")
+    rows = read_rows(store, samples, report.split)
+    predictions = read_columns(store, manifest.output("predictions.parquet").digest)
+    ledger = manifest.input("model").digest("ledger.parquet")
     return (
         _check_numbers(report),
         _check_counts(report),
         _check_predictions(report, rows, predictions),
-        _check_leakage(store, release, model, rows),
+        _check_leakage(store, samples, ledger, rows),
     )
 
 
@@ -110,14 +111,13 @@ def _check_predictions(report: Report, rows: list[Row], predictions: pa.Table) -
     )
 
 
-def _check_leakage(store: Store, release: Manifest, model: Manifest, rows: list[Row]) -> Finding:
+def _check_leakage(store: Store, samples: str, ledger: str, rows: list[Row]) -> Finding:
     """No evaluated sample, and no other sample of its group, was consumed by training."""
-    ledger = read_columns(store, model, "ledger.parquet", ["ids"])
     consumed: set[str] = set()
-    for chunk in ledger["ids"].chunks:
+    for chunk in read_columns(store, ledger, ["ids"])["ids"].chunks:
         consumed.update(chunk.flatten().unique().to_pylist())
-    samples = read_columns(store, release, "samples.parquet", ["id", "group"]).to_pylist()
-    groups = {sample["group"] for sample in samples if sample["id"] in consumed} - {None}
+    members = read_columns(store, samples, ["id", "group"]).to_pylist()
+    groups = {sample["group"] for sample in members if sample["id"] in consumed} - {None}
     leaked = sorted(row.id for row in rows if row.id in consumed or row.group in groups)
     detail = (
         f"{len(leaked)} evaluated samples, or others of their group, are in the training ledger"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mm_assets.features.config import EncoderConfig
 
 KIND = "bootstrap"
+ENCODER_FILE = "encoder.safetensors"
 #: Lengths of the descriptors that ``encoder`` computes, in its order of blocks.
 IMAGE_BLOCKS = {"colour": 48, "gradients": 128, "frequencies": 63}
 AUDIO_BLOCKS = {"mean": 40, "spread": 40, "movement": 120, "course": 80}

@@ -16,38 +16,37 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mm_assets.errors import StageError
+from mm_assets.features.bootstrap import ENCODER_FILE
 from mm_assets.features.config import EncoderConfig
 from mm_assets.features.encoder import BootstrapEncoder, load_encoder
 from mm_assets.features.neighbours import Present, coherence, near_duplicate_keys
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS, MODALITIES
-from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult
-from mm_assets.store.manifest import Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_parquet
 
+#: Rows per forward pass where the configuration does not say; no embedding depends on it.
+DEFAULT_MICROBATCH_SIZE = 64
 #: The image descriptor sums over a 16 x 16 grid, the audio descriptor over 10 groups of 40 bands.
 IMAGE_MULTIPLE, NUM_MELS = 16, 40
 
 
-def compute_embeddings(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
-    """Embeds the features that the recipe names, with the encoder it names.
+def compute_embeddings(job: Job) -> StageResult:
+    """Embeds the shard's features with the release's encoder.
 
     Raises:
-        StageError: the encoder does not fit the recipe or the tensors.
+        StageError: the encoder does not fit the configuration or the tensors.
     """
-    del settings
-    config = TypeAdapter(EncoderConfig).validate_python(dict(recipe.params))
-    inputs = {entry.asset: entry.digest for entry in recipe.inputs}
-    encoder = load_encoder(store.get_bytes(inputs["encoder"]), dim=config.dim, digest=inputs["encoder"])
-    features = read_manifest(store, inputs["features"])
-    tensors = map_arrow(store.fetch(features.output("tensors.arrow").digest, workdir, "features.arrow"))
-    signals_path = store.fetch(features.output("signals.parquet").digest, workdir, "features.parquet")
-    signals = read_parquet(signals_path, ["id", "text_minhash", "image_phash"])
+    config = TypeAdapter(EncoderConfig).validate_python(dict(job.params))
+    digest = job.digest("encoder", ENCODER_FILE)
+    encoder = load_encoder(job.store.get_bytes(digest), dim=config.dim, digest=digest)
+    tensors = map_arrow(job.fetch("features", "tensors.arrow"))
+    signals = read_parquet(job.fetch("features", "signals.parquet"), ["id", "text_minhash", "image_phash"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = int(str(job.placement.get("microbatch_size", DEFAULT_MICROBATCH_SIZE)))
     with _one_thread():
-        embeddings = embed_table(encoder.to(device), tensors, microbatch_size=config.microbatch_size)
-        return _write(tensors.column("id").to_pylist(), embeddings, signals, config=config, workdir=workdir)
+        embeddings = embed_table(encoder.to(device), tensors, microbatch_size=rows)
+        return _write(tensors.column("id").to_pylist(), embeddings, signals, config=config, workdir=job.workdir)
 
 
 @contextmanager

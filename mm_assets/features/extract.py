@@ -22,10 +22,8 @@ from mm_assets.features.mel import log_mel
 from mm_assets.features.schema import DEAD_LETTERS, MODALITIES, signals_schema, tensors_schema
 from mm_assets.features.signals import signal_row
 from mm_assets.features.text import decode_text, token_ids
-from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult
-from mm_assets.store.manifest import Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import ARROW_TYPE, BATCH_ROWS, PARQUET_TYPE, read_parquet, table_of, write_parquet
 
 READ_COLUMNS = ["id", "object"] + [
@@ -35,23 +33,19 @@ READ_COLUMNS = ["id", "object"] + [
 Row = dict[str, Any]
 
 
-def compute_features(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
-    """Decodes the snapshot that the recipe names.
+def compute_features(job: Job) -> StageResult:
+    """Decodes the shard's snapshot.
 
     Raises:
         ObjectCorruptError: a blob does not have the digest its row states.
     """
-    del settings
-    config = TypeAdapter(FeaturesConfig).validate_python(dict(recipe.params))
-    snapshot = read_manifest(store, next(entry.digest for entry in recipe.inputs if entry.asset == "snapshot"))
-    samples = store.fetch(snapshot.output("samples.parquet").digest, workdir, "snapshot.parquet")
-    tar = store.fetch(snapshot.output("samples.tar").digest, workdir, "snapshot.tar")
-    rows = read_parquet(samples, READ_COLUMNS).sort_by("id")
-    with TarBlobs(tar) as blobs:
-        return extract_shard(rows, blobs, config, workdir, code=recipe.code)
+    config = TypeAdapter(FeaturesConfig).validate_python(dict(job.params))
+    rows = read_parquet(job.fetch("snapshot", "samples.parquet"), READ_COLUMNS).sort_by("id")
+    with TarBlobs(job.fetch("snapshot", "samples.tar")) as blobs:
+        return extract_shard(rows, blobs, config, job.workdir)
 
 
-def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workdir: Path, *, code: str) -> StageResult:
+def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workdir: Path) -> StageResult:
     """Writes the three files for ``rows`` (``READ_COLUMNS``, sorted by id) to ``workdir``.
 
     Args:
@@ -59,7 +53,6 @@ def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workd
         blobs: Where their bytes are.
         config: How they are decoded.
         workdir: An existing folder.
-        code: Version of this code, for the dead letters.
     """
     tensors = workdir / "tensors.arrow"
     writer = _Writer(config=config, tensors=tensors)
@@ -69,7 +62,7 @@ def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workd
             try:
                 writer.add(*_sample(row, blobs, config))
             except _SampleRejectedError as error:
-                letters.append(error.letter | {"code": code})
+                letters.append(error.letter)
             if len(writer.pending) == BATCH_ROWS:
                 writer.flush(arrow)
         writer.flush(arrow)
@@ -83,7 +76,7 @@ def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workd
 
 
 class _SampleRejectedError(ValueError):
-    """One blob of a sample did not decode; ``letter`` is its dead letter without ``code``."""
+    """One blob of a sample did not decode; ``letter`` is its dead letter."""
 
     def __init__(self, row: Row, ref: BlobRef, cause: BlobRejectedError):
         super().__init__(row["id"])
@@ -117,7 +110,7 @@ class _Writer:
     def flush(self, arrow: pa.ipc.RecordBatchFileWriter) -> None:
         if self.pending or not self.signals:
             arrow.write_table(table_of(self.pending, tensors_schema(self.config)).combine_chunks())
-            self.signals.append(table_of(self.pending_signals, signals_schema(codec_versions())))
+            self.signals.append(table_of(self.pending_signals, signals_schema(self.config, codec_versions())))
         self.pending, self.pending_signals = [], []
 
 

@@ -62,7 +62,6 @@ DEAD_LETTERS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
         ("digest", pa.string()),
         ("size_bytes", pa.int64()),
-        pa.field("code", pa.string(), nullable=False),
     ]
 )
 
@@ -100,6 +99,13 @@ def tensors_schema(config: FeaturesConfig) -> pa.Schema:
     )
 
 
-def signals_schema(codecs: Mapping[str, str]) -> pa.Schema:
-    """``SIGNALS`` with the versions of the decoders as schema metadata ``codec.<name>``."""
-    return SIGNALS.with_metadata({f"codec.{name}": version for name, version in sorted(codecs.items())})
+def signals_schema(config: FeaturesConfig, codecs: Mapping[str, str]) -> pa.Schema:
+    """``SIGNALS`` with what made them as schema metadata: ``codec.<name>`` versions, ``params.<name>`` of the tensors.
+
+    A frozen release states them for all of its shards without opening a tensor.
+    """
+    params = {"image_size": config.image_size, "sample_rate": config.sample_rate, "num_mels": config.num_mels}
+    return SIGNALS.with_metadata(
+        {f"codec.{name}": version for name, version in sorted(codecs.items())}
+        | {f"params.{name}": str(value) for name, value in sorted(params.items())}
+    )

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.features.schema import MODALITIES
 from mm_assets.features.text import VOCAB_SIZE
-from mm_assets.settings import Settings
-from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
 
@@ -25,13 +27,13 @@ SUITE = "features.yaml"
 UNIT_TOLERANCE = 1e-4
 
 
-def validate_features(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Row counts, dead-letter budget, tensor shapes and values, and the suite on ``signals.parquet``."""
-    suite = settings.config_file(SUITE)
-    snapshot = read_manifest(store, manifest.input("snapshot").digest)
-    num_samples = snapshot.output("samples.parquet").num_rows or 0
+    suite = parse_suite(rules.read(SUITE), SUITE)
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
         folder = Path(name)
+        snapshot = store.fetch(manifest.input("snapshot").digest("samples.parquet"), folder)
+        num_samples = pq.read_metadata(snapshot).num_rows
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
         letters = read_parquet(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
         tensors = map_arrow(store.fetch(manifest.output("tensors.arrow").digest, folder))
@@ -44,13 +46,12 @@ def validate_features(store: Store, manifest: Manifest, settings: Settings) -> t
         )
 
 
-def validate_embeddings(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """The same samples as the features, and finite vectors of length one."""
-    del settings
-    features = read_manifest(store, manifest.input("features").digest)
+    del rules
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
         folder = Path(name)
-        expected = read_parquet(store.fetch(features.output("signals.parquet").digest, folder))
+        expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder))
         embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder), ["id"])
         return (

@@ -26,11 +26,12 @@ from mm_assets.launchers.kubernetes.pod_spec import placement_of, surroundings_o
 from mm_assets.launchers.messages import reported_failure
 from mm_assets.launchers.protocol import StageRequest
 from mm_assets.launchers.resources import resources_for
+from mm_assets.materialize import Workspace
 from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings, worker_environment
 from mm_assets.store.embedded import ensure_running
 from mm_assets.store.manifest import Partition
-from mm_assets.store.objects import Store, open_store
+from mm_assets.store.objects import open_store
 
 RunContext: TypeAlias = "dg.AssetExecutionContext | dg.OpExecutionContext"
 
@@ -54,7 +55,7 @@ class StageLauncher:
         self._kubeconfig = kubeconfig
         self._poll_interval_s = poll_interval_s
 
-    def environment(self, store: Store, asset_name: str, release: str) -> dict[str, Json] | None:
+    def environment(self, workspace: Workspace, asset_name: str, release: str) -> dict[str, Json] | None:
         """Environment identity of the worker that would run the asset; None if no such pod has run yet.
 
         Raises:
@@ -62,8 +63,8 @@ class StageLauncher:
         """
         if self._settings.launcher == "subprocess":
             return stage_environment()
-        resources = resources_for(asset_name, read_spec(store, release).recipe, self._settings)
-        return known_environment(store, placement_of(resources, surroundings_of(self._settings)))
+        resources = resources_for(asset_name, workspace.spec(release).configuration, self._settings)
+        return known_environment(workspace.store, placement_of(resources, surroundings_of(self._settings)))
 
     def run(self, context: RunContext, asset_name: str, partition: Partition, *, force: bool) -> None:
         """Materializes one partition in a worker; once it returns, the worker has committed.
@@ -103,7 +104,7 @@ class StageLauncher:
 
         surroundings = surroundings_of(self._settings)
         store = open_store(self._settings)
-        resources = resources_for(request.asset, read_spec(store, request.release).recipe, self._settings)
+        resources = resources_for(request.asset, read_spec(store, request.release).configuration, self._settings)
         request = replace(request, placement=placement_of(resources, surroundings))
         pods = StagePods(
             request,

@@ -13,8 +13,6 @@ from mm_assets.errors import SpecError
 from mm_assets.settings import Settings
 
 GIB = 1 << 30
-#: Section of a release's recipe that may carry ``resources`` for the asset.
-SECTIONS = {"embeddings": "encoder", "model": "training", "evaluation": "evaluation"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,22 +43,21 @@ class Resources:
     max_runtime_s: int = 3600
 
 
-def resources_for(asset: str, recipe: Mapping[str, Any], settings: Settings) -> Resources:
-    """The resources of ``asset``: those of the deployment's ``resources.yaml``, overridden by the recipe's section.
+def resources_for(asset: str, configuration: Mapping[str, Any], settings: Settings) -> Resources:
+    """The resources of ``asset``: the deployment's ``resources.yaml``, overridden by the release's configuration.
 
     Args:
         asset: Name of a launched asset.
-        recipe: ``ReleaseSpec.recipe``.
+        configuration: ``ReleaseSpec.configuration``; its ``placement.resources`` may name the asset.
         settings: Where ``resources.yaml`` is.
 
     Raises:
         SpecError: the file or the section asks for something that does not exist or has the wrong type.
     """
     path = settings.config_file("resources.yaml")
-    name = SECTIONS.get(asset, asset)
-    section = recipe.get(name)
-    wanted = section.get("resources") if isinstance(section, Mapping) else None
-    fields = _fields(path.name, _read_mapping(path).get(asset)) | _fields(f"recipe section {name}", wanted)
+    placement = configuration.get("placement")
+    wanted = placement.get("resources", {}).get(asset) if isinstance(placement, Mapping) else None
+    fields = _fields(path.name, _read_mapping(path).get(asset)) | _fields(f"placement.resources.{asset}", wanted)
     try:
         return TypeAdapter(Resources).validate_python(fields)
     except ValidationError as error:

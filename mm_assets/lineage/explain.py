@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
-from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about, shards_of
+from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about
+from mm_assets.release.shards import Place, places
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 
@@ -29,7 +30,7 @@ def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
         UsageError: the release or the sample does not exist, or several samples have that key.
     """
     frozen = current_manifest(store, "dataset_release", Partition(release=release))
-    shards = shards_of(store, frozen[1]) if frozen else _open_shards(store, release)
+    shards = places(store, frozen[1]) if frozen else _open_shards(store, release)
     if frozen:
         rows = rows_about(store, frozen[1].output("samples.parquet").digest, sample)
     else:
@@ -43,53 +44,60 @@ def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
     return _dead(next(row for row in letters if row["id"] == sample_id))
 
 
-def _open_shards(store: Store, release: str) -> list[Row]:
-    """What is materialized of a release that is not frozen, in the form of ``shards.json``."""
+def _open_shards(store: Store, release: str) -> list[Place]:
+    """What is materialized of a release that is not frozen."""
     if store.read_key(f"releases/{release}/spec.json") is None:
         raise UsageError(f"release {release}: is not open. List the open ones with `mm release list`.")
-    shards: dict[str, Row] = {}
+    shards: dict[str, dict[str, str]] = {}
     for asset in ("snapshot", *SIGNAL_ASSETS):
         for digest, manifest in current_manifests(store, asset):
             if manifest.partition.release == release:
-                shard = manifest.partition.shard or ""
-                shards.setdefault(shard, {"release": release, "shard": shard})[asset] = digest
-    return list(shards.values())
+                shards.setdefault(manifest.partition.shard or "", {})[asset] = digest
+    return [Place(release=release, shard=shard, manifests=manifests) for shard, manifests in shards.items()]
 
 
-def _unfrozen_rows(store: Store, shards: list[Row], sample: str) -> Iterator[Row]:
+def _unfrozen_rows(store: Store, shards: list[Place], sample: str) -> Iterator[Row]:
     for shard in shards:
         for asset, table in (("features", "signals.parquet"), ("snapshot", "samples.parquet")):
-            if asset not in shard:
+            if asset not in shard.manifests:
                 continue
-            found = rows_about(store, read_manifest(store, shard[asset]).output(table).digest, sample, ("id",))
+            found = rows_about(
+                store, read_manifest(store, shard.manifests[asset]).output(table).digest, sample, ("id",)
+            )
             dead = {row["id"] for row in _letters(store, [shard], sample)}
-            place = {"release": shard["release"], "shard": shard["shard"]}
+            place = {"shard": shards.index(shard)}
             decision = {"selected": False, "reasons": "not_frozen", "split": None, "duplicate_of": None}
             yield from ({**row, **place, **decision} for row in found if row["id"] not in dead)
             break
 
 
-def _letters(store: Store, shards: list[Row], sample: str) -> Iterator[Row]:
+def _letters(store: Store, shards: list[Place], sample: str) -> Iterator[Row]:
     for shard in shards:
         for asset in LETTER_ASSETS:
-            if asset in shard:
-                output = read_manifest(store, shard[asset]).output("dead_letters.parquet")
+            if asset in shard.manifests:
+                output = read_manifest(store, shard.manifests[asset]).output("dead_letters.parquet")
                 yield from rows_about(store, output.digest, sample)
 
 
-def _decision(store: Store, shards: list[Row], row: Row) -> dict[str, Json]:
-    place = (row["release"], row["shard"])
-    shard = next(entry for entry in shards if (entry["release"], entry["shard"]) == place)
-    manifests = [read_manifest(store, shard[asset]) for asset in SIGNAL_ASSETS if asset in shard]
+def _decision(store: Store, shards: list[Place], row: Row) -> dict[str, Json]:
+    shard = _shard_of(shards, row)
+    manifests = [read_manifest(store, shard.manifests[asset]) for asset in SIGNAL_ASSETS if asset in shard.manifests]
     return {
         "id": row["id"],
         "selected": row["selected"],
         "reasons": [reason for reason in row["reasons"].split(",") if reason],
         "split": row["split"],
         "duplicate_of": row["duplicate_of"],
-        "shard": "/".join(place),
+        "shard": shard.path,
         "signals": _signals(store, manifests, row["id"]),
     }
+
+
+def _shard_of(shards: list[Place], row: Row) -> Place:
+    """The shard of a row: its number, or in a table of the first version its release and its name."""
+    if isinstance(row["shard"], int):
+        return shards[row["shard"]]
+    return next(shard for shard in shards if (shard.release, shard.shard) == (row["release"], row["shard"]))
 
 
 def _signals(store: Store, manifests: list[Manifest], sample_id: str) -> dict[str, Json]:

@@ -1,6 +1,5 @@
 """Reading manifests and tables of any asset by name: what lineage and explanations are made from.
 
-This package sits below the stages, so it knows their outputs by file and column name only and imports none of them.
 Tables are read batch by batch; only rows about the wanted sample are kept.
 """
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mm_assets.errors import ObjectCorruptError, UsageError
+from mm_assets.errors import UsageError
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import list_refs, read_ref
@@ -27,7 +26,7 @@ BATCH_ROWS = 65_536
 
 def current_manifests(store: Store, asset: str) -> list[tuple[str, Manifest]]:
     """Digest and manifest of every current partition of ``asset``, sorted by partition."""
-    refs = sorted((ref for ref in list_refs(store) if ref.asset == asset), key=lambda ref: ref.partition.path)
+    refs = sorted(list_refs(store, asset), key=lambda ref: ref.partition.path)
     return [(ref.manifest, read_manifest(store, ref.manifest)) for ref in refs]
 
 
@@ -75,23 +74,10 @@ def find_model(store: Store, ref: str) -> tuple[str, Manifest]:
     manifest = read_manifest(store, ref)
     if manifest.asset == "model":
         return ref, manifest
-    digests = [entry.digest for entry in manifest.inputs if entry.asset == "model"]
+    digests = [entry.manifest for entry in manifest.inputs_of("model")]
     if len(digests) != 1:
         raise UsageError(f"{ref}: is {manifest.asset} {manifest.partition.path}: expected the manifest of a model.")
     return digests[0], read_manifest(store, digests[0])
-
-
-def shards_of(store: Store, dataset_release: Manifest) -> list[Row]:
-    """The entries of ``shards.json``: the release's own shards and its parent's.
-
-    Raises:
-        ObjectCorruptError: the document has another form.
-    """
-    digest = dataset_release.output("shards.json").digest
-    document = json.loads(store.get_bytes(digest))
-    if not isinstance(document.get("shards"), list):
-        raise ObjectCorruptError(f"{store.object_uri(digest)}: lists no shards. Freeze the release again.")
-    return document["shards"]
 
 
 def rows_about(store: Store, digest: str, sample: str, columns: Sequence[str] | None = None) -> list[Row]:

@@ -9,8 +9,8 @@ from mm_assets.lineage.records import (
     ledger_places,
     one_id,
     rows_about,
-    shards_of,
 )
+from mm_assets.release.shards import places
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 
@@ -73,21 +73,20 @@ def trace_model(store: Store, ref: str) -> dict[str, Json]:
         UsageError: there is no such model.
     """
     digest, model = find_model(store, ref)
-    dataset_release = model.input("dataset_release").digest
-    shards = shards_of(store, read_manifest(store, dataset_release))
+    dataset_release = model.input("dataset_release").manifest
+    shards = places(store, read_manifest(store, dataset_release))
     drops = {
         f"{entry.partition['source']}/{entry.partition['drop']}"
         for shard in shards
-        for entry in read_manifest(store, shard["snapshot"]).inputs
-        if entry.asset == "drop"
+        for entry in read_manifest(store, shard.manifests["snapshot"]).inputs_of("drop")
     }
     return {
         "model": digest,
         "release": model.partition.release,
         "spec": model.output("spec.json").digest,
-        "plan": model.input("batch_plan").digest,
+        "plan": model.input("batch_plan").manifest,
         "dataset_release": dataset_release,
-        "snapshot_shards": sorted(f"{shard['release']}/{shard['shard']}" for shard in shards),
+        "snapshot_shards": sorted(shard.path for shard in shards),
         "drops": sorted(drops),
     }
 
@@ -115,7 +114,7 @@ def _steps(store: Store, digest: str, model: Manifest, sample_id: str) -> list[d
     consumed = ledger_places(store, model.output("ledger.parquet").digest, sample_id)
     if not consumed:
         return []
-    plan = read_manifest(store, model.input("batch_plan").digest)
+    plan = read_manifest(store, model.input("batch_plan").manifest)
     columns = ("id", "step", "lane", "pack", "slot")
     planned = rows_about(store, plan.output("plan.parquet").digest, sample_id, columns)
     return [

@@ -1,41 +1,69 @@
-"""What a promotion decision is made from: the evaluation, what it judged, and the thresholds in force."""
+"""What a decision is made from: the evaluation, what it judged, the rules in force, and the model in production."""
 
-from collections.abc import Mapping
+from mm_assets.promotion.config import THRESHOLDS_FILE, parse_thresholds
+from mm_assets.promotion.registry import read_production
+from mm_assets.releases.inputs import InputContext, Resolved
+from mm_assets.store.manifest import Input, Manifest, NamedDigest, read_manifest
 
-from mm_assets.checks.validations import require_passed
-from mm_assets.evaluation.inputs import input_of, require_made_from
-from mm_assets.identity.canonical import Json, digest_json
-from mm_assets.identity.code import code_digest, library_versions
-from mm_assets.promotion.config import read_thresholds
-from mm_assets.releases.spec import ReleaseSpec
-from mm_assets.settings import read_settings
-from mm_assets.store.manifest import Partition, Recipe
-from mm_assets.store.objects import Store
-
-THRESHOLDS_FILE = "promotion.yaml"
+#: Role of the model in production, which a candidate is compared with.
+CHAMPION = "champion"
+CHAMPION_OUTPUTS = ("predictions.parquet",)
 
 
-def resolve_promotion(store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]) -> Recipe:
-    """The recipe of a decision. The whole content of the thresholds file is in it, so the decision explains itself.
+def resolve_promotion(context: InputContext) -> Resolved:
+    """What a decision would be made from now. The rules' whole content is in it, so the decision explains itself.
 
     Raises:
         ObjectMissingError: an input does not exist.
-        GateError: an input did not pass its checks, or is about another model or release.
-        SettingsError: the thresholds file is unusable.
+        GateError: an input did not pass its check, or is about another model or release.
+        SettingsError: the rules are unusable.
     """
-    release, model, evaluation = (
-        require_passed(store, asset, partition) for asset in ("dataset_release", "model", "evaluation")
-    )
-    require_made_from(store, model, release)
-    require_made_from(store, evaluation, release)
-    require_made_from(store, evaluation, model)
-    return Recipe(
-        asset="promotion",
-        partition=partition,
-        code=digest_json(
-            {"source": code_digest("mm_assets.promotion.decide"), "libraries": library_versions("pyyaml", "pydantic")}
-        ),
-        params={"thresholds": read_thresholds(read_settings().config_file(THRESHOLDS_FILE)).to_json()},
-        environment={},
-        inputs=(input_of(release), input_of(model), input_of(evaluation)),
+    thresholds = parse_thresholds(context.rules.read(THRESHOLDS_FILE), THRESHOLDS_FILE)
+    return Resolved(params={"thresholds": thresholds.to_json()}, inputs=(*context.all_upstream(), *_champion(context)))
+
+
+def resolve_registration(context: InputContext) -> Resolved:
+    """What the registry would be moved by: the decision.
+
+    Raises:
+        ObjectMissingError: there is no decision. GateError: it did not pass its check, or is out of date.
+    """
+    return Resolved(params={}, inputs=context.all_upstream())
+
+
+def _champion(context: InputContext) -> tuple[Input, ...]:
+    """The evaluation of the model in production, unless there is none.
+
+    A release that moved the registry by its own decision is compared with what it was compared with then: otherwise
+    every promoted model would at once be out of date, and compared with itself.
+    """
+    own = context.peek("promotion")
+    if own is not None and _has_moved_registry(context, own.manifest):
+        return tuple(read_manifest(context.store, own.manifest).inputs_of("evaluation", CHAMPION))
+    record = read_production(context.store)
+    if record is None:
+        return ()
+    decision = read_manifest(context.store, record.decision)
+    evaluation = decision.input("evaluation")
+    return (_evaluation_input(evaluation, read_manifest(context.store, evaluation.manifest)),)
+
+
+def _has_moved_registry(context: InputContext, promotion: str) -> bool:
+    production = read_production(context.store)
+    if production is not None and production.decision == promotion:
+        return True
+    registration = context.peek("registration")
+    if registration is None:
+        return False
+    manifest = read_manifest(context.store, registration.manifest)
+    return manifest.input("promotion").manifest == promotion and bool(manifest.stats.get("moved"))
+
+
+def _evaluation_input(entry: Input, manifest: Manifest) -> Input:
+    return Input(
+        asset="evaluation",
+        partition=entry.partition,
+        manifest=entry.manifest,
+        outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in CHAMPION_OUTPUTS],
+        role=CHAMPION,
     )

@@ -12,11 +12,13 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 #: Rows of a table in the card; the complete counts are in ``stats.json``.
 NUM_LISTED = 30
+#: Drops that a title names.
+NUM_NAMED = 3
 
 
 def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
     """The document ``README.md`` of a release."""
-    title = f"Dataset release {record['release']}"
+    title = f"Dataset of {dataset_name(record)}"
     sections = [
         f"# {title}",
         _summary(record, statistics),
@@ -29,6 +31,13 @@ def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> st
         "## Personal data\n\n" + _personal_data(record),
     ]
     return "---\n" + _front_matter(record, statistics, title) + "---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def dataset_name(record: Mapping[str, Any]) -> str:
+    """What the data are called: by the drops they come from. What a release of them is called is not in its bytes."""
+    names = [f"{drop['source']}/{drop['drop']}" for drop in record["drops"]]
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more
 
 
 def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
@@ -65,7 +74,7 @@ def _summary(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
         f"{statistics['num_selected']} of {statistics['num_samples']} samples are selected, "
         f"{statistics['num_labelled']} of them labelled; {statistics['num_dead_letters']} inputs could not be read. "
         f"Captured from {captured[0]} to {captured[1]}. "
-        + (f"Adds to release {record['parent']}. " if record["parent"] else "")
+        + (f"Adds to the release with Merkle root `{record['parent']}`. " if record["parent"] else "")
         + f"Merkle root `{record['checksums']['merkle_root']}` over {record['checksums']['num_shards']} shards."
     )
 

@@ -11,6 +11,8 @@ from typing import Literal
 from mm_assets.errors import SpecError
 
 SPLITS = ("train", "val", "test")
+#: Role of the release whose shards are included by reference.
+PARENT = "parent"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.identity.canonical import Json
+from mm_assets.release.card import dataset_name
 
 _CONTEXT: dict[str, Json] = {
     "@language": "en",
@@ -65,21 +66,21 @@ def croissant_document(record: Mapping[str, Any], schema: pa.Schema, *, samples_
         schema: Columns of ``samples.parquet``.
         samples_digest: Its digest.
     """
-    release = record["release"]
+    name, root = dataset_name(record), record["checksums"]["merkle_root"]
     licences = sorted({str(source["licence"]) for source in record["sources"] if source.get("licence")})
     document: dict[str, Json] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": release,
+        "name": name,
         "description": (
-            f"Multimodal dataset release {release}: {record['coverage']['num_selected']} selected samples of text, "
+            f"Multimodal dataset of {name}: {record['coverage']['num_selected']} selected samples of text, "
             "image and audio with splits, from " + ", ".join(sorted({s["source"] for s in record["sources"]})) + "."
         ),
         "version": "1.0.0",
-        "citeAs": f"{release}, Merkle root {record['checksums']['merkle_root']}",
+        "citeAs": f"{name}, Merkle root {root}",
         "license": licences or ["unknown"],
-        "url": f"urn:mm-assets:dataset-release:{release}",
+        "url": f"urn:mm-assets:dataset:{root}",
         "creator": [
             {"@type": "sc:Organization", "name": name}
             for name in sorted({str(source.get("owner") or source["source"]) for source in record["sources"]})

@@ -23,7 +23,7 @@ _CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\s*\(|\b(current_\w+|localtime\w*)\b", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdicts:
-    """Which rules speak against a row; arrays in the order of ``position``.
+    """Which rules exclude a row; arrays in the order of ``position``.
 
     ``unused_exclusions`` are entries of the spec that name no sample.
     """
@@ -36,7 +36,7 @@ class Verdicts:
 
     @property
     def eligible(self) -> Bools:
-        """Rows no rule speaks against."""
+        """Rows that no rule excludes."""
         return ~(self.excluded | self.refused | self.repeated_id | self.unlabelled)
 
 
@@ -77,7 +77,7 @@ def judge(
     check_policy(policy)
     excluded, unused = _exclusions(database, exclusions)
     refused = ~_evaluate(database, policy)
-    repeated = _column(database, "row_number() OVER (PARTITION BY id ORDER BY release, shard, row) > 1")
+    repeated = _column(database, "row_number() OVER (PARTITION BY id ORDER BY generation, shard, row) > 1")
     unlabelled = _column(database, "label IS NULL" if config.labels == "required" else "FALSE")
     return Verdicts(
         excluded=excluded, refused=refused, repeated_id=repeated, unlabelled=unlabelled, unused_exclusions=unused

@@ -45,26 +45,24 @@ def stability_index(before: Sequence[int], after: Sequence[int]) -> float:
     return round(math.fsum((a - b) * math.log(a / b) for b, a in shares), DIGITS)
 
 
-def measure_drift(
-    database: duckdb.DuckDBPyConnection, *, release: str, parent: str | None, limit: float
-) -> dict[str, Json] | None:
+def measure_drift(database: duckdb.DuckDBPyConnection, *, generation: int, limit: float) -> dict[str, Json] | None:
     """Drift per field and signal, or None for a release without a parent.
 
     Args:
         database: Holds ``frozen`` and ``samples``, which agree in ``position``.
-        release: Whose own shards are compared with all others.
-        parent: Its parent.
+        generation: Of the release's own shards, which are compared with all others; 0 without a parent.
         limit: Index above which a field or signal is named in ``warnings``.
     """
-    if parent is None:
+    if generation == 0:
         return None
-    is_new = "(release = $release)"
+    is_new = "(generation = $generation)"
     sizes = database.execute(
-        f"SELECT count(*) FILTER (NOT {is_new}), count(*) FILTER ({is_new}) FROM frozen WHERE selected",
-        {"release": release},
+        f"SELECT count(*) FILTER (NOT {is_new}), count(*) FILTER ({is_new}) FROM frozen JOIN samples "
+        "USING (position) WHERE selected",
+        {"generation": generation},
     ).fetchall()[0]
-    fields: dict[str, Json] = {name: _field(database, expression, release) for name, expression in FIELDS.items()}
-    signals = {name: _signal(database, name, release) for name in SIGNALS}
+    fields: dict[str, Json] = {name: _field(database, expression, generation) for name, expression in FIELDS.items()}
+    signals = {name: _signal(database, name, generation) for name in SIGNALS}
     measured: dict[str, Mapping[str, Json]] = {**fields, **{k: v for k, v in signals.items() if v is not None}}  # pyright: ignore[reportAssignmentType]
     warnings = sorted(
         name
@@ -72,7 +70,6 @@ def measure_drift(
         if max(float(str(drift["stability_index"])), float(str(drift["total_variation"]))) > limit
     )
     return {
-        "parent": parent,
         "num_before": int(sizes[0]),
         "num_added": int(sizes[1]),
         "limit": limit,
@@ -82,11 +79,12 @@ def measure_drift(
     }
 
 
-def _field(database: duckdb.DuckDBPyConnection, expression: str, release: str) -> dict[str, Json]:
+def _field(database: duckdb.DuckDBPyConnection, expression: str, generation: int) -> dict[str, Json]:
     rows = database.execute(
-        f"""SELECT coalesce({expression}, '') AS value, count(*) FILTER (release <> $release),
-            count(*) FILTER (release = $release) FROM frozen WHERE selected GROUP BY value ORDER BY value""",
-        {"release": release},
+        f"""SELECT coalesce({expression}, '') AS value, count(*) FILTER (generation <> $generation),
+            count(*) FILTER (generation = $generation) FROM frozen JOIN (SELECT position, generation FROM samples)
+            USING (position) WHERE selected GROUP BY value ORDER BY value""",
+        {"generation": generation},
     ).fetchall()
     before, after = [row[1] for row in rows], [row[2] for row in rows]
     total_before, total_after = max(sum(before), 1), max(sum(after), 1)
@@ -101,14 +99,14 @@ def _indices(before: Sequence[int], after: Sequence[int]) -> dict[str, Json]:
     return {"total_variation": total_variation(before, after), "stability_index": stability_index(before, after)}
 
 
-def _signal(database: duckdb.DuckDBPyConnection, name: str, release: str) -> dict[str, Json] | None:
+def _signal(database: duckdb.DuckDBPyConnection, name: str, generation: int) -> dict[str, Json] | None:
     """Drift over the parent's deciles; None where one side has no sample with this signal."""
     values = [
         database.execute(
             f"""SELECT CAST({name} AS DOUBLE) AS value FROM frozen JOIN samples USING (position)
-                WHERE frozen.selected AND {name} IS NOT NULL AND (frozen.release = $release) = $is_new
+                WHERE frozen.selected AND {name} IS NOT NULL AND (samples.generation = $generation) = $is_new
                 ORDER BY value""",
-            {"release": release, "is_new": is_new},
+            {"generation": generation, "is_new": is_new},
         ).fetchnumpy()["value"]
         for is_new in (False, True)
     ]

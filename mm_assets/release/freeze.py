@@ -14,31 +14,30 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from mm_assets.identity.canonical import Json, canonical_json, digest_file
 from mm_assets.release.card import dataset_card
-from mm_assets.release.config import SPLITS, FreezeConfig
+from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
 from mm_assets.release.croissant import croissant_document
 from mm_assets.release.curation import Verdicts, judge
 from mm_assets.release.dedup import CONTENT, Bools, Ints, link_expressions, originals, shared_keys
 from mm_assets.release.drift import measure_drift
 from mm_assets.release.record import release_record
 from mm_assets.release.rows import load_rows
-from mm_assets.release.shards import Shard, read_shard, read_shards, write_shards
+from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
 from mm_assets.release.splits import assign, separate
 from mm_assets.release.statistics import release_statistics
-from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult
-from mm_assets.store.manifest import Manifest, Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet, write_parquet
 
 LEAKAGE = "leakage"
 
 SAMPLES = pa.schema(
     [
-        ("id", pa.string()), ("release", pa.string()), ("shard", pa.string()), ("row", pa.int32()),
+        ("id", pa.string()), ("shard", pa.int32()), ("row", pa.int32()),
         ("split", pa.string()), ("selected", pa.bool_()), ("reasons", pa.string()), ("duplicate_of", pa.string()),
         ("label", pa.string()), ("language", pa.string()), ("group", pa.string()), ("source", pa.string()),
         ("drop", pa.string()), ("has_text", pa.bool_()), ("has_image", pa.bool_()), ("has_audio", pa.bool_()),
@@ -56,37 +55,31 @@ class _Decisions:
     leaked: Bools
 
 
-def compute_dataset_release(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
-    """Freezes a release from the manifests its recipe names.
+def compute_dataset_release(job: Job) -> StageResult:
+    """Freezes a release from the shards and the parent that its inputs name.
 
     Raises:
         SpecError: the curation policy is unusable.
         StageError: the tables of a shard do not belong together.
     """
-    del settings
-    config = TypeAdapter(FreezeConfig).validate_python(recipe.params["config"])
-    parent = _parent(store, recipe)
-    shards = release_shards(store, recipe, parent)
-    with load_rows(store, shards, workdir) as database:
-        params: Mapping[str, Any] = recipe.params
+    config = TypeAdapter(FreezeConfig).validate_python(job.params["config"])
+    workdir = job.workdir
+    parent = _parent(job)
+    shards = [*parent.shards, *own_shards(job.inputs, generation=parent.generation)]
+    with load_rows(job.store, shards, workdir) as database:
+        params: Mapping[str, Any] = job.params
         verdicts = judge(database, policy=params["policy"], exclusions=params["exclusions"], config=config)
-        decisions = _decide(store, database, recipe, config, parent=parent, verdicts=verdicts, workdir=workdir)
+        decisions = _decide(job, database, config, parent=parent, verdicts=verdicts)
         samples = _samples(database, verdicts, decisions, policy=params["policy"]["name"])
         positions = pa.array(np.arange(samples.num_rows, dtype=np.int64))
         database.register("frozen", samples.append_column("position", positions))
-        statistics = release_statistics(database, num_dead_letters=_num_dead_letters(store, recipe, parent))
-        drift = measure_drift(
-            database,
-            release=recipe.partition.release,
-            parent=parent.partition.release if parent else None,
-            limit=config.drift_limit,
-        )
+        statistics = release_statistics(database, num_dead_letters=_num_dead_letters(job) + parent.num_dead_letters)
+        drift = measure_drift(database, generation=parent.generation, limit=config.drift_limit)
         path = write_parquet(samples, workdir / "samples.parquet")
         record = release_record(
-            store,
+            job,
             database,
-            recipe=recipe,
-            parent=parent,
+            parent=parent.record,
             shards=shards,
             statistics=statistics,
             samples_digest=digest_file(path),
@@ -97,33 +90,40 @@ def compute_dataset_release(store: Store, recipe: Recipe, workdir: Path, setting
     return StageResult(files=(samples_file, *files), stats=_stats(statistics, drift))
 
 
-def release_shards(store: Store, recipe: Recipe, parent: Manifest | None) -> list[Shard]:
-    """The parent's shards and the recipe's own, in the order of (release, shard)."""
-    own: dict[tuple[str, str], dict[str, str]] = {}
-    for entry in recipe.inputs:
-        if "shard" in entry.partition:
-            own.setdefault((entry.partition["release"], entry.partition["shard"]), {})[entry.asset] = entry.digest
-    shards = read_shards(store, parent)[1] if parent else []
-    shards += [read_shard(store, release, shard, manifests) for (release, shard), manifests in own.items()]
-    return sorted(shards, key=lambda shard: (shard.release, shard.shard))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parent:
+    """What a release takes over from its parent; of a release without one, nothing.
+
+    ``generation`` is the number of the release's own shards' generation.
+    """
+
+    shards: list[Shard]
+    generation: int
+    num_dead_letters: int
+    samples: pa.Table
+    record: Mapping[str, Any] | None
 
 
-def _parent(store: Store, recipe: Recipe) -> Manifest | None:
-    digests = [entry.digest for entry in recipe.inputs if entry.asset == "dataset_release"]
-    return read_manifest(store, digests[0]) if digests else None
+def _parent(job: Job) -> _Parent:
+    columns = ["id", "split", "selected", "reasons"]
+    if not job.inputs_of("dataset_release", PARENT):
+        empty = SAMPLES.empty_table().select(columns)
+        return _Parent(shards=[], generation=0, num_dead_letters=0, samples=empty, record=None)
+    _, shards = parse_shards(job.read("dataset_release", "shards.json", role=PARENT), "parent")
+    statistics = json.loads(job.read("dataset_release", "stats.json", role=PARENT))
+    return _Parent(
+        shards=shards,
+        generation=max((shard.generation for shard in shards), default=0) + 1,
+        num_dead_letters=int(statistics["num_dead_letters"]),
+        samples=read_parquet(job.fetch("dataset_release", "samples.parquet", role=PARENT), columns),
+        record=json.loads(job.read("dataset_release", "record.json", role=PARENT)),
+    )
 
 
 def _decide(
-    store: Store,
-    database: duckdb.DuckDBPyConnection,
-    recipe: Recipe,
-    config: FreezeConfig,
-    *,
-    parent: Manifest | None,
-    verdicts: Verdicts,
-    workdir: Path,
+    job: Job, database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
 ) -> _Decisions:
-    inherited, left_out = _inherited(store, database, parent, workdir)
+    inherited, left_out = _inherited(database, parent.samples)
     original = originals(database, verdicts.eligible, config)
     rows, keys = shared_keys(database, link_expressions(config), config)
     groups, leaked = separate(len(inherited), rows, keys, inherited=inherited, left_out=left_out)
@@ -134,21 +134,14 @@ def _decide(
         inherited=inherited,
         selected=verdicts.eligible & is_original & ~leaked,
         labels=_labels(database),
-        seed=int(str(recipe.params["seed"])),
+        seed=int(str(job.params["seed"])),
         config=config,
     )
     return _Decisions(split=split, original=original, leaked=leaked)
 
 
-def _inherited(
-    store: Store, database: duckdb.DuckDBPyConnection, parent: Manifest | None, workdir: Path
-) -> tuple[Ints, Bools]:
+def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools]:
     """For every row the split its id has in the parent (-1: not there), and whether the parent left it out."""
-    columns = ["id", "split", "selected", "reasons"]
-    if parent is None:
-        before = SAMPLES.empty_table().select(columns)
-    else:
-        before = read_parquet(store.fetch(parent.output("samples.parquet").digest, workdir / "fetched"), columns)
     database.register("before", before)
     database.register("split_numbers", pa.table({"split": list(SPLITS), "number": range(len(SPLITS))}))
     found = database.execute(
@@ -220,11 +213,13 @@ def _reasons(flags: Mapping[str, Bools]) -> pa.Array:
     return pa.array(joined).take(pa.array(numbers))
 
 
-def _num_dead_letters(store: Store, recipe: Recipe, parent: Manifest | None) -> int:
-    total = int(parent.stats["dead_letters"]) if parent else 0
-    for entry in recipe.inputs:
-        if entry.asset in ("snapshot", "features"):
-            total += int(read_manifest(store, entry.digest).stats["dead_letters"])
+def _num_dead_letters(job: Job) -> int:
+    """Rows of the dead letters of the release's own shards."""
+    total = 0
+    for entry in job.inputs:
+        for item in entry.outputs:
+            if item.name == "dead_letters.parquet":
+                total += pq.read_metadata(job.store.fetch(item.digest, job.workdir / "letters")).num_rows
     return total
 
 

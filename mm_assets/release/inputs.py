@@ -1,139 +1,148 @@
-"""The gate in code: a release is frozen only from shards that exist, passed their checks and belong together."""
+"""What a release is frozen from: its own shards, each checked and up to date, and its parent by reference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mm_assets.checks.validations import read_validation, require_passed
+from mm_assets.drops.record import DROP_FILE, SOURCE_FILE
 from mm_assets.errors import GateError, ObjectMissingError
-from mm_assets.identity.canonical import Json, digest_json, to_json
-from mm_assets.identity.code import code_digest, library_versions
-from mm_assets.release.config import FreezeConfig
+from mm_assets.identity.canonical import to_json
+from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.shards import SHARD_ASSETS
-from mm_assets.releases.spec import ReleaseSpec
-from mm_assets.store.manifest import Input, Partition, Recipe, read_manifest
+from mm_assets.releases.inputs import InputContext, Resolved
+from mm_assets.releases.spec import ReleasePin
+from mm_assets.store.manifest import Input, Manifest, NamedDigest, Partition, read_manifest
 from mm_assets.store.objects import Store
 
 #: Small reads per shard; the server's latency, not this machine, sets their pace.
 READERS = 8
-#: Which upstream manifest each asset was computed from.
-MADE_FROM = {"features": "snapshot", "embeddings": "features"}
+#: What is read of a parent: which samples it has, its shards, its counts and its sources.
+PARENT_OUTPUTS = ("samples.parquet", "shards.json", "stats.json", "record.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ShardState:
-    """The manifests of a shard that are usable, by asset, and what is wrong with the others."""
+    """The inputs that a shard contributes, and what is wrong with the others."""
 
-    shard: str
-    manifests: dict[str, str]
+    inputs: list[Input]
     problems: list[str]
 
 
-def resolve_dataset_release(
-    store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]
-) -> Recipe:
+def resolve_dataset_release(context: InputContext) -> Resolved:
     """What the release would be frozen from now.
 
     Raises:
         GateError: a shard is missing, unchecked, failed or stale (all of them are named), or the parent is unusable.
     """
-    del environment  # The freeze runs the same everywhere; its libraries are part of ``code``.
-    inputs = [*_shard_inputs(store, spec), *_origin_inputs(spec), *_parent_inputs(store, spec)]
-    return Recipe(
-        asset="dataset_release",
-        partition=partition,
-        code=digest_json(
-            {
-                "source": code_digest("mm_assets.release.freeze"),
-                "libraries": library_versions("duckdb", "numpy", "pyarrow"),
-            }
-        ),
+    spec = context.spec
+    if spec.data_of is not None:
+        inputs = list(_inputs_of(context, spec.data_of))
+    else:
+        inputs = [*_shard_inputs(context), *_origin_inputs(context), *_parent_inputs(context)]
+    return Resolved(
         params={
             "config": to_json(spec.config("release", FreezeConfig)),
             "policy": spec.policy,
             "exclusions": sorted(set(spec.exclusions)),
             "seed": spec.seed,
         },
-        environment={},
         inputs=tuple(inputs),
     )
 
 
-def _shard_inputs(store: Store, spec: ReleaseSpec) -> list[Input]:
+def _shard_inputs(context: InputContext) -> list[Input]:
+    shards = context.spec.shards()
     with ThreadPoolExecutor(READERS) as pool:
-        states = list(pool.map(lambda shard: _shard_state(store, spec.release, shard), spec.shards()))
+        states = list(pool.map(lambda shard: _shard_state(context, shard), shards))
     problems = [problem for state in states for problem in state.problems]
     if problems:
         raise GateError(
-            f"dataset_release {spec.release}: {len(problems)} of {len(states) * len(SHARD_ASSETS)} shard partitions "
-            f"are not ready: {'; '.join(problems)}. Repair their data if a check failed, materialize these partitions "
-            "together with their checks, and then freeze the release."
+            f"dataset_release {context.spec.release}: {len(problems)} of {len(states) * len(SHARD_ASSETS)} shard "
+            f"partitions are not ready: {'; '.join(problems)}. Repair their data if a check failed, materialize these "
+            "partitions together with their checks, and then freeze the release."
         )
-    return [
-        Input(asset=asset, partition={"release": spec.release, "shard": state.shard}, digest=state.manifests[asset])
-        for state in states
-        for asset in SHARD_ASSETS
-    ]
+    return [entry for state in states for entry in state.inputs]
 
 
-def _shard_state(store: Store, release: str, shard: str) -> _ShardState:
-    state = _ShardState(shard=shard, manifests={}, problems=[])
-    partition = Partition(release=release, shard=shard)
+def _shard_state(context: InputContext, shard: str) -> _ShardState:
+    state = _ShardState(inputs=[], problems=[])
+    partition = Partition(release=context.spec.release, shard=shard)
     for asset in SHARD_ASSETS:
         try:
-            state.manifests[asset] = require_passed(store, asset, partition).manifest
+            state.inputs.append(context.upstream(asset, partition))
         except ObjectMissingError:
             state.problems.append(f"{asset} {shard} is missing")
-        except GateError:
-            state.problems.append(f"{asset} {shard} {_why_refused(store, asset, partition)}")
-    for asset, upstream in MADE_FROM.items():
-        problem = _stale(store, state, asset, upstream)
-        if problem:
-            state.problems.append(problem)
+        except GateError as error:
+            state.problems.append(f"{asset} {shard} {_clause(error, f'{asset} {partition.path}: ')}")
     return state
 
 
-def _why_refused(store: Store, asset: str, partition: Partition) -> str:
-    record = read_validation(store, asset, partition)
-    if record is None or record.passed:
-        return "is not checked as it is now"
-    details = [str(finding["detail"]).rstrip(".") for finding in record.findings if not finding["passed"]]
-    return f"failed its checks ({', '.join(details)})"
+def _clause(error: GateError, subject: str) -> str:
+    """The error without its subject and its advice."""
+    return str(error).removeprefix(subject).partition(". ")[0].rstrip(".")
 
 
-def _stale(store: Store, state: _ShardState, asset: str, upstream: str) -> str | None:
-    if asset not in state.manifests or upstream not in state.manifests:
-        return None
-    made_from = read_manifest(store, state.manifests[asset]).input(upstream).digest
-    if made_from == state.manifests[upstream]:
-        return None
-    return f"{asset} {state.shard} is stale (made from another {upstream} than the present one)"
+def _origin_inputs(context: InputContext) -> Iterator[Input]:
+    """The descriptions of drops and sources, which the release record repeats."""
+    for pin in context.spec.drops:
+        yield _described("drop", {"source": pin.source, "drop": pin.drop}, pin.digest, DROP_FILE)
+    for source, digest in sorted({(pin.source, pin.source_digest) for pin in context.spec.drops}):
+        yield _described("source", {"source": source}, digest, SOURCE_FILE)
 
 
-def _origin_inputs(spec: ReleaseSpec) -> list[Input]:
-    drops = [
-        Input(asset="drop", partition={"source": pin.source, "drop": pin.drop}, digest=pin.digest) for pin in spec.drops
-    ]
-    sources = {(pin.source, pin.source_digest) for pin in spec.drops}
-    return drops + [
-        Input(asset="source", partition={"source": source}, digest=digest) for source, digest in sorted(sources)
-    ]
+def _described(asset: str, partition: dict[str, str], digest: str, name: str) -> Input:
+    return Input(asset=asset, partition=partition, manifest=digest, outputs=[NamedDigest(name=name, digest=digest)])
 
 
-def _parent_inputs(store: Store, spec: ReleaseSpec) -> list[Input]:
-    if spec.parent is None:
+def _parent_inputs(context: InputContext) -> list[Input]:
+    pin = context.spec.parent
+    if pin is None:
         return []
-    release, digest = spec.parent.release, spec.parent.digest
-    manifest = read_manifest(store, digest)
-    if (manifest.asset, manifest.partition.release) != ("dataset_release", release):
-        raise GateError(
-            f"dataset_release {spec.release}: its parent {digest} is not a frozen release: expected dataset_release "
-            f"{release}, got {manifest.asset} {manifest.partition.path}. Open the release again with another parent."
+    manifest = _pinned(context, pin, PARENT)
+    return [
+        Input(
+            asset="dataset_release",
+            partition={"release": pin.release},
+            manifest=pin.digest,
+            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in PARENT_OUTPUTS],
+            role=PARENT,
         )
-    record = read_validation(store, "dataset_release", Partition(release=release))
-    if record is not None and record.manifest == digest and not record.passed:
+    ]
+
+
+def _inputs_of(context: InputContext, pin: ReleasePin) -> Iterator[Input]:
+    """The very inputs that another release was frozen from."""
+    reads: Mapping[str, tuple[str, ...]] = {**context.reads, "dataset_release": PARENT_OUTPUTS}
+    named: dict[str, Callable[[Input], list[NamedDigest]]] = {
+        "drop": lambda entry: [NamedDigest(name=DROP_FILE, digest=entry.manifest)],
+        "source": lambda entry: [NamedDigest(name=SOURCE_FILE, digest=entry.manifest)],
+    }
+    for entry in _pinned(context, pin, "data_of").inputs:
+        if entry.outputs:
+            yield entry
+        elif entry.asset in named:
+            yield entry.model_copy(update={"outputs": named[entry.asset](entry)})
+        else:
+            # A manifest of the first version names its inputs' manifests only.
+            yield entry.model_copy(update={"outputs": _outputs(context.store, entry, reads[entry.asset])})
+
+
+def _outputs(store: Store, entry: Input, names: tuple[str, ...]) -> list[NamedDigest]:
+    manifest = read_manifest(store, entry.manifest)
+    return [NamedDigest(name=name, digest=manifest.output(name).digest) for name in names]
+
+
+def _pinned(context: InputContext, pin: ReleasePin, role: str) -> Manifest:
+    """The pinned manifest of another release, which must still pass under that release's rules.
+
+    Raises:
+        GateError: it is something else, or the other release failed its check since.
+    """
+    manifest = read_manifest(context.store, pin.digest)
+    if (manifest.asset, manifest.partition.release) != ("dataset_release", pin.release):
         raise GateError(
-            f"dataset_release {spec.release}: its parent {release} failed its checks. Repair the parent, or open the "
-            "release again with another one."
+            f"dataset_release {context.spec.release}: its {role} {pin.digest} is not a frozen release: expected "
+            f"dataset_release {pin.release}, got {manifest.asset} {manifest.partition.path}. Open it again."
         )
-    return [Input(asset="dataset_release", partition={"release": release}, digest=digest)]
+    context.require_sound(manifest, pin.digest)
+    return manifest

@@ -39,5 +39,5 @@ def _drift(drift: Mapping[str, Any]) -> str:
         (name, entry["total_variation"], entry["stability_index"], "yes" if name in drift["warnings"] else "")
         for name, entry in measured.items()
     ]
-    title = f"Drift of {drift['num_added']} added samples against {drift['num_before']} of {drift['parent']}"
+    title = f"Drift of {drift['num_added']} added samples against the parent's {drift['num_before']}"
     return title + "\n\n" + table(("Of", "Total variation", "Stability index", f"Above {drift['limit']}"), rows)

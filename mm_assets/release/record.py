@@ -6,49 +6,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import duckdb
+import pyarrow.parquet as pq
 import yaml
 
 from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import Json
-from mm_assets.release.shards import SHARD_ASSETS, Shard, merkle_root
-from mm_assets.store.manifest import Input, Manifest, Recipe, read_manifest
+from mm_assets.release.shards import Shard, merkle_root
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Input
 from mm_assets.store.objects import Store
 
 Origins: TypeAlias = list[dict[str, Json]]
 
 #: Fields of ``drop.json`` that describe the delivery; its list of objects is counted, not copied.
 _DROP_FIELDS = ("captured_from", "captured_to", "format", "annotation")
-#: Parameters of a shard that say which shard it is, not how it was made.
-_PLACEMENT = frozenset({"num_shards", "shard_index"})
-
-
-def read_origins(store: Store, recipe: Recipe, parent: Manifest | None) -> tuple[Origins, Origins]:
-    """Sources and drops of a release, its parent's included, sorted and without repetition."""
-    known = json.loads(store.get_bytes(parent.output("record.json").digest)) if parent else {"sources": [], "drops": []}
-    sources = known["sources"] + [_source(store, entry) for entry in recipe.inputs if entry.asset == "source"]
-    drops = known["drops"] + [_drop(store, entry) for entry in recipe.inputs if entry.asset == "drop"]
-    return _distinct(sources), _distinct(drops)
 
 
 def release_record(
-    store: Store,
+    job: Job,
     database: duckdb.DuckDBPyConnection,
     *,
-    recipe: Recipe,
-    parent: Manifest | None,
+    parent: Mapping[str, Any] | None,
     shards: Sequence[Shard],
     statistics: Mapping[str, Any],
     samples_digest: str,
     unused_exclusions: Sequence[str],
 ) -> dict[str, Json]:
-    """The document ``record.json``."""
-    sources, drops = read_origins(store, recipe, parent)
+    """The document ``record.json``; ``parent`` is the parent's. What a release is called is not in it."""
+    sources, drops = _origins(job, parent)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {
-        "schema": "mm.release_record/1",
-        "release": recipe.partition.release,
-        "parent": parent.partition.release if parent else None,
-        "seed": recipe.params["seed"],
+        "schema": "mm.release_record/2",
+        "parent": parent["checksums"]["merkle_root"] if parent else None,
+        "seed": job.params["seed"],
         "sources": sources,
         "drops": drops,
         "captured_from": min(captured, default=None),
@@ -61,13 +51,13 @@ def release_record(
             "modalities": statistics["modalities"],
         },
         "languages": statistics["languages"],
-        **_preprocessing(store, database, shards),
+        **_preprocessing(job, database, shards),
         "label_schemas": _versions(sources, "label_schema"),
         "exclusion_rules": {
-            "policy": recipe.params["policy"],
-            "exclusions": recipe.params["exclusions"],
+            "policy": job.params["policy"],
+            "exclusions": job.params["exclusions"],
             "unused_exclusions": list(unused_exclusions),
-            "config": recipe.params["config"],
+            "config": job.params["config"],
             "reasons": statistics["reasons"],
         },
         "redaction": _redaction(database),
@@ -80,6 +70,14 @@ def release_record(
     }
 
 
+def _origins(job: Job, parent: Mapping[str, Any] | None) -> tuple[Origins, Origins]:
+    """Sources and drops of a release, its parent's included, sorted and without repetition."""
+    known = parent or {"sources": [], "drops": []}
+    sources = known["sources"] + [_source(job.store, entry) for entry in job.inputs_of("source")]
+    drops = known["drops"] + [_drop(job.store, entry) for entry in job.inputs_of("drop")]
+    return _distinct(sources), _distinct(drops)
+
+
 def _distinct(entries: list[dict[str, Json]]) -> list[dict[str, Json]]:
     by_name = {json.dumps([entry["source"], entry.get("drop"), entry["digest"]]): entry for entry in entries}
     return [by_name[name] for name in sorted(by_name)]
@@ -87,18 +85,20 @@ def _distinct(entries: list[dict[str, Json]]) -> list[dict[str, Json]]:
 
 def _source(store: Store, entry: Input) -> dict[str, Json]:
     try:
-        description = yaml.safe_load(store.get_bytes(entry.digest))
+        description = yaml.safe_load(store.get_bytes(entry.manifest))
     except yaml.YAMLError as error:
-        raise ObjectCorruptError(f"source {entry.partition['source']}: {entry.digest} is not YAML: {error}.") from error
-    return {**_plain(description), "source": entry.partition["source"], "digest": entry.digest}
+        raise ObjectCorruptError(
+            f"source {entry.partition['source']}: {entry.manifest} is not YAML: {error}."
+        ) from error
+    return {**_plain(description), "source": entry.partition["source"], "digest": entry.manifest}
 
 
 def _drop(store: Store, entry: Input) -> dict[str, Json]:
-    description = json.loads(store.get_bytes(entry.digest))
+    description = json.loads(store.get_bytes(entry.manifest))
     return {
         "source": entry.partition["source"],
         "drop": entry.partition["drop"],
-        "digest": entry.digest,
+        "digest": entry.manifest,
         **{name: description.get(name) for name in _DROP_FIELDS},
         "num_objects": len(description.get("objects", [])),
     }
@@ -120,39 +120,31 @@ def _versions(sources: Sequence[Mapping[str, Json]], prefix: str) -> dict[str, J
     }
 
 
-def _preprocessing(store: Store, database: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) -> dict[str, Json]:
-    """Code and parameters of every version that made a shard, and what they did to sound and pictures."""
-    versions: dict[tuple[str, str], dict[str, Json]] = {}
+def _preprocessing(job: Job, database: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) -> dict[str, Json]:
+    """Parameters and codecs that made the shards, as their tables state them, and what was seen of sound and pictures.
+
+    Which code made a shard is in its manifest: other code that made the same bytes makes no other record.
+    """
+    versions: dict[str, dict[str, str]] = {}
     for shard in shards:
-        for asset in SHARD_ASSETS:
-            manifest = read_manifest(store, getattr(shard, asset))
-            params = {name: value for name, value in manifest.params.items() if name not in _PLACEMENT}
-            key = (asset, json.dumps([manifest.code, params, manifest.environment], sort_keys=True))
-            versions[key] = {
-                "asset": asset, "code": manifest.code, "params": params, "environment": manifest.environment,
-            }  # fmt: skip
+        metadata = pq.read_schema(job.store.fetch(shard.signals, job.workdir / "fetched")).metadata or {}
+        stated = {name.decode(): value.decode() for name, value in sorted(metadata.items()) if b"." in name}
+        versions[json.dumps(stated, sort_keys=True)] = stated
     observed = database.execute(
         """SELECT min(s.sample_rate), max(s.sample_rate), min(s.image_width), min(s.image_height), max(s.image_width),
            max(s.image_height) FROM samples s JOIN frozen f USING (position) WHERE f.selected"""
     ).fetchall()[0]
-    features = [entry["params"] for (asset, _), entry in sorted(versions.items()) if asset == "features"]
+    made = [versions[key] for key in sorted(versions)]
     return {
-        "preprocessing": [versions[key] for key in sorted(versions)],
-        "sampling_rate": {"target_hz": _values(features, "sample_rate"), "observed_hz": list(observed[:2])},
-        "resolution": {"target_pixels": _values(features, "image_size"), "observed_pixels": list(observed[2:])},
+        "preprocessing": list(made),
+        "sampling_rate": {"target_hz": _values(made, "params.sample_rate"), "observed_hz": list(observed[:2])},
+        "resolution": {"target_pixels": _values(made, "params.image_size"), "observed_pixels": list(observed[2:])},
     }
 
 
-def _values(params: Sequence[Any], name: str) -> list[Json]:
-    """Every value of parameter ``name``, wherever it is nested, in order and without repetition."""
-    found: list[Json] = []
-    queue = list(params)
-    while queue:
-        entry = queue.pop(0)
-        if isinstance(entry, dict):
-            found += [value for key, value in sorted(entry.items()) if key == name and value not in found]
-            queue += [value for _, value in sorted(entry.items())]
-    return found
+def _values(made: Sequence[Mapping[str, str]], name: str) -> list[Json]:
+    """Every value of a parameter, in order and without repetition; a shard that does not state it has none."""
+    return list(dict.fromkeys(int(entry[name]) for entry in made if name in entry))
 
 
 def _redaction(database: duckdb.DuckDBPyConnection) -> dict[str, Json]:

@@ -32,55 +32,57 @@ def open_database(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> duckdb.DuckDBPyConnection:
-    """A database whose table ``samples`` has every row of every shard, and one more column of order.
+    """A database whose table ``samples`` has every row of every shard, and more columns of order.
 
-    ``position`` counts rows in the order of (id, release, shard, row), which is the order of ``samples.parquet``;
-    ``seniority`` counts them in the order of (release, id, shard, row), which decides who is the original among
-    duplicates.
+    ``shard`` is the shard's number and ``generation`` its release's. ``position`` counts rows in the order of
+    (id, generation, shard, row), which is the order of ``samples.parquet``; ``seniority`` counts them in the order of
+    (generation, id, shard, row), which decides who is the original among duplicates. Neither depends on a name.
 
     Raises:
         StageError: the tables of a shard do not belong together.
     """
     database = open_database(workdir / "rows.duckdb")
     _create_staging(database)
-    for shard in shards:
-        _load_shard(store, shard, database, workdir / "fetched")
+    for number, shard in enumerate(shards):
+        _load_shard(store, number, shard, database, workdir / "fetched")
     database.execute(
         """CREATE TABLE samples AS SELECT *,
-           row_number() OVER (ORDER BY id, release, shard, row) - 1 AS position,
-           row_number() OVER (ORDER BY release, id, shard, row) - 1 AS seniority FROM staged ORDER BY position"""
+           row_number() OVER (ORDER BY id, generation, shard, row) - 1 AS position,
+           row_number() OVER (ORDER BY generation, id, shard, row) - 1 AS seniority FROM staged ORDER BY position"""
     )
     database.execute("DROP TABLE staged")
     return database
 
 
 def _create_staging(database: duckdb.DuckDBPyConnection) -> None:
-    place = [pa.field("release", pa.string()), pa.field("shard", pa.string()), pa.field("row", pa.int32())]
+    place = [pa.field(name, pa.int32()) for name in ("generation", "shard", "row")]
     schema = pa.schema([*place, *POLICY_SCHEMA])
     database.register("empty", schema.empty_table())
     database.execute("CREATE TABLE staged AS SELECT * FROM empty")
     database.unregister("empty")
 
 
-def _load_shard(store: Store, shard: Shard, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _load_shard(store: Store, number: int, shard: Shard, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     signals = _narrow(store, shard.signals, SIGNALS, folder)
     signals = signals.append_column("row", pa.array(range(signals.num_rows), pa.int32()))
+    embeddings = _narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder)
     database.register("shard_signals", signals)
     database.register("shard_origin", _narrow(store, shard.samples, ORIGIN, folder))
-    database.register("shard_embeddings", _narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder))
+    database.register("shard_embeddings", embeddings)
     before = _count(database)
     database.execute(
-        """INSERT INTO staged BY NAME SELECT ? AS release, ? AS shard, f.*, s.* EXCLUDE (id), e.* EXCLUDE (id)
+        """INSERT INTO staged BY NAME SELECT ? AS generation, ? AS shard, f.*, s.* EXCLUDE (id), e.* EXCLUDE (id)
            FROM shard_signals f JOIN shard_origin s USING (id) JOIN shard_embeddings e USING (id)""",
-        [shard.release, shard.shard],
+        [shard.generation, number],
     )
     joined = _count(database) - before
     for name in ("shard_signals", "shard_origin", "shard_embeddings"):
         database.unregister(name)
-    if joined != shard.num_rows:
+    if not joined == signals.num_rows == embeddings.num_rows:
         raise StageError(
-            f"shard {shard.release}/{shard.shard}: its tables do not belong together: expected {shard.num_rows} "
-            f"samples in snapshot, features and embeddings alike, got {joined}. Materialize the shard again."
+            f"shard {number}: its tables do not belong together: expected {signals.num_rows} samples in snapshot, "
+            f"features and embeddings alike, got {joined} in all and {embeddings.num_rows} in embeddings. "
+            "Materialize the shard again."
         )
 
 

@@ -11,24 +11,24 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.release.config import SPLITS, FreezeConfig
 from mm_assets.release.dedup import components, link_expressions, shared_keys
 from mm_assets.release.rows import load_rows
-from mm_assets.release.shards import SHARD_ASSETS, Shard, merkle_root, read_shards
-from mm_assets.settings import Settings
+from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
 
-def validate_dataset_release(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Whether the release keeps its promises; drift is reported and never fails.
 
     Raises:
         ObjectCorruptError: an output or an input is damaged. ObjectMissingError: one is gone.
     """
-    del settings
+    del rules
     config = TypeAdapter(FreezeConfig).validate_python(manifest.params["config"])
     root, shards = read_shards(store, manifest)
     statistics = json.loads(store.get_bytes(manifest.output("stats.json").digest))
@@ -42,20 +42,20 @@ def validate_dataset_release(store: Store, manifest: Manifest, settings: Setting
                 _ids_unique(database),
                 _no_leakage(database, config),
                 _splits_filled(database, config),
-                _classes_taught(database, config, manifest.partition.release),
+                _classes_taught(database, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
             )
 
 
 def _merkle(manifest: Manifest, root: str, shards: Sequence[Shard]) -> Finding:
     expected = merkle_root(shards)
-    listed = {(shard.release, shard.shard, asset): getattr(shard, asset) for shard in shards for asset in SHARD_ASSETS}
-    absent = sorted(
-        f"{entry.asset} {entry.partition['release']}/{entry.partition['shard']}"
-        for entry in manifest.inputs
-        if "shard" in entry.partition
-        and listed.get((entry.partition["release"], entry.partition["shard"], entry.asset)) != entry.digest
-    )
+    own = own_shards(manifest.inputs, generation=shards[-1].generation if shards else 0)
+    listed = shards[len(shards) - len(own) :]
+    absent = [
+        f"shard {number} of its own"
+        for number, shard in enumerate(own)
+        if number >= len(listed) or shard != listed[number]
+    ]
     detail = f"Merkle root over {len(shards)} shards: expected {expected}, got {root}"
     if absent:
         detail = f"shards.json does not list the inputs {', '.join(absent)}"
@@ -85,8 +85,8 @@ def _strings(database: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
 def _rows_exist(database: duckdb.DuckDBPyConnection, num_shards: int) -> Finding:
     failing = _strings(
         database,
-        """SELECT id FROM frozen ANTI JOIN samples USING (id, release, shard, row)
-           UNION SELECT id FROM samples ANTI JOIN frozen USING (id, release, shard, row) ORDER BY id""",
+        """SELECT id FROM frozen ANTI JOIN samples USING (id, shard, row)
+           UNION SELECT id FROM samples ANTI JOIN frozen USING (id, shard, row) ORDER BY id""",
     )
     return _finding(
         "rows_exist",
@@ -103,7 +103,7 @@ def _ids_unique(database: duckdb.DuckDBPyConnection) -> Finding:
 
 def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
     keys = " UNION ALL ".join(
-        f"SELECT id, release, shard, row, {expression} AS key FROM samples" for expression in link_expressions(config)
+        f"SELECT id, shard, row, {expression} AS key FROM samples" for expression in link_expressions(config)
     )
     failing = _strings(
         database,
@@ -111,7 +111,7 @@ def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Fi
               SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key
               HAVING NOT starts_with(key, 'near|') OR count(*) <= {config.max_near_duplicates}),
             picked AS (SELECT key, id, split FROM keyed JOIN usable USING (key)
-              JOIN frozen USING (id, release, shard, row) WHERE selected),
+              JOIN frozen USING (id, shard, row) WHERE selected),
             torn AS (SELECT key FROM picked GROUP BY key HAVING count(DISTINCT split) > 1)
             SELECT DISTINCT id FROM picked JOIN torn USING (key) ORDER BY id""",
     )
@@ -135,19 +135,19 @@ def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) ->
     return Finding(rule="splits_filled", passed=True, detail=f"selected samples per split: {shown}")
 
 
-def _classes_taught(database: duckdb.DuckDBPyConnection, config: FreezeConfig, release: str) -> Finding:
+def _classes_taught(database: duckdb.DuckDBPyConnection, config: FreezeConfig, generation: int) -> Finding:
     """Every class is in train, unless no group of it may go there: it is the last of its split, or inherited."""
     num_rows = database.execute("SELECT count(*) FROM samples").fetchall()[0][0]
     leaders = components(num_rows, *shared_keys(database, link_expressions(config), config))
     database.register("led", pa.table({"position": np.arange(num_rows, dtype=np.int64), "leader": leaders}))
     rows = database.execute(
         """WITH placed AS (
-             SELECT f.split, f.label, leader, bool_or(f.release <> $release) OVER (PARTITION BY leader) AS is_inherited
-             FROM frozen f JOIN samples s USING (id, release, shard, row) JOIN led USING (position) WHERE f.selected),
+             SELECT f.split, f.label, leader, bool_or(s.generation <> $generation) OVER (PARTITION BY leader) AS is_inherited
+             FROM frozen f JOIN samples s USING (id, shard, row) JOIN led USING (position) WHERE f.selected),
            sizes AS (SELECT split, count(DISTINCT leader) AS num_groups FROM placed GROUP BY split)
            SELECT label, bool_or(num_groups > 1 AND NOT is_inherited) FROM placed JOIN sizes USING (split)
            WHERE label IS NOT NULL GROUP BY label HAVING NOT bool_or(split = 'train') ORDER BY label""",
-        {"release": release},
+        {"generation": generation},
     ).fetchall()
     failing = [label for label, is_movable in rows if is_movable]
     fixed = [label for label, is_movable in rows if not is_movable]
@@ -162,7 +162,7 @@ def _drift(drift: Mapping[str, Any] | None) -> Finding:
     if drift is None:
         detail = "no parent to drift from"
     elif drift["warnings"]:
-        detail = f"WARNING: added samples differ from {drift['parent']} in {', '.join(drift['warnings'])}"
+        detail = f"WARNING: added samples differ from the parent's in {', '.join(drift['warnings'])}"
     else:
-        detail = f"added samples are distributed like {drift['parent']}"
+        detail = "added samples are distributed like the parent's"
     return Finding(rule="drift", passed=True, detail=detail)

@@ -1,16 +1,15 @@
 """Opening a release: reads its drops once, stores their descriptions as objects and pins everything by digest."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from mm_assets.checks.validations import require_passed
-from mm_assets.drops.record import DROP_FILE, drop_key, parse_drop, source_key
+from mm_assets.drops.record import DROP_FILE, NAME_PATTERN, NAME_RULE, drop_key, parse_drop, source_key
 from mm_assets.drops.source import parse_source
-from mm_assets.errors import DropError, SpecError
-from mm_assets.releases.spec import DropPin, ParentPin, ReleaseSpec, write_spec
-from mm_assets.store.manifest import Partition
+from mm_assets.errors import DropError, SpecError, UsageError
+from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.objects import Store
 
 
@@ -19,35 +18,42 @@ def open_release(
     *,
     release: str,
     drops: Sequence[tuple[str, str]],
-    parent: str | None,
     policy: Mapping[str, str],
-    recipe: Mapping[str, Any],
+    rules: Mapping[str, str],
+    configuration: Mapping[str, Any],
     encoder: Mapping[str, str],
     seed: int,
     num_shards: int,
+    parent: ReleasePin | None = None,
+    data_of: ReleasePin | None = None,
     exclusions: Sequence[str] = (),
 ) -> ReleaseSpec:
-    """Opens ``release`` over ``drops`` (pairs of source and drop, in this order). Opening it again alike is no error.
+    """Opens ``release`` over ``drops`` (pairs of source and drop, in this order) or over another release. Idempotent.
 
     Raises:
+        UsageError: ``release`` is not a valid name.
         SpecError: no drop, a drop named twice, or a value that cannot be part of a spec.
         DropError: a drop has not arrived completely or is unusable.
-        GateError: the parent's dataset release did not pass its checks.
-        CommitConflictError: the release exists with another spec.
+        CommitConflictError: the release is open with another spec.
     """
-    if not drops or len(set(drops)) != len(drops):
-        raise SpecError(f"release {release}: expected one or more drops, each once, got {list(drops)}.")
+    if not re.fullmatch(NAME_PATTERN, release):
+        raise UsageError(f"release {release}: is not a valid name: {NAME_RULE}. Choose another.")
+    if data_of is None and (not drops or len(set(drops)) != len(drops)):
+        listed = ", ".join("/".join(drop) for drop in drops) or "none"
+        raise SpecError(f"release {release}: expected one or more drops, each once, got {listed}.")
     content = {
-        "schema": "mm.release/1",
+        "schema": SCHEMA,
         "release": release,
         "drops": [_pin(store, source, drop).model_dump() for source, drop in drops],
-        "parent": _pin_parent(store, parent).model_dump() if parent else None,
+        "parent": parent.model_dump() if parent else None,
+        "data_of": data_of.model_dump() if data_of else None,
         "exclusions": sorted(set(exclusions)),
         "policy": dict(policy),
+        "rules": dict(rules),
         "encoder": dict(encoder),
         "seed": seed,
-        "num_shards": num_shards,
-        "recipe": dict(recipe),
+        "num_shards": 0 if data_of else num_shards,
+        "configuration": dict(configuration),
     }
     try:
         spec = ReleaseSpec.model_validate(content)
@@ -56,8 +62,7 @@ def open_release(
         raise SpecError(
             f"release {release}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}."
         ) from error
-    write_spec(store, spec)
-    return spec
+    return write_spec(store, spec)
 
 
 def _pin(store: Store, source: str, drop: str) -> DropPin:
@@ -86,8 +91,3 @@ def _pin(store: Store, source: str, drop: str) -> DropPin:
         digest=store.put_bytes(found.data),
         source_digest=store.put_bytes(described.data),
     )
-
-
-def _pin_parent(store: Store, parent: str) -> ParentPin:
-    ref = require_passed(store, "dataset_release", Partition(release=parent))
-    return ParentPin(release=parent, digest=ref.manifest)

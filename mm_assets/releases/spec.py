@@ -3,9 +3,11 @@
 Nothing in the pipeline resolves "latest" after this file was written.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mm_assets.drops.record import NAME_PATTERN
 from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError, SpecError
@@ -14,6 +16,15 @@ from mm_assets.store.manifest import DIGEST_PATTERN
 from mm_assets.store.objects import Store
 
 T = TypeVar("T")
+SCHEMA = "mm.release/2"
+FIRST_SCHEMA = "mm.release/1"
+#: Where the first version kept what is placement today: section and field there, field of section ``placement`` here.
+_MOVED = (
+    ("training", "log_every", "log_every"),
+    ("training", "experiment_class", "experiment_class"),
+    ("training", "budget_usd", "budget_usd"),
+    ("encoder", "microbatch_size", "microbatch_size"),
+)
 
 
 class _Record(BaseModel):
@@ -29,45 +40,73 @@ class DropPin(_Record):
     source_digest: str = Field(pattern=DIGEST_PATTERN)
 
 
-class ParentPin(_Record):
-    """The release this one adds to, pinned by its ``dataset_release`` manifest."""
+class ReleasePin(_Record):
+    """Another release, pinned by its ``dataset_release`` manifest."""
 
     release: str = Field(pattern=NAME_PATTERN)
     digest: str = Field(pattern=DIGEST_PATTERN)
 
 
 class ReleaseSpec(_Record):
-    """``mm.release/1``, stored at ``releases/<release>/spec.json``.
+    """``mm.release/2``, stored at ``releases/<release>/spec.json``.
 
-    ``policy`` is ``{name, sql}`` (a curation rule over signals), ``encoder`` is ``{kind, digest}``, ``recipe`` is a
-    whole ``recipes.PipelineConfig`` as JSON. ``num_shards`` is fixed here, whatever later environments say.
+    Attributes:
+        parent: The release whose shards this one adds to, or None.
+        data_of: The release whose data an experiment uses; it then has no drops and no shards of its own.
+        policy: ``{name, sql}``, a curation rule over signals.
+        rules: Digest of every rules file by name; empty for a release that the first version opened.
+        encoder: ``{kind, digest}``.
+        num_shards: Shards of its own, fixed here whatever later environments say; 0 for an experiment.
+        configuration: A whole ``configurations.PipelineConfig`` as JSON, and its name.
     """
 
-    schema_: Literal["mm.release/1"] = Field(alias="schema")
+    schema_: Literal["mm.release/2"] = Field(alias="schema")
     release: str = Field(pattern=NAME_PATTERN)
     drops: list[DropPin]
-    parent: ParentPin | None
+    parent: ReleasePin | None
+    data_of: ReleasePin | None
     exclusions: list[str]
     policy: dict[str, str]
+    rules: dict[str, str]
     encoder: dict[str, str]
     seed: int
-    num_shards: int
-    recipe: dict[str, Any]
+    num_shards: int = Field(ge=0)
+    configuration: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "ReleaseSpec":
+        if self.data_of is not None and (self.drops or self.parent or self.num_shards):
+            raise ValueError("data_of: an experiment has no drops, no parent and no shards of its own")
+        if self.data_of is None and not (self.drops and self.num_shards):
+            raise ValueError("drops: expected one or more drops and one or more shards, or data_of")
+        return self
 
     def config(self, section: str, kind: type[T]) -> T:
-        """One section of the recipe as its configuration class.
+        """One section of the configuration as its class.
 
         Raises:
             SpecError: the section is missing or does not fit the class.
         """
         try:
-            return TypeAdapter(kind).validate_python(self.recipe[section])
+            return TypeAdapter(kind).validate_python(self.configuration[section])
         except (KeyError, ValidationError) as error:
-            raise SpecError(f"release {self.release}: recipe section {section} is unusable: {error}.") from error
+            raise SpecError(
+                f"release {self.release}: configuration section {section} is unusable: {error}. "
+                "Open a release with a configuration of this version."
+            ) from error
 
     def shards(self) -> list[str]:
         """Shard keys of this release: zero-padded to four digits, ``num_shards`` of them."""
         return [shard_key(index) for index in range(self.num_shards)]
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return canonical_json(self.model_dump(by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """Digest of ``encode()``."""
+        return digest_bytes(self.encode())
 
 
 def shard_key(index: int) -> str:
@@ -80,22 +119,28 @@ def spec_key(release: str) -> str:
     return f"releases/{release}/spec.json"
 
 
-def write_spec(store: Store, spec: ReleaseSpec) -> str:
-    """Opens the release: writes its spec once and returns the spec's digest. Opening it again alike is no error.
+def write_spec(store: Store, spec: ReleaseSpec) -> ReleaseSpec:
+    """Writes the spec of a release once and returns the spec that is stored. Idempotent.
 
     Raises:
-        CommitConflictError: the release exists with another spec.
+        CommitConflictError: the release is open with another spec; the message names the fields that differ.
     """
-    data = canonical_json(spec.model_dump(by_alias=True))
-    if not store.create_key(spec_key(spec.release), data):
+    if store.create_key(spec_key(spec.release), spec.encode()):
+        return spec
+    known = read_spec(store, spec.release)
+    # The first version pinned no rules: that is no difference.
+    asked = spec if known.rules else spec.model_copy(update={"rules": {}})
+    different = _differences(known.model_dump(by_alias=True), asked.model_dump(by_alias=True))
+    if different:
         raise CommitConflictError(
-            f"release {spec.release}: exists already with another spec. Open a release with another name."
+            f"release {spec.release}: is open already with another spec: {'; '.join(different)}. "
+            "Open a release with another name."
         )
-    return digest_bytes(data)
+    return known
 
 
 def read_spec(store: Store, release: str) -> ReleaseSpec:
-    """The spec of an open release.
+    """The spec of an open release; one of the first version is translated.
 
     Raises:
         ObjectMissingError: there is no such release. ObjectCorruptError: the key holds something else.
@@ -104,15 +149,60 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
     if current is None:
         raise ObjectMissingError(f"release {release}: is not open. List the open ones with `mm release list`.")
     try:
-        return ReleaseSpec.model_validate_json(current.data)
+        document = json.loads(current.data)
+        if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
+            document = _translated(document)
+        spec = ReleaseSpec.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise ObjectCorruptError(
             f"{store.uri(spec_key(release))}: is not a release spec: {field}: {first['msg']}."
         ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ObjectCorruptError(f"{store.uri(spec_key(release))}: is not a release spec: {error}.") from error
+    if spec.release != release:
+        raise ObjectCorruptError(
+            f"{store.uri(spec_key(release))}: is the spec of another release: expected {release}, got {spec.release}."
+        )
+    return spec
 
 
 def list_releases(store: Store) -> list[str]:
     """Names of all open releases, sorted."""
     return sorted(name for name in store.list_folders("releases/"))
+
+
+def _differences(known: object, asked: object, place: str = "") -> list[str]:
+    """Every leaf in which two documents differ, as a clause each; the first few are enough to act on."""
+    if isinstance(known, Mapping) and isinstance(asked, Mapping):
+        return [
+            clause
+            for name in sorted({*known, *asked})
+            for clause in _differences(known.get(name), asked.get(name), f"{place}.{name}" if place else str(name))
+        ][:5]
+    return [] if known == asked else [f"{place}: expected {_shown(known)}, got {_shown(asked)}"]
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _translated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec of the first version in today's form."""
+    configuration = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in document["recipe"].items()
+    }
+    placement: dict[str, Any] = {}
+    for section, field, name in _MOVED:
+        if isinstance(configuration.get(section), dict) and field in configuration[section]:
+            placement[name] = configuration[section].pop(field)
+    fields = {name: value for name, value in document.items() if name != "recipe"}
+    return {
+        **fields,
+        "schema": SCHEMA,
+        "data_of": None,
+        "rules": {},
+        "configuration": {**configuration, "placement": placement},
+    }

@@ -18,11 +18,9 @@ from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, parse_drop
 from mm_assets.drops.samples import MODALITIES, Rejection, Sample, Spool, id_of, unique_by_id
 from mm_assets.identity.canonical import Json, canonical_json
-from mm_assets.settings import Settings
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult
-from mm_assets.store.manifest import Recipe
-from mm_assets.store.objects import Store
+from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, TAR_TYPE, table_of, write_parquet
 
 SAMPLES_SCHEMA = pa.schema(
@@ -49,31 +47,30 @@ DEAD_LETTERS_SCHEMA = pa.schema(
             for name in ("id", "object", "member", "modality", "stage", "reason", "detail", "digest")
         ),
         ("size_bytes", pa.int64()),
-        ("code", pa.string()),
     ]
 )
 
 
-def compute_snapshot(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
+def compute_snapshot(job: Job) -> StageResult:
     """``samples.tar``, ``samples.parquet`` and ``dead_letters.parquet`` of one shard.
 
     Raises:
         ObjectMissingError: a raw object does not exist. ObjectCorruptError: it has other bytes than declared.
         DropError: an index is unusable. StageError: a tar has too many members.
     """
-    drops = [
-        parse_drop(store.get_bytes(entry.digest), entry.digest) for entry in recipe.inputs if entry.asset == "drop"
+    parts = [
+        (parse_drop(job.store.get_bytes(entry.manifest), entry.manifest), [item.name for item in entry.outputs])
+        for entry in job.inputs
     ]
-    config = SnapshotConfig(**cast("dict[str, int]", recipe.params["config"]))
-    place = ShardPlace(
-        index=cast("int", recipe.params["shard_index"]), num_shards=cast("int", recipe.params["num_shards"])
-    )
+    config = SnapshotConfig(**cast("dict[str, int]", job.params["config"]))
+    rows_place = cast("dict[str, int] | None", job.params["rows"])
+    place = None if rows_place is None else ShardPlace(**rows_place)
+    workdir = job.workdir
     with Spool(workdir / "spool") as spool:
-        parts = read_shard(store, drops, place, config, spool, workdir)
-        samples, rejected, num_ignored = unique_by_id(parts)
+        samples, rejected, num_ignored = unique_by_id(read_shard(job.store, parts, place, config, spool, workdir))
         with (workdir / "samples.tar").open("wb") as file:
             rows = _write_samples(samples, spool, file)
-    letters = sorted((_letter(drop, rejection, recipe.code) for drop, rejection in rejected), key=_letter_order)
+    letters = sorted((_letter(drop, rejection) for drop, rejection in rejected), key=_letter_order)
     write_parquet(table_of(rows, SAMPLES_SCHEMA), workdir / "samples.parquet")
     write_parquet(table_of(letters, DEAD_LETTERS_SCHEMA), workdir / "dead_letters.parquet")
     return StageResult(
@@ -154,7 +151,7 @@ def _description(sample_id: str, sample: Sample) -> bytes:
     return head[:-1] + b',"metadata":' + sample.metadata.encode() + b"}"
 
 
-def _letter(drop: Drop, rejection: Rejection, code: str) -> dict[str, object]:
+def _letter(drop: Drop, rejection: Rejection) -> dict[str, object]:
     member = rejection.member
     if member is None and rejection.line is not None:
         member = f"{drop.index.key}:{rejection.line}"
@@ -168,7 +165,6 @@ def _letter(drop: Drop, rejection: Rejection, code: str) -> dict[str, object]:
         "detail": printable(rejection.detail),
         "digest": rejection.digest,
         "size_bytes": rejection.size_bytes,
-        "code": code,
     }
 
 

@@ -1,52 +1,92 @@
-"""What a snapshot shard is made from: the release's drops and sources by digest, the ceilings, and its place."""
+"""What a snapshot shard is made from: the raw objects that fall to it, and the ceilings.
 
-from collections.abc import Mapping
-from dataclasses import asdict
+Nothing else enters: another release, or another description of the same delivery, leads to the same shard.
+"""
+
+from dataclasses import asdict, dataclass
 
 import soundfile
 
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.record import Drop, DropObject, parse_drop
 from mm_assets.errors import UsageError
-from mm_assets.identity.canonical import Json, digest_json
-from mm_assets.identity.code import code_digest, library_versions
-from mm_assets.releases.spec import ReleaseSpec
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.identity.canonical import digest_json
+from mm_assets.releases.inputs import InputContext, Resolved
+from mm_assets.releases.spec import DropPin
+from mm_assets.snapshot.shard import ShardPlace, deal_tars
+from mm_assets.store.manifest import Input, NamedDigest
 from mm_assets.store.objects import Store
 
+#: Name of the input that stands for all files an index may refer to; its digest is over their names and digests.
+FILES = "files"
 
-def resolve_snapshot(store: Store, spec: ReleaseSpec, partition: Partition, environment: Mapping[str, Json]) -> Recipe:
-    """The recipe of one shard. Whole drops are its inputs: which of their objects it reads follows from its place.
+
+def resolve_snapshot(context: InputContext) -> Resolved:
+    """What one shard is made from. Where the objects lie is in the drop's record, which the input's manifest names.
 
     Raises:
         UsageError: the release has no such shard.
     """
+    spec, partition = context.spec, context.partition
     shards = spec.shards()
     if partition.shard not in shards:
-        raise UsageError(
-            f"snapshot {partition.path}: is no shard of the release: expected {shards[0]} to {shards[-1]}."
-        )
+        expected = f"{shards[0]} to {shards[-1]}" if shards else "none: its data are another release's"
+        raise UsageError(f"snapshot {partition.path}: is not a shard of the release: expected {expected}.")
+    listings = [_listing(context.store, pin) for pin in spec.drops]
+    index = shards.index(partition.shard)
+    tars: list[list[NamedDigest]] = [[] for _ in spec.drops]
+    for number, entry in _dealt(context.store, tuple(spec.drops), spec.num_shards)[index]:
+        tars[number].append(NamedDigest(name=entry.key, digest=entry.digest))
     inputs = [
-        entry
-        for pin in spec.drops
-        for entry in (
-            Input(asset="drop", partition={"source": pin.source, "drop": pin.drop}, digest=pin.digest),
-            Input(asset="source", partition={"source": pin.source}, digest=pin.source_digest),
+        Input(
+            asset="drop",
+            partition={"source": pin.source, "drop": pin.drop},
+            manifest=pin.digest,
+            outputs=tars[number] + listing.indexed,
         )
+        for number, (pin, listing) in enumerate(zip(spec.drops, listings, strict=True))
     ]
-    return Recipe(
-        asset="snapshot",
-        partition=partition,
-        code=digest_json(
-            {
-                "source": code_digest("mm_assets.snapshot.compute"),
-                "libraries": library_versions("pyarrow", "soundfile"),
-            }
-        ),
+    has_index = any(listing.indexed for listing in listings)
+    return Resolved(
         params={
             "config": asdict(spec.config("snapshot", SnapshotConfig)),
-            "num_shards": spec.num_shards,
-            "shard_index": shards.index(partition.shard),
+            # The rows of an index are dealt by number; which tars fall to a shard is said by the inputs.
+            "rows": asdict(ShardPlace(index=index, num_shards=spec.num_shards)) if has_index else None,
         },
         environment={"libsndfile": soundfile.__libsndfile_version__},
-        inputs=tuple(entry for number, entry in enumerate(inputs) if entry not in inputs[:number]),
+        inputs=tuple(entry for entry in inputs if entry.outputs),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Listing:
+    """A drop's record, and of an indexed one what each of its shards reads."""
+
+    drop: Drop
+    indexed: list[NamedDigest]
+
+
+#: By digest of ``drop.json``, and of those and the number of shards: every shard of a release asks for the same ones.
+_listings: dict[str, _Listing] = {}
+_deals: dict[tuple[tuple[str, ...], int], list[list[tuple[int, DropObject]]]] = {}
+
+
+def _listing(store: Store, pin: DropPin) -> _Listing:
+    if pin.digest not in _listings:
+        drop = parse_drop(store.get_bytes(pin.digest), pin.digest)
+        indexed: list[NamedDigest] = []
+        if drop.format == "index":
+            files = [[entry.key, entry.sha256] for entry in drop.objects if entry.key != drop.index.key]
+            indexed = [
+                NamedDigest(name=drop.index.key, digest=drop.index.digest),
+                NamedDigest(name=FILES, digest=digest_json(sorted(files))),
+            ]
+        _listings[pin.digest] = _Listing(drop=drop, indexed=indexed)
+    return _listings[pin.digest]
+
+
+def _dealt(store: Store, pins: tuple[DropPin, ...], num_shards: int) -> list[list[tuple[int, DropObject]]]:
+    key = (tuple(pin.digest for pin in pins), num_shards)
+    if key not in _deals:
+        _deals[key] = deal_tars([_listing(store, pin).drop for pin in pins], num_shards)
+    return _deals[key]

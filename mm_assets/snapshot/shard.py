@@ -30,10 +30,15 @@ class ShardPlace:
         return number % self.num_shards == self.index
 
 
-def shard_tars(drops: Sequence[Drop], place: ShardPlace) -> Iterator[tuple[Drop, DropObject]]:
-    """The shard's tars, in order."""
-    tars = [(drop, entry) for drop in drops if drop.format == "webdataset" for entry in drop.tars]
-    yield from (tar for number, tar in enumerate(tars) if place.takes(number))
+def deal_tars(drops: Sequence[Drop], num_shards: int) -> list[list[tuple[int, DropObject]]]:
+    """Per shard its tars, in order, each with its drop's position in ``drops``."""
+    shards: list[list[tuple[int, DropObject]]] = [[] for _ in range(num_shards)]
+    tars = [
+        (position, entry) for position, drop in enumerate(drops) if drop.format == "webdataset" for entry in drop.tars
+    ]
+    for number, tar in enumerate(tars):
+        shards[number % num_shards].append(tar)
+    return shards
 
 
 def open_raw(store: Store, drop: Drop, entry: DropObject) -> VerifiedReader:
@@ -54,28 +59,47 @@ def open_raw(store: Store, drop: Drop, entry: DropObject) -> VerifiedReader:
 
 
 def read_shard(
-    store: Store, drops: Sequence[Drop], place: ShardPlace, config: SnapshotConfig, spool: Spool, workdir: Path
+    store: Store,
+    parts: Sequence[tuple[Drop, Sequence[str]]],
+    place: ShardPlace | None,
+    config: SnapshotConfig,
+    spool: Spool,
+    workdir: Path,
 ) -> Iterator[tuple[Drop, Contents]]:
     """What each tar, and each index, contributes to the shard; accepted bytes go to ``spool``.
+
+    Args:
+        store: Where the raw objects are.
+        parts: The drops, each with the keys of its tars that fall to the shard.
+        place: Which rows of an index fall to it; None if no drop has an index.
+        config: The ceilings.
+        spool: Where accepted bytes go.
+        workdir: For the index while it is read.
 
     Raises:
         ObjectMissingError: a raw object does not exist. ObjectCorruptError: it has other bytes than declared.
         DropError: an index is unusable. StageError: a tar has too many members.
     """
-    for drop, entry in shard_tars(drops, place):
-        yield drop, read_tar(open_raw(store, drop, entry), entry.key, config, spool)
-    for drop in drops:
+    for drop, keys in parts:
+        if drop.format == "webdataset":
+            entries = {entry.key: entry for entry in drop.objects}
+            for key in keys:
+                yield drop, read_tar(open_raw(store, drop, entries[key]), key, config, spool)
+    for drop, _ in parts:
         if drop.format == "index":
-            path = _fetch_index(store, drop, workdir)
-            rows = read_index(path, drop.prefix + drop.index.key)
-            yield (
-                drop,
-                read_rows(
-                    rows, drop, lambda entry, drop=drop: open_raw(store, drop, entry), config, spool,
-                    is_wanted=place.takes,
-                ),
-            )  # fmt: skip
-            path.unlink()
+            assert place is not None
+            yield drop, _read_indexed(store, drop, place, config, spool, workdir)
+
+
+def _read_indexed(
+    store: Store, drop: Drop, place: ShardPlace, config: SnapshotConfig, spool: Spool, workdir: Path
+) -> Contents:
+    path = _fetch_index(store, drop, workdir)
+    try:
+        rows = read_index(path, drop.prefix + drop.index.key)
+        return read_rows(rows, drop, lambda entry: open_raw(store, drop, entry), config, spool, is_wanted=place.takes)
+    finally:
+        path.unlink()
 
 
 def _fetch_index(store: Store, drop: Drop, workdir: Path) -> Path:

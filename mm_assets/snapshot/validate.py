@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.samples import MODALITIES
 from mm_assets.identity.canonical import digest_bytes
-from mm_assets.settings import Settings
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -20,13 +21,13 @@ from mm_assets.store.tables import read_parquet
 SUITE = "snapshot.yaml"
 
 
-def validate_snapshot(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Tar against table, every blob against its digest, the dead-letter budget, and the suite on ``samples.parquet``.
 
     Raises:
         ObjectMissingError: an output does not exist. ObjectCorruptError: it has other bytes.
     """
-    suite = settings.config_file(SUITE)
+    suite = parse_suite(rules.read(SUITE), SUITE)
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
         folder = Path(name)
         samples = read_parquet(store.fetch(manifest.output("samples.parquet").digest, folder))

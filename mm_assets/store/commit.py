@@ -1,24 +1,24 @@
-"""Turning a recipe into a committed partition: look the fingerprint up, else compute, store, remember, move the ref.
+"""Committing a partition: store the outputs, remember the action, write the manifest, move the ref.
 
-Order of writes: output objects, manifest, action, ref. A process killed between any two leaves the old ref in
-place, and the next attempt ends with the same digests.
+Order of writes: output objects, action, manifest, ref. A process killed between any two leaves the old ref in place,
+and the next attempt ends with the same digests. Looking something up is not in here: it writes nothing.
 """
 
-import json
 import logging
 import resource
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mm_assets.errors import NonDeterminismError, ObjectCorruptError, ObjectMissingError
-from mm_assets.identity.canonical import Json, canonical_json, digest_hex
-from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest
+from mm_assets.identity.canonical import Json
+from mm_assets.store.action import Action, find_action, inputs_digest, record_action
+from mm_assets.store.manifest import SCHEMA, Manifest, Output, Partition, content_digest
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import Ref, move_ref, read_ref
+from mm_assets.store.refs import SCHEMA as REF_SCHEMA
+from mm_assets.store.refs import Ref, RefState, move_ref, read_ref
 
 logger = logging.getLogger(__name__)
 
@@ -52,132 +52,105 @@ class Committed:
     cached: bool
 
 
-def action_key(fingerprint: str) -> str:
-    """``actions/<fingerprint hex>.json``."""
-    return f"actions/{digest_hex(fingerprint)}.json"
+class Attempt:
+    """One attempt to commit a partition: what its ref was when it began, and what it cost since.
 
-
-def find_action(store: Store, recipe: Recipe) -> str | None:
-    """Digest of the manifest this recipe led to before, if that manifest and all its outputs still exist."""
-    current = store.read_key(action_key(recipe.fingerprint))
-    if current is None:
-        return None
-    digest = json.loads(current.data)["manifest"]
-    try:
-        manifest = read_manifest(store, digest)
-    except (ObjectMissingError, ObjectCorruptError):
-        return None
-    if all(store.object_size(output.digest) == output.size_bytes for output in manifest.outputs):
-        return digest
-    return None
-
-
-def materialize(
-    store: Store,
-    recipe: Recipe,
-    compute: Callable[[], StageResult],
-    *,
-    run_id: str | None = None,
-    force: bool = False,
-) -> Committed:
-    """Commits the partition of ``recipe``, calling ``compute`` only when its fingerprint is new or ``force`` is set.
-
-    Raises:
-        NonDeterminismError: a forced recompute led to another manifest; nothing is committed.
-        CommitConflictError: another attempt committed other bytes meanwhile.
+    Args:
+        store: Where it is committed.
+        action: What decides its bytes.
+        partition: Which partition they are now.
+        run_id: The run that is told to have moved the ref.
     """
-    known = None if force else commit_known(store, recipe, run_id=run_id)
-    if known is not None:
-        return known
-    meter = _Meter.start()
-    seen = read_ref(store, recipe.asset, recipe.partition)
-    result = compute()
-    outputs = [*result.stored, *(_store_output(store, file) for file in result.files)]
-    manifest = recipe.manifest(outputs, result.stats)
-    digest = store.put_bytes(manifest.encode())
-    _record_action(store, recipe, digest)
-    ref = _new_ref(recipe, digest, run_id=run_id, cached=False, meter=meter)
-    move_ref(store, ref, seen)
-    logger.info("%s %s: computed %s", recipe.asset, recipe.partition.path, digest)
-    return Committed(manifest=manifest, manifest_digest=digest, ref=ref, cached=False)
+
+    def __init__(self, store: Store, action: Action, partition: Partition, run_id: str | None = None) -> None:
+        self._store = store
+        self._action = action
+        self._partition = partition
+        self._run_id = run_id
+        self._seen: RefState = read_ref(store, action.asset, partition)
+        self._wall_s, self._cpu_s = time.monotonic(), _cpu_s()
+
+    def commit_known(self, adopted: Sequence[str] = ()) -> Committed | None:
+        """Commits what the action led to before; None if nothing usable is remembered.
+
+        Raises:
+            CommitConflictError: another attempt committed other bytes meanwhile.
+        """
+        known = find_action(self._store, self._action, adopted)
+        if known is None:
+            return None
+        if known.fingerprint != self._action.fingerprint:
+            record_action(self._store, self._action, known.outputs, known.stats)
+        return self._commit(known.outputs, known.stats, cached=True)
+
+    def commit_result(self, result: StageResult, *, is_remembered: bool = True) -> Committed:
+        """Commits what was computed.
+
+        Args:
+            result: The files and facts.
+            is_remembered: Whether the same action always leads to them.
+
+        Raises:
+            NonDeterminismError: the action led to other outputs before; nothing is committed.
+            CommitConflictError: another attempt committed other bytes meanwhile.
+        """
+        outputs = [*result.stored, *(store_output(self._store, file) for file in result.files)]
+        if is_remembered:
+            record_action(self._store, self._action, outputs, result.stats)
+        return self._commit(outputs, result.stats, cached=False)
+
+    def _commit(self, outputs: Sequence[Output], stats: Mapping[str, Json], *, cached: bool) -> Committed:
+        action = self._action
+        manifest = Manifest(
+            schema=SCHEMA,
+            asset=action.asset,
+            partition=self._partition,
+            fingerprint=action.fingerprint,
+            content=content_digest(outputs),
+            code=action.code,
+            params=dict(action.params),
+            environment=dict(action.environment),
+            inputs=list(action.inputs),
+            outputs=sorted(outputs, key=lambda output: output.name),
+            stats=dict(stats),
+        )
+        digest = self._store.put_bytes(manifest.encode())
+        ref = Ref(
+            schema=REF_SCHEMA,
+            asset=action.asset,
+            release=self._partition.release,
+            shard=self._partition.shard,
+            manifest=digest,
+            content=manifest.content,
+            fingerprint=action.fingerprint,
+            inputs=inputs_digest(action.inputs),
+            outputs=manifest.outputs,
+            attempt=uuid.uuid4().hex,
+            run_id=self._run_id,
+            committed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            cached=cached,
+            wall_s=round(time.monotonic() - self._wall_s, 3),
+            cpu_s=round(_cpu_s() - self._cpu_s, 3),
+        )
+        move_ref(self._store, ref, self._seen)
+        logger.info(
+            "%s %s: %s %s", action.asset, self._partition.path, "cached" if cached else "computed", manifest.content
+        )
+        return Committed(manifest=manifest, manifest_digest=digest, ref=ref, cached=cached)
 
 
-def commit_known(store: Store, recipe: Recipe, *, run_id: str | None = None) -> Committed | None:
-    """Commits what this recipe led to before without computing it; None if nothing usable is remembered.
-
-    Raises:
-        CommitConflictError: another attempt committed other bytes meanwhile.
-    """
-    meter = _Meter.start()
-    seen = read_ref(store, recipe.asset, recipe.partition)
-    digest = find_action(store, recipe)
-    if digest is None:
-        return None
-    manifest = read_manifest(store, digest)
-    ref = seen.ref
-    if ref is None or ref.manifest != digest:
-        ref = _new_ref(recipe, digest, run_id=run_id, cached=True, meter=meter)
-        move_ref(store, ref, seen)
-    logger.info("%s %s: cached %s", recipe.asset, recipe.partition.path, digest)
-    return Committed(manifest=manifest, manifest_digest=digest, ref=ref, cached=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Meter:
-    """Wall and CPU seconds (children included) since it was started."""
-
-    wall_s: float
-    cpu_s: float
-
-    @classmethod
-    def start(cls) -> "_Meter":
-        return cls(time.monotonic(), _cpu_s())
-
-    def read(self) -> dict[str, float]:
-        return {"wall_s": round(time.monotonic() - self.wall_s, 3), "cpu_s": round(_cpu_s() - self.cpu_s, 3)}
-
-
-def _cpu_s() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def _new_ref(recipe: Recipe, digest: str, *, run_id: str | None, cached: bool, meter: _Meter) -> Ref:
-    return Ref(
-        schema="mm.ref/1",
-        asset=recipe.asset,
-        release=recipe.partition.release,
-        shard=recipe.partition.shard,
-        manifest=digest,
-        fingerprint=recipe.fingerprint,
-        attempt=uuid.uuid4().hex,
-        run_id=run_id,
-        committed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        cached=cached,
-        **meter.read(),
-    )
-
-
-def _store_output(store: Store, file: OutputFile) -> Output:
-    size_bytes = file.path.stat().st_size
+def store_output(store: Store, file: OutputFile) -> Output:
+    """Stores a file and describes it."""
     return Output(
         name=file.name,
         digest=store.put_file(file.path),
-        size_bytes=size_bytes,
+        size_bytes=file.path.stat().st_size,
         media_type=file.media_type,
         num_rows=file.num_rows,
     )
 
 
-def _record_action(store: Store, recipe: Recipe, digest: str) -> None:
-    key = action_key(recipe.fingerprint)
-    data = canonical_json({"fingerprint": recipe.fingerprint, "manifest": digest})
-    if store.create_key(key, data):
-        return
-    current = store.read_key(key)
-    known = json.loads(current.data)["manifest"] if current else None
-    if known != digest:
-        raise NonDeterminismError(
-            f"{recipe.asset} {recipe.partition.path}: the same fingerprint {recipe.fingerprint} gave another result: "
-            f"expected {known}, got {digest}. Compare the two manifests' outputs; nothing was committed."
-        )
+def _cpu_s() -> float:
+    """CPU seconds of this process and its ended children."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

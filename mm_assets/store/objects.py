@@ -183,19 +183,17 @@ class Store:
                 raise
 
     def put_bytes(self, data: bytes) -> str:
-        """Stores ``data`` and returns its digest."""
+        """Stores ``data`` and returns its digest. Bytes that were damaged under that key are put right."""
         digest = digest_bytes(data)
-        if self.object_size(digest) != len(data):
-            key = object_key(digest)
-            with translated(self.uri(key)):
-                self.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=data)
+        key = object_key(digest)
+        with translated(self.uri(key)):
+            self.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=data)
         return digest
 
     def put_file(self, path: Path) -> str:
-        """Stores a file (multipart where it is large) and returns its digest."""
+        """Stores a file (multipart where it is large) and returns its digest; puts damaged bytes right."""
         digest = digest_file(path)
-        if self.object_size(digest) != path.stat().st_size:
-            self.upload_key(object_key(digest), path)
+        self.upload_key(object_key(digest), path)
         return digest
 
     def get_bytes(self, digest: str) -> bytes:
@@ -210,17 +208,21 @@ class Store:
         self._check(digest, digest_bytes(data))
         return data
 
-    def check_object(self, digest: str) -> None:
-        """Re-hashes an object of any size without keeping it.
+    def check_object(self, digest: str, *, size_bytes: int | None = None) -> None:
+        """Re-hashes an object of any size without keeping it; one of another size than expected is not read.
 
         Raises:
             ObjectMissingError: there is no such object.
             ObjectCorruptError: its bytes have another digest.
         """
         hasher = hashlib.sha256()
-        with self.open_key(object_key(digest)) as body, translated(self.object_uri(digest)):
-            while chunk := body.read(CHUNK_BYTES):
-                hasher.update(chunk)
+        with translated(self.object_uri(digest)):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self._full(object_key(digest)))
+            with answer["Body"] as body:
+                if size_bytes is not None and answer["ContentLength"] != size_bytes:
+                    self._check(digest, f"{answer['ContentLength']} bytes instead of {size_bytes}")
+                while chunk := body.read(CHUNK_BYTES):
+                    hasher.update(chunk)
         self._check(digest, "sha256:" + hasher.hexdigest())
 
     def fetch(self, digest: str, folder: Path, name: str | None = None) -> Path:

@@ -1,5 +1,6 @@
 """What a partition currently is: one small key per partition, moved by one conditional write.
 
+A ref repeats the outputs of its manifest, so that what is made from a partition is known after one small read.
 Volatile facts (attempt, run id, time, seconds) live here and nowhere else. A lost answer is read back by attempt
 id, so that "someone else won" (``CommitConflictError``) and "my write landed" are told apart.
 """
@@ -13,21 +14,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError
 from mm_assets.identity.canonical import canonical_json
-from mm_assets.store.manifest import DIGEST_PATTERN, Partition
+from mm_assets.store.manifest import (
+    DIGEST_PATTERN,
+    Input,
+    NamedDigest,
+    Output,
+    Partition,
+    content_digest,
+    read_manifest,
+)
 from mm_assets.store.objects import Store
+
+SCHEMA = "mm.ref/2"
+FIRST_SCHEMA = "mm.ref/1"
+#: Keys below ``refs/`` that are no partition's: the registry, and what the first version knew of its checks.
+NOT_REFS = ("refs/validations/", "refs/registry/")
 
 
 class Ref(BaseModel):
-    """``mm.ref/1``: the manifest a partition points to, and the attempt that moved it there."""
+    """``mm.ref/2``: the manifest a partition points to, and the attempt that moved it there.
+
+    ``inputs`` is the digest of the objects its action read. A ref of the first version has none, and therefore never
+    counts as made from what its inputs are now.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_: Literal["mm.ref/1"] = Field(alias="schema")
+    schema_: Literal["mm.ref/1", "mm.ref/2"] = Field(alias="schema")
     asset: str
     release: str
     shard: str | None
     manifest: str = Field(pattern=DIGEST_PATTERN)
+    content: str = Field(pattern=DIGEST_PATTERN)
     fingerprint: str = Field(pattern=DIGEST_PATTERN)
+    inputs: str | None = Field(pattern=DIGEST_PATTERN)
+    outputs: list[Output]
     attempt: str
     run_id: str | None
     committed_at: str
@@ -39,6 +60,27 @@ class Ref(BaseModel):
     def partition(self) -> Partition:
         """The partition this ref is about."""
         return Partition(release=self.release, shard=self.shard)
+
+    def output(self, name: str) -> Output:
+        """The output called ``name``.
+
+        Raises:
+            ObjectMissingError: the partition has no such output.
+        """
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        raise ObjectMissingError(f"{self.asset} {self.partition.path}: has no output {name}. Materialize it again.")
+
+    def as_input(self, *names: str, role: str | None = None) -> Input:
+        """The partition as an input of which the outputs ``names`` are read."""
+        return Input(
+            asset=self.asset,
+            partition=self.partition.names,
+            manifest=self.manifest,
+            outputs=[NamedDigest(name=name, digest=self.output(name).digest) for name in names],
+            role=role,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +121,10 @@ def require_ref(store: Store, asset: str, partition: Partition) -> Ref:
     return ref
 
 
-def list_refs(store: Store) -> Iterator[Ref]:
-    """Every partition's ref, in the server's listing order (sort where order matters)."""
-    for info in store.list_keys("refs/"):
-        if info.key.startswith(("refs/validations/", "refs/registry/")):
+def list_refs(store: Store, asset: str | None = None) -> Iterator[Ref]:
+    """Every partition's ref, or those of one asset, in the server's listing order (sort where order matters)."""
+    for info in store.list_keys("refs/" if asset is None else f"refs/{asset}/"):
+        if info.key.startswith(NOT_REFS):
             continue
         current = store.read_key(info.key)
         if current is not None:
@@ -114,6 +156,19 @@ def move_ref(store: Store, new: Ref, seen: RefState) -> None:
 
 def _parse(store: Store, key: str, data: bytes) -> Ref:
     try:
-        return Ref.model_validate(json.loads(data))
-    except (ValidationError, ValueError) as error:
+        document = json.loads(data)
+        if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
+            manifest = read_manifest(store, document["manifest"])
+            document |= {
+                "content": manifest.content,
+                "inputs": None,
+                "outputs": [output.model_dump() for output in manifest.outputs],
+            }
+        ref = Ref.model_validate(document)
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise ObjectCorruptError(f"{store.uri(key)}: is not a ref. Delete it and run its partition again.") from error
+    if ref.content != content_digest(ref.outputs) or ref_key(ref.asset, ref.partition) != key:
+        raise ObjectCorruptError(
+            f"{store.uri(key)}: is not the ref of its partition. Delete it and run its partition again."
+        )
+    return ref

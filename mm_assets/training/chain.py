@@ -10,12 +10,15 @@ from mm_assets.store.manifest import DIGEST_PATTERN
 
 
 class CheckpointRecord(BaseModel):
-    """``mm.checkpoint/1``. ``previous`` is the digest of the record before; ``weights`` of the weights alone."""
+    """``mm.checkpoint/2``.
+
+    ``run`` is the fingerprint of the training spec, ``previous`` is the digest of the record before; ``weights`` of the weights alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_: Literal["mm.checkpoint/1"] = Field(alias="schema")
-    fingerprint: str = Field(pattern=DIGEST_PATTERN)
+    schema_: Literal["mm.checkpoint/2"] = Field(alias="schema")
+    run: str = Field(pattern=DIGEST_PATTERN)
     step: int = Field(ge=1)
     state: str = Field(pattern=DIGEST_PATTERN)
     weights: str = Field(pattern=DIGEST_PATTERN)
@@ -46,12 +49,12 @@ def read_record(data: bytes) -> CheckpointRecord:
     return CheckpointRecord.model_validate(json.loads(data))
 
 
-def chain_problem(records: list[CheckpointRecord], fingerprint: str) -> str | None:
+def chain_problem(records: list[CheckpointRecord], run: str) -> str | None:
     """Why the records are not one chain from the run's first checkpoint on; None if they are."""
     previous: CheckpointRecord | None = None
     for record in records:
-        if record.fingerprint != fingerprint:
-            return f"checkpoint {record.step} belongs to another run: {record.fingerprint}"
+        if record.run != run:
+            return f"checkpoint {record.step} belongs to another run: {record.run}"
         if record.previous != (previous.digest if previous else None):
             return f"checkpoint {record.step} does not follow checkpoint {previous.step if previous else 'none'}"
         if previous is not None and record.step <= previous.step:

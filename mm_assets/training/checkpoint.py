@@ -49,9 +49,9 @@ class CheckpointWriter:
     A record's file appears after everything it names, under its final name, so whoever sees it can use it.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, previous: str | None) -> None:
+    def __init__(self, folder: Path, run: str, previous: str | None) -> None:
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._run_digest = run
         self._previous = previous
         self._error: BaseException | None = None
         self._queue: queue.Queue[tuple[int, dict[str, Tensor], Mapping[str, Any]] | None] = queue.Queue(maxsize=1)
@@ -83,8 +83,8 @@ class CheckpointWriter:
 
     def _write(self, step: int, state: dict[str, Tensor], segment: Mapping[str, Any]) -> None:
         record = CheckpointRecord(
-            schema="mm.checkpoint/1",
-            fingerprint=self._fingerprint,
+            schema="mm.checkpoint/2",
+            run=self._run_digest,
             step=step,
             state=self._save(f"{step_name(step)}.safetensors", save(state)),
             weights=digest_bytes(weights_file(state)),

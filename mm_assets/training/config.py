@@ -1,7 +1,6 @@
-"""The recipe's section ``training``: everything a training spec holds that is not the plan's. Torch-free.
+"""The configuration's section ``training``: everything a training spec holds that is not the plan's. Torch-free.
 
-All of it is fingerprinted, because the spec is an output of the run. The number of processes is placement: it is in the
-settings and changes no number.
+All of it decides bytes. What does not (progress, budget, number of processes) is placement and stands elsewhere.
 """
 
 from dataclasses import dataclass, field
@@ -102,9 +101,6 @@ class TrainingConfig:
         determinism: ``strict``, the only one so far: same bits at any world size that divides the lanes.
         threads_per_rank: Fixed, because another number of threads sums in another order.
         checkpoint_every: Steps between two checkpoints; a killed run redoes at most that many.
-        log_every: Steps between two lines of progress.
-        experiment_class: exploratory, benchmark, release_candidate or production_retrain.
-        budget_usd: Ceiling of the run's cost; None has none.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -115,6 +111,3 @@ class TrainingConfig:
     determinism: str = "strict"
     threads_per_rank: int = 1
     checkpoint_every: int = 100
-    log_every: int = 10
-    experiment_class: str = "exploratory"
-    budget_usd: float | None = None

@@ -36,17 +36,19 @@ class Run:
     """What a process needs to train; the same on every rank.
 
     ``first_step`` and ``state`` are where to go on from: steps done and the file that holds what they led to.
+    ``log_every`` is steps between two lines of progress; no number depends on it.
     """
 
     config: TrainingConfig
     seed: int
     num_lanes: int
-    fingerprint: str
+    run: str
     class_weights_K: Tensor
     folder: Path
     first_step: int = 0
     state: Path | None = None
     previous_record: str | None = None
+    log_every: int = 10
 
 
 def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress) -> None:
@@ -61,7 +63,7 @@ def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress)
     optimizer = make_optimizer(network, run.config.optimizer)
     if run.state is not None:
         restore_state(run.state, run.first_step, network, optimizer)
-    writer = CheckpointWriter(run.folder, run.fingerprint, run.previous_record) if rank == 0 else None
+    writer = CheckpointWriter(run.folder, run.run, run.previous_record) if rank == 0 else None
     entries: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     network.train()
@@ -74,7 +76,7 @@ def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress)
         entries += consumed
         steps.append({"step": step, "learning_rate": learning_rate, "gradient_norm": norm})
         done = step + 1
-        if done % run.config.log_every == 0 or done == loader.num_steps:
+        if done % run.log_every == 0 or done == loader.num_steps:
             on_progress(done, loader.num_steps, next((entry["loss"] for entry in consumed if entry["ids"]), math.nan))
         if done % run.config.checkpoint_every == 0 or done == loader.num_steps:
             parts = gather_bytes(json.dumps(entries).encode())

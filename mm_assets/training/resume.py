@@ -23,8 +23,8 @@ def record_key(fingerprint: str, step: int) -> str:
     return f"checkpoints/{digest_hex(fingerprint)}/{step_name(step)}.json"
 
 
-def find_chain(store: Store, fingerprint: str) -> list[CheckpointRecord]:
-    """The run's stored checkpoints, oldest first, up to the last one that is whole.
+def find_chain(store: Store, fingerprint: str, *, run: str) -> list[CheckpointRecord]:
+    """The stored checkpoints of an action, oldest first, up to the last one that is whole; ``run`` is its spec's.
 
     A record that cannot be used (unreadable, out of the chain, or an object of it is gone) ends the chain with a
     warning: training goes on from the one before and makes it again.
@@ -36,7 +36,7 @@ def find_chain(store: Store, fingerprint: str) -> list[CheckpointRecord]:
         except (ObjectMissingError, ObjectCorruptError) as error:
             logger.warning("%s: is not used: %s", store.uri(key), error)
             break
-        problem = chain_problem([*records, record], fingerprint)
+        problem = chain_problem([*records, record], run)
         if problem:
             logger.warning("%s: is not used: %s", store.uri(key), problem)
             break
@@ -60,10 +60,14 @@ def _read(store: Store, key: str) -> CheckpointRecord:
 
 @dataclass(kw_only=True, slots=True)
 class Uploader:
-    """Stores the checkpoints that appear in ``folder``; ``records`` holds all of the run so far."""
+    """Stores the checkpoints that appear in ``folder``; ``records`` holds all of the run so far.
+
+    ``fingerprint`` is the action's: other code never goes on from these checkpoints.
+    """
 
     store: Store
     folder: Path
+    fingerprint: str
     records: list[CheckpointRecord] = field(default_factory=list[CheckpointRecord])
 
     def poll(self) -> None:
@@ -83,9 +87,9 @@ class Uploader:
         name = step_name(record.step)
         self.store.put_file(self.folder / f"{name}.safetensors")
         self.store.put_file(self.folder / f"{name}.segment.json")
-        if not self.store.create_key(record_key(record.fingerprint, record.step), data):
+        if not self.store.create_key(record_key(self.fingerprint, record.step), data):
             raise NonDeterminismError(
-                f"{self.store.uri(record_key(record.fingerprint, record.step))}: an earlier attempt had other bits at "
+                f"{self.store.uri(record_key(self.fingerprint, record.step))}: an earlier attempt had other bits at "
                 f"step {record.step}. Compare the two records; delete the stored one to train on."
             )
         self.records.append(record)

@@ -9,19 +9,21 @@ from typing import Any
 import pyarrow as pa
 from safetensors.torch import load
 
-from mm_assets.batching.plan import read_samples, train_rows
-from mm_assets.batching.samples import COLUMNS, ShardKey, TensorFile, tensor_digests
+from mm_assets.batching.plan import train_rows
+from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
 from mm_assets.errors import StageError
 from mm_assets.features.text import BOS, BYTE_OFFSET, EOS, MASK, PAD, VOCAB_SIZE
 from mm_assets.identity.canonical import Json, canonical_json, to_json
-from mm_assets.settings import Settings
-from mm_assets.store.commit import OutputFile, StageResult, action_key
-from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest
+from mm_assets.store.action import action_key
+from mm_assets.store.commit import OutputFile, StageResult
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Output
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import (
     JSON_TYPE,
     PARQUET_TYPE,
     SAFETENSORS_TYPE,
+    read_parquet,
     table_of,
     write_parquet,
 )
@@ -34,6 +36,8 @@ from mm_assets.training.processes import run_processes
 from mm_assets.training.resume import Uploader, find_chain
 from mm_assets.training.spec import training_spec
 
+#: Steps between two lines of progress where the configuration does not say.
+DEFAULT_LOG_EVERY = 10
 METRICS = pa.schema(
     [
         pa.field("step", pa.int32(), nullable=False),
@@ -43,40 +47,40 @@ METRICS = pa.schema(
 )
 
 
-def compute_model(store: Store, recipe: Recipe, workdir: Path, settings: Settings) -> StageResult:
-    """Trains the model of ``recipe``; goes on from the last checkpoint of an attempt that was killed.
+def compute_model(task: Job) -> StageResult:
+    """Trains a model; goes on from the last checkpoint of an attempt that was killed.
 
     Raises:
         StageError: a rank failed. NonDeterminismError: it reached other bits than an earlier attempt.
     """
-    inputs = {entry.asset: read_manifest(store, entry.digest) for entry in recipe.inputs}
-    job = _prepare(store, recipe, inputs, workdir)
+    store, workdir, fingerprint = task.store, task.workdir, task.action.fingerprint
+    job = _prepare(task)
     # A finished run that is computed again on purpose starts anew, and must meet its own checkpoints on the way.
-    chain = [] if store.read_key(action_key(recipe.fingerprint)) else find_chain(store, recipe.fingerprint)
+    chain = [] if store.read_key(action_key(fingerprint)) else find_chain(store, fingerprint, run=job["run"])
     folder = workdir / "checkpoints"
     folder.mkdir()
     if chain:
         job |= _resumed(store, chain[-1], folder)
     path = workdir / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
-    uploader = Uploader(store=store, folder=folder, records=chain)
-    world_size = usable_world_size(settings.world_size, job["num_lanes"])
+    uploader = Uploader(store=store, folder=folder, fingerprint=fingerprint, records=chain)
+    world_size = usable_world_size(int(str(task.placement.get("world_size", 1))), job["num_lanes"])
     run_processes(path, world_size=world_size, on_poll=uploader.poll)
     if not uploader.records:
         raise StageError("model: the plan has no steps: nothing was trained.")
-    return _collect(store, recipe, job, uploader.records, workdir)
+    return _collect(task, job, uploader.records)
 
 
-def _prepare(store: Store, recipe: Recipe, inputs: Mapping[str, Manifest], workdir: Path) -> dict[str, Any]:
-    """Everything a rank needs, as files in ``workdir`` and the job that names them."""
-    release, cache = inputs["dataset_release"], workdir / "inputs"
-    samples = read_samples(store, release, cache, COLUMNS)
-    tensors = _fetch_tensors(store, release, samples, cache)
-    layout = _layout(recipe, tensors)
+def _prepare(task: Job) -> dict[str, Any]:
+    """Everything a rank needs, as files in the working folder and the job that names them."""
+    frozen = task.fetch("dataset_release", "samples.parquet")
+    samples = read_parquet(frozen, COLUMNS)
+    tensors = _fetch_tensors(task, samples)
+    layout = _layout(task, tensors)
     rows = train_rows(samples)
     labels = Counter(label for label in samples["label"].take(pa.array(rows)).to_pylist() if label is not None)
     classes = sorted(labels)
-    training = recipe.params["training"]
+    training = task.params["training"]
     assert isinstance(training, Mapping)
     config: dict[str, Json] = {
         "schema": "mm.model/1",
@@ -89,32 +93,32 @@ def _prepare(store: Store, recipe: Recipe, inputs: Mapping[str, Manifest], workd
         },
     }  # fmt: skip
     return {
-        "fingerprint": recipe.fingerprint,
-        "seed": recipe.params["seed"],
+        "run": training_spec(task)["fingerprint"],
+        "seed": task.params["seed"],
         "training": to_json(training),
-        "environment": to_json(recipe.environment),
-        "num_lanes": _plan(recipe)["num_lanes"],
+        "log_every": task.placement.get("log_every", DEFAULT_LOG_EVERY),
+        "environment": to_json(task.environment),
+        "num_lanes": _plan(task)["num_lanes"],
         "config": config,
         "class_counts": [labels[label] for label in classes],
         "num_samples": len(rows),
-        "plan": str(store.fetch(inputs["batch_plan"].output("plan.parquet").digest, cache)),
-        "samples": str(store.fetch(release.output("samples.parquet").digest, cache)),
-        "tensors": [[*key, str(path)] for key, path in sorted(tensors.items())],
+        "plan": str(task.fetch("batch_plan", "plan.parquet")),
+        "samples": str(frozen),
+        "tensors": [[shard, str(path)] for shard, path in sorted(tensors.items())],
         "first_step": 0,
         "state": None,
         "previous_record": None,
     }
 
 
-def _fetch_tensors(store: Store, release: Manifest, samples: pa.Table, cache: Path) -> dict[ShardKey, Path]:
+def _fetch_tensors(task: Job, samples: pa.Table) -> dict[int, Path]:
     """The tensor files of the shards that hold a sample of the plan."""
-    used = samples.select(["release", "shard"]).take(pa.array(train_rows(samples)))
-    keys = sorted(set(zip(used["release"].to_pylist(), used["shard"].to_pylist(), strict=True)))
-    digests = tensor_digests(store, release)
-    return {key: store.fetch(digests[key], cache) for key in keys}
+    used = sorted(set(samples["shard"].take(pa.array(train_rows(samples))).to_pylist()))
+    digests = tensor_digests(task)
+    return {shard: task.store.fetch(digests[shard], task.workdir / "inputs") for shard in used}
 
 
-def _layout(recipe: Recipe, tensors: Mapping[ShardKey, Path]) -> dict[str, Json]:
+def _layout(task: Job, tensors: Mapping[int, Path]) -> dict[str, Json]:
     """The token layout, which all shards must share.
 
     Raises:
@@ -123,11 +127,11 @@ def _layout(recipe: Recipe, tensors: Mapping[ShardKey, Path]) -> dict[str, Json]
     shapes = {key: (file.image_size, file.num_mels) for key, file in ((k, TensorFile(p)) for k, p in tensors.items())}
     if len(set(shapes.values())) != 1:
         raise StageError(
-            f"model {recipe.partition.path}: shards have different image sizes or mel bands: expected one, got "
+            "model: shards have different image sizes or mel bands: expected one, got "
             f"{sorted(set(shapes.values()))}. Compute the features of all of them with the same parameters."
         )
     image_size, num_mels = next(iter(shapes.values()))
-    plan = _plan(recipe)
+    plan = _plan(task)
     return {
         "pack_tokens": plan["pack_tokens"],
         "image_size": image_size,
@@ -142,10 +146,9 @@ def _resumed(store: Store, last: CheckpointRecord, folder: Path) -> dict[str, An
     return {"first_step": last.step, "state": str(state), "previous_record": last.digest}
 
 
-def _collect(
-    store: Store, recipe: Recipe, job: dict[str, Any], records: list[CheckpointRecord], workdir: Path
-) -> StageResult:
+def _collect(task: Job, job: dict[str, Any], records: list[CheckpointRecord]) -> StageResult:
     """The outputs, from the stored checkpoints alone: the same whether the run was interrupted or not."""
+    store, workdir = task.store, task.workdir
     segments = [json.loads(store.get_bytes(record.segment)) for record in records]
     lanes = [entry for segment in segments for entry in segment["lanes"]]
     metrics = _metrics([step for segment in segments for step in segment["steps"]], lanes)
@@ -154,7 +157,7 @@ def _collect(
     chain = [record.model_dump(by_alias=True) | {"record": record.digest} for record in records]
     for name, value in {
         "config.json": job["config"],
-        "spec.json": training_spec(recipe),
+        "spec.json": training_spec(task),
         "checkpoints.json": {"schema": "mm.checkpoints/1", "checkpoints": chain},
     }.items():
         (workdir / name).write_bytes(canonical_json(value))
@@ -210,7 +213,7 @@ def _metrics(steps: list[dict[str, Any]], lanes: list[dict[str, Any]]) -> list[d
     ]
 
 
-def _plan(recipe: Recipe) -> Mapping[str, Json]:
-    plan = recipe.params["plan"]
+def _plan(task: Job) -> Mapping[str, Json]:
+    plan = task.params["plan"]
     assert isinstance(plan, Mapping)
     return plan

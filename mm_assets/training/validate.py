@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
-from mm_assets.settings import Settings
-from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.chain import CheckpointRecord, chain_problem
@@ -23,20 +23,26 @@ COMPARED_STEPS = 20
 MIN_STEPS = 40
 
 
-def validate_model(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
+def validate_model(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Everything that must hold before a model may be evaluated."""
-    del settings
+    del rules
     with tempfile.TemporaryDirectory(prefix="mm-model-check-") as name:
         folder = Path(name)
-        plan_manifest = read_manifest(store, manifest.input("batch_plan").digest)
-        plan = read_parquet(store.fetch(plan_manifest.output("plan.parquet").digest, folder))
+        plan = read_parquet(store.fetch(manifest.input("batch_plan").digest("plan.parquet"), folder))
         ledger = read_parquet(store.fetch(manifest.output("ledger.parquet").digest, folder))
         losses = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, folder), ["loss"])
         checkpoints = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+        spec = json.loads(store.get_bytes(manifest.output("spec.json").digest))
+        store.check_object(manifest.output("weights.safetensors").digest)
     return (
         check_ledger(plan, ledger, num_lanes=int(manifest.params["plan"]["num_lanes"])),
         check_losses([float(loss) for loss in losses["loss"].to_pylist()]),
-        check_chain(checkpoints["checkpoints"], manifest, num_steps=int(plan["step"].to_numpy().max()) + 1),
+        check_chain(
+            checkpoints["checkpoints"],
+            manifest,
+            run=spec["fingerprint"],
+            num_steps=int(plan["step"].to_numpy().max()) + 1,
+        ),
     )
 
 
@@ -65,8 +71,11 @@ def check_losses(losses: list[float]) -> Finding:
     return Finding(rule=rule, passed=last < first, detail=detail)
 
 
-def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, num_steps: int) -> Finding:
-    """Every record has its digest and follows the one before; the last one is the plan's end and names the weights."""
+def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, run: str, num_steps: int) -> Finding:
+    """Every record has its digest and follows the one before; the last one is the plan's end and names the weights.
+
+    ``run`` is the fingerprint of the training spec.
+    """
     rule = "checkpoints_are_one_chain"
     try:
         records = [
@@ -75,7 +84,7 @@ def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, num_steps:
         ]
     except ValidationError as error:
         return Finding(rule=rule, passed=False, detail=f"a record is malformed: {error.errors()[0]['msg']}")
-    problem = chain_problem(records, manifest.fingerprint)
+    problem = chain_problem(records, run)
     changed = [r.step for r, entry in zip(records, entries, strict=True) if r.digest != entry.get("record")]
     if changed:
         problem = f"records of steps {changed} do not have the digest they are listed with"

@@ -65,18 +65,19 @@ def _run(path: Path) -> None:
         config=config,
         seed=job["seed"],
         num_lanes=num_lanes,
-        fingerprint=job["fingerprint"],
+        run=job["run"],
         class_weights_K=class_weights(job["class_counts"], config.loss.class_balance),
         folder=path.parent / "checkpoints",
         first_step=job["first_step"],
         state=Path(job["state"]) if job["state"] else None,
         previous_record=job["previous_record"],
+        log_every=job["log_every"],
     )
     train(run, network, _loader(job), _report)
 
 
 def _loader(job: dict[str, Any]) -> PlanLoader:
-    files = {(release, shard): Path(path) for release, shard, path in job["tensors"]}
+    files = {shard: Path(path) for shard, path in job["tensors"]}
     samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
     reader = LocalReader(samples, files.__getitem__)
     class_ids = {label: index for index, label in enumerate(job["config"]["classes"])}

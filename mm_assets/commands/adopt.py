@@ -1,0 +1,44 @@
+"""``mm adopt``: new code that makes the same bytes need not compute a release again."""
+
+import argparse
+import getpass
+
+from rich.console import Console
+
+from mm_assets.identity.canonical import Json
+from mm_assets.launchers.process import StageLauncher
+from mm_assets.materialize import Workspace
+from mm_assets.operations.adopt import adopt as adopt_code
+from mm_assets.operations.screen import Outcome, short_digest
+from mm_assets.settings import read_settings
+
+
+def adopt(args: argparse.Namespace, console: Console) -> Outcome:
+    """Computes a sample of partitions under the present code; not ok at the first difference."""
+    settings = read_settings()
+    workspace, launcher = Workspace(settings), StageLauncher(settings)
+    report = adopt_code(
+        workspace,
+        args.asset,
+        num_samples=args.samples,
+        environment_of=lambda asset, release: launcher.environment(workspace, asset.name, release),
+        by=getpass.getuser(),
+        on_partition=lambda path: console.print(f"Computing {args.asset} {path} again.", markup=False),
+    )
+    codes = f"code {short_digest(report.old_code)} and {short_digest(report.new_code)}"
+    result: dict[str, Json] = {
+        "asset": report.asset,
+        "old_code": report.old_code,
+        "new_code": report.new_code,
+        "partitions": list(report.partitions),
+        "equal": report.difference is None,
+    }
+    if report.difference is None:
+        console.print(
+            f"{args.asset}: {codes} make the same bytes in {len(report.partitions)} partitions. What the old code made "
+            "is used from now on.",
+            markup=False,
+        )
+        return Outcome(result=result)
+    console.print(f"{args.asset}: {codes} differ. {report.difference}.", style="red", markup=False)
+    return Outcome(result=result | {"difference": str(report.difference)}, ok=False)

@@ -1,1 +1,0 @@
-"""One module per stage: read config, run one partition, attach metadata, return."""
