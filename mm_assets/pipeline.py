@@ -22,7 +22,7 @@ from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.identity.canonical import Json, digest_file, digest_json
 from mm_assets.identity.code import code_digest
 from mm_assets.promotion.inputs import resolve_promotion
-from mm_assets.promotion.registry import apply_decision
+from mm_assets.promotion.registry import register
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
@@ -168,7 +168,7 @@ def find_cached(
 def _announced(store: Store, committed: Committed) -> Committed:
     """Moves the registry as a committed decision says; also from the cache, because a kill may have come in between."""
     if committed.manifest.asset == "promotion":
-        apply_decision(store, committed.manifest, committed.manifest_digest)
+        register(store, committed.manifest, committed.manifest_digest)
     return committed
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.suite import read_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.features.schema import MODALITIES
 from mm_assets.features.text import VOCAB_SIZE
@@ -27,7 +28,7 @@ UNIT_TOLERANCE = 1e-4
 
 def validate_features(store: Store, manifest: Manifest, settings: Settings) -> tuple[Finding, ...]:
     """Row counts, dead-letter budget, tensor shapes and values, and the suite on ``signals.parquet``."""
-    suite = settings.config_file(SUITE)
+    suite = read_suite(settings.config_file(SUITE))
     snapshot = read_manifest(store, manifest.input("snapshot").digest)
     num_samples = snapshot.output("samples.parquet").num_rows or 0
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:

@@ -13,7 +13,7 @@ import yaml
 from mm_assets.evaluation.preview import retrieval_table
 from mm_assets.evaluation.report import Report
 from mm_assets.promotion.decision import Decision
-from mm_assets.promotion.preview import gate_table
+from mm_assets.promotion.preview import comparison_text, gate_table
 from mm_assets.release.card import table
 from mm_assets.store.manifest import Manifest
 
@@ -39,7 +39,7 @@ def render_card(facts: CardFacts) -> str:
     sections = [
         f"# Model {facts.release}",
         _summary(facts),
-        "## Decision\n\n" + gate_table(facts.decision.gates),
+        f"## Decision\n\n{gate_table(facts.decision.gates)}\n\n{comparison_text(facts.decision)}",
         "## Identity\n\n" + table(("What", "Manifest"), _identity(facts)),
         "## Training\n\n" + table(("Fact", "Value"), _plain_facts(facts.model.stats)),
         "## Data\n\n" + _data(facts),
@@ -102,7 +102,10 @@ def _headline_metrics(report: Report) -> list[dict[str, Any]]:
 def _summary(facts: CardFacts) -> str:
     decision = facts.decision
     if decision.decision == "promoted":
-        outcome = f"Every gate passed: it was promoted to {decision.state}."
+        disabled = [gate.name for gate in decision.gates if gate.outcome == "disabled"]
+        outcome = f"No gate failed: it was promoted to {decision.state}."
+        if disabled:
+            outcome += f" Disabled: {', '.join(disabled)}; the reasons are below."
     else:
         outcome = f"It was rejected: {', '.join(gate.name for gate in decision.failed)} failed."
     return (

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.suite import read_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.samples import MODALITIES
 from mm_assets.identity.canonical import digest_bytes
@@ -26,7 +27,7 @@ def validate_snapshot(store: Store, manifest: Manifest, settings: Settings) -> t
     Raises:
         ObjectMissingError: an output does not exist. ObjectCorruptError: it has other bytes.
     """
-    suite = settings.config_file(SUITE)
+    suite = read_suite(settings.config_file(SUITE))
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
         folder = Path(name)
         samples = read_parquet(store.fetch(manifest.output("samples.parquet").digest, folder))
