@@ -83,13 +83,12 @@ def gate_overall(report: Report, thresholds: Thresholds) -> Gate:
         return _not_applicable(name, threshold, UNLABELLED)
     if value is None:
         return _nothing(name, threshold, "the test split has no labelled sample")
-    num_classes = len(report.classes)
-    if num_classes > 1 and threshold <= value <= 1 / num_classes:
-        reason = (
-            f"{value:.3f} over {report.overall.n} labelled samples is not better than guessing, {1 / num_classes:.3f}"
-        )
+    counted = f"over {report.overall.n} labelled samples"
+    chance = 1 / len(report.classes) if len(report.classes) > 1 else 0.0
+    if threshold <= value <= chance:
+        reason = f"{value:.3f} {counted} is not better than guessing one of the classes, {chance:.3f}"
         return Gate(name=name, outcome="failed", value=value, threshold=threshold, reason=reason)
-    return _at_least(name, value, threshold, f"over {report.overall.n} labelled samples")
+    return _at_least(name, value, threshold, counted)
 
 
 def gate_slices(report: Report, thresholds: Thresholds) -> Gate:

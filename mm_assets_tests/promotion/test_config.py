@@ -43,7 +43,7 @@ def test_the_packaged_file_is_valid_and_survives_a_recipe(thresholds: Thresholds
         (
             "image_jpeg,",
             "image_jpg,",
-            "line {line}: key corruptions.names is unusable: .*image_jpg is not a corruption",
+            "line {line}: key corruptions.names is unusable: .*image_jpg is not a",
         ),
         ("[modalities, language]", "[modality]", "line {line}: key slices.names.0 is unusable"),
         ("schema: mm.thresholds/2", "schema: mm.thresholds/3", "line {line}: key schema is unusable"),
