@@ -120,9 +120,7 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
     opened.add_argument("--policy", metavar="P", help="curation policy (default: default, or that of R0)")
     opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
-    opened.add_argument(
-        "--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)"
-    )
+    opened.add_argument("--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)")
     _command(family, "list", "release:list_all", "Every open release and how far it is.")
     show = _command(family, "show", "release:show", "One release: what it pins and how far it is.")
     show.add_argument("release", metavar="R", help="an open release")

@@ -17,7 +17,8 @@ from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.promotion.inputs import resolve_promotion, resolve_registration
-from mm_assets.promotion.validate import validate_promotion, validate_registration
+from mm_assets.promotion.registration import validate_registration
+from mm_assets.promotion.validate import validate_promotion
 from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
 from mm_assets.releases.inputs import InputContext, Resolved
@@ -151,8 +152,8 @@ _ROWS = (
     Asset(
         name="promotion", stage="promotion",
         reads={
-            "dataset_release": ("record.json",),
-            "model": ("weights.safetensors",),
+            "dataset_release": ("record.json", "samples.parquet"),
+            "model": ("weights.safetensors", "metrics.parquet"),
             "evaluation": ("report.json", "predictions.parquet"),
         },
         description="The decision: every gate with its value and threshold, the comparison with the model in "

@@ -9,12 +9,11 @@ import logging
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from mm_assets.checks.suite import COLUMN_ARGUMENTS, Entry, read_suite
+from mm_assets.checks.suite import COLUMN_ARGUMENTS, Entry, Off, Suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.errors import SettingsError
 
@@ -23,40 +22,35 @@ if TYPE_CHECKING:
 
 #: Naming the failing rows costs about 20 us a row, so ids are looked for among this many rows where more fail.
 MAX_ROWS_WITH_IDS = 50_000
-#: Severities that are reported and never fail.
-ADVISORY = ("warning", "info")
 
 
-def run_suite(table: pa.Table, suite_path: Path) -> tuple[Finding, ...]:
+def run_suite(table: pa.Table, suite: Suite) -> tuple[Finding, ...]:
     """One finding per expectation of the suite; failing rows are named by the table's ``id`` column if it has one.
 
     Entries with ``severity: warning`` or ``info`` are reported and never fail. On a table without rows, or for a
-    column without values, an expectation about an aggregate (a mean, a maximum) holds.
+    column without values, an expectation about an aggregate (a mean, a maximum) holds. A suite that was switched off
+    gives one finding with the reason.
 
     Raises:
-        SettingsError: the suite is unreadable, or an entry names an unknown expectation, argument or column.
+        SettingsError: an entry names an unknown expectation, argument or column.
     """
-    suite = read_suite(suite_path)
-    if not suite.entries:
-        return ()
+    if isinstance(suite.entries, Off):
+        return (Finding(rule="expectations", passed=True, detail=f"disabled: {suite.entries.reason}"),)
     built = [(entry, _build(entry, table)) for entry in suite.entries]
     frame = table.to_pandas()
     return tuple(_evaluate(entry, expectation, frame, table) for entry, expectation in built)
 
 
-def dead_letter_finding(num_dead: int, num_samples: int, suite_path: Path) -> Finding:
-    """Whether ``num_dead`` rejected of ``num_samples`` samples stay within the suite's ``max_dead_letter_fraction``.
-
-    A suite that does not state one allows none.
-    """
-    allowed = read_suite(suite_path).max_dead_letter_fraction or 0.0
+def dead_letter_finding(num_dead: int, num_samples: int, suite: Suite) -> Finding:
+    """Whether ``num_dead`` rejected of ``num_samples`` samples stay within the suite's ``max_dead_letter_fraction``."""
     fraction = num_dead / num_samples if num_samples else float(num_dead > 0)
-    return Finding(
-        rule="max_dead_letter_fraction",
-        passed=fraction <= allowed,
-        detail=f"{num_dead} of {num_samples} samples are dead letters ({fraction:.2%}); {allowed:.2%} are allowed",
-        num_failing=num_dead,
-    )
+    counted = f"{num_dead} of {num_samples} samples are dead letters ({fraction:.2%})"
+    allowed = suite.max_dead_letter_fraction
+    if isinstance(allowed, Off):
+        passed, limit = True, f"disabled: {allowed.reason}"
+    else:
+        passed, limit = fraction <= allowed, f"{allowed:.2%} are allowed"
+    return Finding(rule="max_dead_letter_fraction", passed=passed, detail=f"{counted}; {limit}", num_failing=num_dead)
 
 
 def _build(entry: Entry, table: pa.Table) -> Any:
@@ -107,7 +101,7 @@ def _evaluate(entry: Entry, expectation: Any, frame: "pd.DataFrame", table: pa.T
     count = int(result.result.get("unexpected_count") or 0)
     passed = bool(result.success)
     ids = () if passed or not count else _failing_ids(expectation, frame, count)
-    advisory = not passed and entry.arguments.get("severity") in ADVISORY
+    advisory = not passed and entry.is_advisory
     prefix = f"{entry.arguments['severity']}: " if advisory else ""
     return Finding(
         rule=entry.rule,

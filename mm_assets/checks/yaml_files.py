@@ -8,6 +8,9 @@ import yaml
 #: Where an entry sits in its document (keys and list positions from the top) -> its line, counted from 1.
 Lines: TypeAlias = dict[tuple[str | int, ...], int]
 
+#: Deeper documents are refused; an alias that contains itself has no end.
+MAX_DEPTH = 32
+
 
 def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Lines]:
     """The value of a YAML document and the line of each of its entries.
@@ -29,13 +32,33 @@ def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Line
         raise error(f"{where}: is not valid YAML: {problem}. Correct the file.") from problem
 
 
-def read_yaml(path: Path, error: type[Exception]) -> tuple[Any, Lines]:
-    """``parse_yaml`` of a file; a file that is missing or not UTF-8 raises ``error`` too."""
+def parse_yaml_bytes(data: bytes, where: str, error: type[Exception]) -> tuple[Any, Lines]:
+    """``parse_yaml`` of the bytes of a file; bytes that are not UTF-8 raise ``error`` too."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise error(f"{where}: is not UTF-8: byte {problem.start}. Save the file as UTF-8.") from problem
+    return parse_yaml(text, where, error)
+
+
+def read_yaml(path: Path, error: type[Exception]) -> tuple[Any, Lines]:
+    """``parse_yaml_bytes`` of a file; a file that is missing raises ``error`` too."""
+    return parse_yaml_bytes(read_file(path, error), str(path), error)
+
+
+def read_file(path: Path, error: type[Exception]) -> bytes:
+    """The bytes of ``path``; a file that cannot be read raises ``error``."""
+    try:
+        return path.read_bytes()
+    except OSError as problem:
         raise error(f"{path}: cannot be read: {problem}.") from problem
-    return parse_yaml(text, str(path), error)
+
+
+def line_of(place: tuple[str | int, ...], lines: Lines) -> int:
+    """The line of the entry at ``place``, or of the closest entry around it that was written."""
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place, 1)
 
 
 def _collect_lines(
@@ -44,6 +67,8 @@ def _collect_lines(
     if node is None:
         return
     lines.setdefault(place, node.start_mark.line + 1)
+    if len(place) > MAX_DEPTH:
+        raise error(f"{where}: line {node.start_mark.line + 1}: is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             _collect_lines(item, (*place, position), lines, where, error)

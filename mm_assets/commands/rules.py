@@ -50,11 +50,7 @@ def _shown(workspace: Workspace, release: str, console: Console) -> Outcome:
     opened = workspace.spec(release).rules
     record = read_rules_record(workspace.store, release)
     rows = [
-        (
-            name,
-            short_digest(digest),
-            "as opened" if opened.get(name) == digest else "replaced" if record else "packaged",
-        )
+        (name, short_digest(digest), _origin(opened.get(name), digest, record is not None))
         for name, digest in sorted(rules.items())
     ]
     print_table(console, f"Rules of release {release}", ("file", "digest", "origin"), rows, left=3)

@@ -117,12 +117,21 @@ def read_report(store: Store, manifest: Manifest) -> Report:
         ObjectMissingError: the manifest has no report. ObjectCorruptError: it is not one.
     """
     digest = manifest.output("report.json").digest
+    return parse_report(store.get_bytes(digest), store.object_uri(digest))
+
+
+def parse_report(data: bytes, where: str) -> Report:
+    """The report in ``data``.
+
+    Raises:
+        ObjectCorruptError: it is not one; the message names ``where``.
+    """
     try:
-        return Report.model_validate_json(store.get_bytes(digest))
+        return Report.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         raise ObjectCorruptError(
-            f"{store.object_uri(digest)}: is not an evaluation report: "
+            f"{where}: is not an evaluation report: "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Run the evaluation again."
         ) from error
 

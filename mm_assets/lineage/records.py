@@ -1,9 +1,8 @@
 """Reading manifests and tables of any asset by name: what lineage and explanations are made from.
 
-Tables are read batch by batch; only rows about the wanted sample are kept.
+Outputs are known by file and column name. Tables are read batch by batch; only rows about the wanted sample are kept.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.errors import UsageError
+from mm_assets.promotion.registry import STATES, read_history, read_production
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import list_refs, read_ref
 
 Row: TypeAlias = dict[str, Any]
 
-REGISTRY = ("production", "candidate")
 BATCH_ROWS = 65_536
 
 
@@ -36,22 +35,12 @@ def current_manifest(store: Store, asset: str, partition: Partition) -> tuple[st
     return None if ref is None else (ref.manifest, read_manifest(store, ref.manifest))
 
 
-def registry_records(store: Store, state: str) -> Iterator[Row]:
-    """The registry's records of ``state``, the present one first."""
-    current = store.read_key(f"refs/registry/{state}.json")
-    data = current.data if current else None
-    while data is not None:
-        record = json.loads(data)
-        yield record
-        data = store.get_bytes(record["previous"]) if record.get("previous") else None
-
-
 def known_models(store: Store) -> dict[str, Manifest]:
     """Every model that a release points to now or that the registry ever held, by manifest digest."""
     models = dict(current_manifests(store, "model"))
-    for state in REGISTRY:
-        for record in registry_records(store, state):
-            models.setdefault(record["model"], read_manifest(store, record["model"]))
+    for state in STATES:
+        for record in read_history(store, state):
+            models.setdefault(record.model, read_manifest(store, record.model))
     return dict(sorted(models.items()))
 
 
@@ -62,10 +51,10 @@ def find_model(store: Store, ref: str) -> tuple[str, Manifest]:
         UsageError: there is no such model.
     """
     if ref == "production":
-        record = next(registry_records(store, ref), None)
+        record = read_production(store)
         if record is None:
             raise UsageError("production: no model is in production. Promote one first, or name a release.")
-        return record["model"], read_manifest(store, record["model"])
+        return record.model, read_manifest(store, record.model)
     if not ref.startswith("sha256:"):
         found = current_manifest(store, "model", Partition(release=ref))
         if found is None:

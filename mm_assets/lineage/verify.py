@@ -1,28 +1,25 @@
-"""``mm verify``: re-hashes everything that refs and the registry reach."""
+"""``mm verify``: re-hashes everything that refs, open releases and the registry reach, and checks the registry."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.store.manifest import read_manifest
-from mm_assets.store.objects import Store, object_key
+from mm_assets.promotion.reachable import Target, object_target, walk_objects
+from mm_assets.promotion.registration import find_registry_problems
+from mm_assets.promotion.registry import STATES, read_history
+from mm_assets.releases.spec import list_releases, read_spec, spec_key
+from mm_assets.store.objects import Store
 from mm_assets.store.refs import list_refs
-
-#: Assets whose inputs are manifests; every other input (a drop, an encoder) is a plain object.
-PIPELINE_ASSETS = frozenset(
-    {"snapshot", "features", "embeddings", "dataset_release", "batch_plan", "model", "evaluation", "promotion"}
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
-    """Keys checked and the ones that are wrong, sorted."""
+    """Keys checked and the ones that are wrong, sorted; ``reasons`` has a sentence for each of these."""
 
     objects: int
     corrupt: tuple[str, ...]
     missing: tuple[str, ...]
+    reasons: dict[str, str]
 
     @property
     def is_sound(self) -> bool:
@@ -31,67 +28,57 @@ class VerifyReport:
 
 
 def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> VerifyReport:
-    """Re-hashes every object that a ref or the registry reaches: manifests, their inputs and their outputs.
+    """Re-hashes every manifest that a ref, an open release or the registry names, and all that it makes reachable.
+
+    Reachable are inputs and outputs, and the raw objects of drops. Of the registry, every head, numbered entry and
+    record is checked, and that each record is what its decision says.
 
     Args:
         store: The store to read.
         on_object: Called after each object, for a progress bar.
     """
-    corrupt: set[str] = set()
-    missing: set[str] = set()
-    seen: set[str] = set()
-    registry = _registry_records(store)
-    manifests = [ref.manifest for ref in list_refs(store)]
-    manifests += [record[name] for record in registry for name in ("model", "dataset_release", "decision")]
-    for leaf in {record["previous"] for record in registry if record["previous"]}:
-        seen.add(leaf)
-        _verify_leaf(store, leaf, corrupt, missing)
-    while manifests:
-        digest = manifests.pop()
-        if digest in seen:
-            continue
-        seen.add(digest)
+    corrupt: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    roots = [object_target(ref.manifest, is_input=True) for ref in list_refs(store)]
+    roots += _registry_roots(store)
+    for release in list_releases(store):
         try:
-            manifest = read_manifest(store, digest)
-        except ObjectCorruptError:
-            corrupt.add(object_key(digest))
+            roots += _spec_roots(store, release)
+        except ObjectCorruptError as error:
+            corrupt[spec_key(release)] = str(error)
+        except ObjectMissingError as error:
+            missing[spec_key(release)] = str(error)
+    walk = walk_objects(store, roots, on_object)
+    for problem in find_registry_problems(store):
+        (missing if problem.is_missing else corrupt)[problem.key] = problem.detail
+    corrupt |= walk.corrupt
+    missing |= walk.missing
+    return VerifyReport(
+        objects=walk.num_objects,
+        corrupt=tuple(sorted(corrupt)),
+        missing=tuple(sorted(missing)),
+        reasons={**corrupt, **missing},
+    )
+
+
+def _spec_roots(store: Store, release: str) -> Iterator[Target]:
+    """What an open release pins: drops with their raw objects, descriptions of sources, the parent."""
+    spec = read_spec(store, release)
+    digests = [digest for pin in spec.drops for digest in (pin.digest, pin.source_digest)]
+    if spec.parent is not None:
+        digests.append(spec.parent.digest)
+    return (object_target(digest, is_input=True) for digest in digests)
+
+
+def _registry_roots(store: Store) -> list[Target]:
+    """What the registry names now and, as far as it can be read, everything it named before."""
+    roots: list[Target] = []
+    for state in STATES:
+        try:
+            for record in read_history(store, state):
+                named = (record.model, record.dataset_release, record.decision)
+                roots += [object_target(digest, is_input=True) for digest in named]
+        except (ObjectMissingError, ObjectCorruptError):
+            # The history ends here; ``find_registry_problems`` reports why.
             continue
-        except ObjectMissingError:
-            missing.add(object_key(digest))
-            continue
-        finally:
-            on_object()
-        manifests.extend(entry.digest for entry in manifest.inputs if entry.asset in PIPELINE_ASSETS)
-        leaves = {output.digest for output in manifest.outputs}
-        leaves.update(entry.digest for entry in manifest.inputs if entry.asset not in PIPELINE_ASSETS)
-        for leaf in sorted(leaves - seen):
-            seen.add(leaf)
-            _verify_leaf(store, leaf, corrupt, missing)
-            on_object()
-    return VerifyReport(objects=len(seen), corrupt=tuple(sorted(corrupt)), missing=tuple(sorted(missing)))
-
-
-def _verify_leaf(store: Store, digest: str, corrupt: set[str], missing: set[str]) -> None:
-    try:
-        store.check_object(digest)
-    except ObjectCorruptError:
-        corrupt.add(object_key(digest))
-    except ObjectMissingError:
-        missing.add(object_key(digest))
-
-
-def _registry_records(store: Store) -> list[dict[str, Any]]:
-    """What the registry holds now and, as far as it can be read, everything it held before."""
-    records: list[dict[str, Any]] = []
-    for info in store.list_keys("refs/registry/"):
-        current = store.read_key(info.key)
-        data = current.data if current else None
-        while data is not None:
-            records.append(json.loads(data))
-            previous = records[-1]["previous"]
-            try:
-                data = store.get_bytes(previous) if previous else None
-            except (ObjectMissingError, ObjectCorruptError):
-                # The chain ends here; the broken link is among what the records name and is reported as such.
-                data = None
-    return records
+    return roots

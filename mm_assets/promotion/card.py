@@ -13,9 +13,8 @@ import yaml
 from mm_assets.evaluation.preview import retrieval_table
 from mm_assets.evaluation.report import Report
 from mm_assets.promotion.decision import Decision
-from mm_assets.promotion.preview import gate_table
+from mm_assets.promotion.preview import comparison_text, gate_table
 from mm_assets.release.card import table
-from mm_assets.store.manifest import Manifest
 
 MODALITIES = ("text", "image", "audio")
 #: What damaged pictures and sounds stand for, and what they do not, is written in ``evaluation/corruptions.py``.
@@ -24,29 +23,48 @@ SLICE_TITLES = {"modalities": "Modalities", "language": "Language", "label": "La
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardFacts:
-    """Everything a card says; ``sources`` are the release record's source descriptions."""
+    """Everything a card says.
 
-    release: str
+    Attributes:
+        data: What the data are called.
+        report: The evaluation.
+        decision: The decision.
+        training: Facts of the training run by name.
+        num_selected: Samples of the dataset release.
+        sources: The release record's source descriptions.
+    """
+
+    data: str
     report: Report
     decision: Decision
-    model: Manifest
-    dataset_release: Manifest
+    training: Mapping[str, str | int | float]
+    num_selected: int
     sources: Sequence[Mapping[str, Any]]
 
 
 def render_card(facts: CardFacts) -> str:
     """The document ``README.md`` of a promotion."""
     sections = [
-        f"# Model {facts.release}",
+        f"# Model of {facts.data}",
         _summary(facts),
-        "## Decision\n\n" + gate_table(facts.decision.gates),
-        "## Identity\n\n" + table(("What", "Manifest"), _identity(facts)),
-        "## Training\n\n" + table(("Fact", "Value"), _plain_facts(facts.model.stats)),
+        f"## Decision\n\n{gate_table(facts.decision.gates)}\n\n{comparison_text(facts.decision)}",
+        "## Identity\n\n" + table(("What", "Digest"), _identity(facts)),
+        "## Training\n\n" + table(("Fact", "Value"), _plain_facts(facts.training)),
         "## Data\n\n" + _data(facts),
         f"## Evaluation\n\n{_evaluation(facts.report)}",
         "## Use and limits\n\n" + _limits(facts),
     ]
     return "---\n" + _front_matter(facts) + "---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def training_facts(losses: Sequence[float], num_samples: Sequence[int]) -> dict[str, str | int | float]:
+    """What a card says about a training run, from its metrics per step."""
+    return {
+        "num_steps": len(losses),
+        "samples_consumed": sum(num_samples),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
 
 
 def licences_of(sources: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -73,12 +91,12 @@ def _front_matter(facts: CardFacts) -> str:
         task = {"type": "other", "name": "multimodal classification and retrieval"}
         dataset = {
             "type": "mm_assets",
-            "name": f"dataset release {facts.release}",
+            "name": f"dataset of {facts.data}",
             "split": report.split,
             "revision": facts.decision.dataset_release,
         }
         results = [{"task": task, "dataset": dataset, "metrics": metrics}]
-        matter["model-index"] = [{"name": facts.release, "results": results}]
+        matter["model-index"] = [{"name": f"model of {facts.data}", "results": results}]
         matter["metrics"] = sorted({metric["type"] for metric in metrics})
     # Without aliases: the same mapping used twice is written twice.
     return yaml.dump(matter, Dumper=_PlainDumper, sort_keys=True, allow_unicode=True)
@@ -102,23 +120,25 @@ def _headline_metrics(report: Report) -> list[dict[str, Any]]:
 def _summary(facts: CardFacts) -> str:
     decision = facts.decision
     if decision.decision == "promoted":
-        outcome = f"Every gate passed: it was promoted to {decision.state}."
+        disabled = [gate.name for gate in decision.gates if gate.outcome == "disabled"]
+        outcome = f"No gate failed: it was promoted to {decision.state}."
+        if disabled:
+            outcome += f" Disabled: {', '.join(disabled)}; the reasons are below."
     else:
         outcome = f"It was rejected: {', '.join(gate.name for gate in decision.failed)} failed."
     return (
-        f"A transformer over text bytes, image patches and log-mel audio frames, trained on dataset release "
-        f"{facts.release}. Any subset of the three modalities may be present. {outcome}"
+        f"A transformer over text bytes, image patches and log-mel audio frames, trained on the dataset of "
+        f"{facts.data}. Any subset of the three modalities may be present. {outcome}"
     )
 
 
 def _identity(facts: CardFacts) -> list[tuple[object, ...]]:
     decision = facts.decision
     return [
-        ("model", f"`{decision.model}`"),
-        ("dataset_release", f"`{decision.dataset_release}`"),
-        ("evaluation", f"`{decision.evaluation}`"),
+        ("weights", f"`{decision.model}`"),
+        ("table of samples", f"`{decision.dataset_release}`"),
+        ("evaluation report", f"`{decision.evaluation}`"),
         ("thresholds", f"`{decision.thresholds}`"),
-        ("weights", f"`{facts.model.output('weights.safetensors').digest}`"),
     ]
 
 
@@ -135,9 +155,8 @@ def _data(facts: CardFacts) -> str:
         (source.get("source") or "not given", source.get("owner") or "not given", source.get("licence") or "not given")
         for source in facts.sources
     ]
-    selected = facts.dataset_release.stats.get("rows_out", "unknown")
     return (
-        f"{selected} samples were selected; the dataset card of the release says how they were chosen and split.\n\n"
+        f"{facts.num_selected} samples were selected; the dataset card of the release says how they were chosen and split.\n\n"
         + table(("Source", "Owner", "Licence"), rows)
     )
 

@@ -1,13 +1,11 @@
 """What a decision is made from: the evaluation, what it judged, the rules in force, and the model in production."""
 
 from mm_assets.promotion.config import THRESHOLDS_FILE, parse_thresholds
+from mm_assets.promotion.decide import CHAMPION, PREDICTIONS, WEIGHTS
 from mm_assets.promotion.registry import read_production
 from mm_assets.releases.inputs import InputContext, Resolved
-from mm_assets.store.manifest import Input, Manifest, NamedDigest, read_manifest
-
-#: Role of the model in production, which a candidate is compared with.
-CHAMPION = "champion"
-CHAMPION_OUTPUTS = ("predictions.parquet",)
+from mm_assets.store.manifest import Input, NamedDigest, read_manifest
+from mm_assets.store.objects import Store
 
 
 def resolve_promotion(context: InputContext) -> Resolved:
@@ -32,20 +30,22 @@ def resolve_registration(context: InputContext) -> Resolved:
 
 
 def _champion(context: InputContext) -> tuple[Input, ...]:
-    """The evaluation of the model in production, unless there is none.
+    """The model in production and its evaluation, unless there is none.
 
     A release that moved the registry by its own decision is compared with what it was compared with then: otherwise
     every promoted model would at once be out of date, and compared with itself.
     """
     own = context.peek("promotion")
     if own is not None and _has_moved_registry(context, own.manifest):
-        return tuple(read_manifest(context.store, own.manifest).inputs_of("evaluation", CHAMPION))
+        return tuple(entry for entry in read_manifest(context.store, own.manifest).inputs if entry.role == CHAMPION)
     record = read_production(context.store)
     if record is None:
         return ()
     decision = read_manifest(context.store, record.decision)
-    evaluation = decision.input("evaluation")
-    return (_evaluation_input(evaluation, read_manifest(context.store, evaluation.manifest)),)
+    return tuple(
+        _champion_input(context.store, decision.input(asset), name)
+        for asset, name in (("model", WEIGHTS), ("evaluation", PREDICTIONS))
+    )
 
 
 def _has_moved_registry(context: InputContext, promotion: str) -> bool:
@@ -59,11 +59,6 @@ def _has_moved_registry(context: InputContext, promotion: str) -> bool:
     return manifest.input("promotion").manifest == promotion and bool(manifest.stats.get("moved"))
 
 
-def _evaluation_input(entry: Input, manifest: Manifest) -> Input:
-    return Input(
-        asset="evaluation",
-        partition=entry.partition,
-        manifest=entry.manifest,
-        outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in CHAMPION_OUTPUTS],
-        role=CHAMPION,
-    )
+def _champion_input(store: Store, entry: Input, name: str) -> Input:
+    digest = read_manifest(store, entry.manifest).output(name).digest
+    return entry.model_copy(update={"outputs": [NamedDigest(name=name, digest=digest)], "role": CHAMPION})

@@ -142,7 +142,8 @@ def _classes_taught(database: duckdb.DuckDBPyConnection, config: FreezeConfig, g
     database.register("led", pa.table({"position": np.arange(num_rows, dtype=np.int64), "leader": leaders}))
     rows = database.execute(
         """WITH placed AS (
-             SELECT f.split, f.label, leader, bool_or(s.generation <> $generation) OVER (PARTITION BY leader) AS is_inherited
+             SELECT f.split, f.label, leader,
+               bool_or(s.generation <> $generation) OVER (PARTITION BY leader) AS is_inherited
              FROM frozen f JOIN samples s USING (id, shard, row) JOIN led USING (position) WHERE f.selected),
            sizes AS (SELECT split, count(DISTINCT leader) AS num_groups FROM placed GROUP BY split)
            SELECT label, bool_or(num_groups > 1 AND NOT is_inherited) FROM placed JOIN sizes USING (split)

@@ -148,7 +148,15 @@ def read_manifest(store: Store, digest: str) -> Manifest:
         ObjectMissingError: there is no such object.
         ObjectCorruptError: its bytes have another digest, are no manifest, or state another content than they list.
     """
-    data = store.get_bytes(digest)
+    return parse_manifest(store.get_bytes(digest), store.object_uri(digest))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in ``data``; one of the first version is translated.
+
+    Raises:
+        ObjectCorruptError: it is not a manifest, or states another content than it lists; the message names ``where``.
+    """
     try:
         document = json.loads(data)
         if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
@@ -157,13 +165,13 @@ def read_manifest(store: Store, digest: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise ObjectCorruptError(
-            f"{store.object_uri(digest)}: is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}."
+            f"{where}: is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ObjectCorruptError(f"{store.object_uri(digest)}: is not a manifest: {error}.") from error
+        raise ObjectCorruptError(f"{where}: is not a manifest: {error}.") from error
     if manifest.content != content_digest(manifest.outputs):
         raise ObjectCorruptError(
-            f"{store.object_uri(digest)}: states another content than its outputs have: expected "
+            f"{where}: states another content than its outputs have: expected "
             f"{content_digest(manifest.outputs)}, got {manifest.content}. Run the partition again."
         )
     return manifest

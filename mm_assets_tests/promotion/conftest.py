@@ -1,16 +1,18 @@
 """A small world for decisions: reports of any quality, and releases whose three inputs are committed and checked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from mm_assets.checks.validations import Finding, record_validation
-from mm_assets.evaluation.report import Report
+from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report
 from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.promotion.config import Thresholds, read_thresholds
-from mm_assets.promotion.decide import compute_promotion
+from mm_assets.promotion.decide import CHAMPION_EVALUATION, CHAMPION_MODEL, compute_promotion
 from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.releases.spec import ParentPin, ReleaseSpec, write_spec
 from mm_assets.settings import Settings, read_settings
@@ -18,11 +20,35 @@ from mm_assets.store.commit import Committed, OutputFile, StageResult, materiali
 from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
+from mm_assets.store.tables import table_of, write_parquet
 
 SOURCES = [
     {"source": "emoji", "owner": "Unicode", "licence": "CC-BY-4.0", "digest": digest_json("source")},
     {"source": "speech", "owner": None, "licence": None, "digest": digest_json("other")},
 ]
+
+
+CLASSES = [f"class {number}" for number in range(8)] + ["food | drink"]
+
+
+def predictions(right: float, *, num: int = 200, prefix: str = "s", labelled: bool = True) -> pa.Table:
+    """``num`` undamaged predictions of which the share ``right`` is correct, and a damaged one that is not."""
+    rows: list[dict[str, object]] = []
+    for number in range(num):
+        label = CLASSES[number % len(CLASSES)] if labelled else None
+        # The same samples at every share: what a worse model gets right, a better one does too.
+        is_right = (number * 389 % 1000) / 1000 < right
+        row = {"id": f"{prefix}{number:04d}", "split": "test", "label": label, "language": "en"}
+        row |= {"combination": "text", "corruption": "", "severity": 0, "confidence": 0.5}
+        rows.append(row | {"predicted": label if is_right else "wrong", "correct": is_right if labelled else None})
+    rows.append(rows[0] | {"corruption": "image_blur", "severity": 3, "predicted": "wrong", "correct": False})
+    return table_of(rows, PREDICTIONS_SCHEMA)
+
+
+@pytest.fixture(name="predictions")
+def predictions_fixture() -> Callable[..., pa.Table]:
+    """See ``predictions``."""
+    return predictions
 
 
 def score(value: float | None, n: int) -> dict[str, Any]:
@@ -64,18 +90,19 @@ def report_of() -> Callable[..., Report]:
                 "split": "test",
                 "num_samples": 200,
                 "num_labelled": n,
-                "classes": ["animals", "food | drink"] if has else [],
+                "classes": CLASSES if has else [],
                 "overall": score(overall if has else None, n),
                 "slices": slices,
                 "corruptions": [
                     {
-                        "corruption": "image_blur",
+                        "corruption": corruption,
                         "severity": 3,
                         "num_samples": 100,
                         "clean_accuracy": overall if has else None,
                         "clean_balanced_accuracy": overall if has else None,
-                        **score(damaged if has else None, n and 100),
+                        **score(damaged if has else None, min(n, 100)),
                     }
+                    for corruption in ("image_jpeg", "image_blur", "image_low_light", "text_ocr")
                 ],
                 "calibration": {
                     "ece": ece if has else None,
@@ -102,7 +129,15 @@ def thresholds() -> Thresholds:
 def commit_inputs(store: Store, tmp_path: Path) -> Callable[..., ReleaseSpec]:
     """Opens a release and commits its dataset release, model and evaluation, each with a passed validation."""
 
-    def commit(release: str, report: Report, *, parent: str | None = None, version: int = 0) -> ReleaseSpec:
+    def commit(
+        release: str,
+        report: Report,
+        *,
+        parent: str | None = None,
+        version: int = 0,
+        right: float = 0.5,
+        weights: bytes | None = None,
+    ) -> ReleaseSpec:
         partition = Partition(release=release)
         spec = ReleaseSpec(
             schema="mm.release/1",
@@ -118,10 +153,12 @@ def commit_inputs(store: Store, tmp_path: Path) -> Callable[..., ReleaseSpec]:
         )
         write_spec(store, spec)
         inputs: list[Input] = []
+        labelled = report.num_labelled > 0
+        table = write_parquet(predictions(right, labelled=labelled), tmp_path / "table.parquet")
         contents = {
             "dataset_release": {"record.json": canonical_json({"sources": SOURCES})},
-            "model": {"weights.safetensors": f"{release} {version}".encode()},
-            "evaluation": {"report.json": report.encode()},
+            "model": {"weights.safetensors": weights or f"{release} {version}".encode()},
+            "evaluation": {"report.json": report.encode(), "predictions.parquet": table.read_bytes()},
         }
         for asset, files in contents.items():
             params = {"version": version} if asset == "model" else {}
@@ -163,9 +200,13 @@ def promote(
 ) -> Callable[..., Committed]:
     """Commits a release's inputs and its promotion; the registry is left to the test."""
 
-    def run(release: str, report: Report, *, parent: str | None = None, version: int = 0) -> Committed:
-        spec = commit_inputs(release, report, parent=parent, version=version)
+    def run(release: str, report: Report, *, champion: Committed | None = None, **options: Any) -> Committed:
+        spec = commit_inputs(release, report, **options)
         recipe = resolve_promotion(store, spec, Partition(release=release), {})
+        if champion is not None:
+            pairs = ((CHAMPION_MODEL, "model"), (CHAMPION_EVALUATION, "evaluation"))
+            own = [champion.manifest.input(asset).model_copy(update={"asset": role}) for role, asset in pairs]
+            recipe = replace(recipe, inputs=(*recipe.inputs, *own))
         return materialize(store, recipe, lambda: compute_promotion(store, recipe, tmp_path, settings))
 
     return run

@@ -10,11 +10,13 @@ from huggingface_hub import ModelCard
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.errors import GateError, SettingsError
 from mm_assets.evaluation.report import Report
-from mm_assets.identity.canonical import digest_json
+from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.promotion.decide import compute_promotion
+from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.preview import preview
-from mm_assets.promotion.registry import apply_decision, read_production
+from mm_assets.promotion.registration import validate_registration
+from mm_assets.promotion.registry import find_champion, read_production, register
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
@@ -39,15 +41,21 @@ def test_a_good_model_is_promoted_registered_and_sound(
     store: Store, settings: Settings, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = promote("r1", report_of())
-    apply_decision(store, committed.manifest, committed.manifest_digest)
+    register(store, committed.manifest, committed.manifest_digest)
     decision = json.loads(output(store, committed.manifest, "decision.json"))
     assert set(decision) == {
-        "schema", "decision", "state", "model", "dataset_release", "evaluation", "thresholds", "gates",
+        "schema", "decision", "state", "model", "dataset_release", "evaluation", "thresholds", "champion",
+        "comparison", "gates",
     }  # fmt: skip
     assert (decision["decision"], decision["state"]) == ("promoted", "production")
     assert decision["thresholds"] == digest_json(committed.manifest.params["thresholds"])
     production = read_production(store)
     assert production is not None
+    assert decision["champion"] is None
+    assert decision["comparison"] == {
+        "outcome": "no_champion", "reason": "no model is in production", "num_shared": 0, "difference": None,
+        "interval": None,
+    }  # fmt: skip
     assert (production.model, production.decision) == (decision["model"], committed.manifest_digest)
     assert all(finding.passed for finding in findings(store, committed.manifest, settings).values())
     assert "**Promoted** to **production**" in preview(store, committed.manifest)
@@ -57,7 +65,7 @@ def test_a_rejected_model_materializes_passes_its_check_and_moves_nothing(
     store: Store, settings: Settings, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = promote("r1", report_of(overall=0.3))
-    apply_decision(store, committed.manifest, committed.manifest_digest)
+    register(store, committed.manifest, committed.manifest_digest)
     assert committed.manifest.stats["num_failed_gates"] == 1
     assert read_production(store) is None
     found = findings(store, committed.manifest, settings)
@@ -68,23 +76,103 @@ def test_a_rejected_model_materializes_passes_its_check_and_moves_nothing(
     )
 
 
-def test_a_promotion_that_never_reached_the_registry_fails_its_check(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+def registration(store: Store, committed: Committed) -> Finding:
+    (finding,) = validate_registration(store, committed.manifest, committed.manifest_digest)
+    return finding
+
+
+def test_a_promotion_that_never_reached_the_registry_fails_the_check_of_its_registration(
+    store: Store, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = promote("r1", report_of())
-    finding = findings(store, committed.manifest, settings)["registry_agrees"]
+    finding = registration(store, committed)
     assert not finding.passed
     assert "production: the promoted model is not registered" in finding.detail
+    register(store, committed.manifest, committed.manifest_digest)
+    finding = registration(store, committed)
+    assert (finding.passed, finding.detail) == (True, "registered for candidate, production, as decided")
 
 
-def test_a_superseded_promotion_still_passes_its_check(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+def test_a_superseded_promotion_still_passes_the_check_of_its_registration(
+    store: Store, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = [promote("r1", report_of()), promote("r2", report_of()), promote("r1", report_of(), version=1)]
     for entry in committed:
-        apply_decision(store, entry.manifest, entry.manifest_digest)
+        register(store, entry.manifest, entry.manifest_digest)
     for entry in committed:
-        assert findings(store, entry.manifest, settings)["registry_agrees"].passed
+        assert registration(store, entry).passed
+    assert "production: release r1 was superseded by r2" in registration(store, committed[2]).detail
+
+
+def test_a_rejected_model_that_is_registered_fails_the_check_of_its_registration(
+    store: Store, promote: Promote, report_of: ReportOf
+) -> None:
+    good, bad = promote("r1", report_of()), promote("r2", report_of(overall=0.3))
+    register(store, good.manifest, good.manifest_digest)
+    head = store.read_key("refs/registry/production.json")
+    assert head is not None
+    forged = {**json.loads(head.data), "decision": bad.manifest_digest}
+    assert store.replace_key("refs/registry/production.json", canonical_json(forged), head.etag)
+    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/registry/production/00000001.json")
+    finding = registration(store, bad)
+    assert (finding.passed, finding.num_failing) == (False, 1)
+    assert "production: the model is registered although the decision is rejected" in finding.detail
+
+
+def test_a_model_that_is_worse_than_the_one_in_production_is_rejected(
+    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+) -> None:
+    champion = promote("r1", report_of(), right=0.8)
+    committed = promote("r2", report_of(), right=0.4, champion=champion)
+    decision = json.loads(output(store, committed.manifest, "decision.json"))
+    assert decision["decision"] == "rejected"
+    (failed,) = (gate for gate in decision["gates"] if not gate["passed"])
+    assert (failed["name"], failed["outcome"]) == ("production_difference", "failed")
+    assert failed["value"] == decision["comparison"]["difference"] < -0.3
+    assert decision["comparison"]["interval"][1] < 0
+    assert decision["comparison"]["num_shared"] == 200
+    assert decision["champion"] == {
+        "model": champion.manifest.input("model").digest,
+        "evaluation": champion.manifest.input("evaluation").digest,
+    }
+    assert all(finding.passed for finding in findings(store, committed.manifest, settings).values())
+    card = output(store, committed.manifest, "README.md").decode()
+    assert f"Compared with the model in production (`{decision['champion']['model']}`): balanced accuracy -0." in card
+
+
+def test_the_same_model_in_another_release_is_promoted(store: Store, promote: Promote, report_of: ReportOf) -> None:
+    champion = promote("r1", report_of(), weights=b"same")
+    committed = promote("r2", report_of(), weights=b"same", champion=champion)
+    decision = json.loads(output(store, committed.manifest, "decision.json"))
+    assert (decision["decision"], decision["comparison"]["outcome"]) == ("promoted", "same_model")
+
+
+def test_the_champion_is_the_model_before_the_candidate(store: Store, promote: Promote, report_of: ReportOf) -> None:
+    first, second = promote("r1", report_of()), promote("r2", report_of())
+    model = {entry: entry.manifest.input("model").digest for entry in (first, second)}
+    assert find_champion(store, release="r1", model=model[first]) is None
+    register(store, first.manifest, first.manifest_digest)
+    assert find_champion(store, release="r1", model=model[first]) is None
+    champion = find_champion(store, release="r2", model=model[second])
+    assert champion is not None
+    assert champion.model == model[first]
+    register(store, second.manifest, second.manifest_digest)
+    assert find_champion(store, release="r2", model=model[second]) == champion
+    assert find_champion(store, release="r1", model=model[first]) is None
+
+
+def test_a_decision_of_the_first_version_is_read(store: Store, promote: Promote, report_of: ReportOf) -> None:
+    manifest = promote("r1", report_of()).manifest
+    decision = json.loads(output(store, manifest, "decision.json")) | {"schema": "mm.decision/1"}
+    del decision["champion"], decision["comparison"]
+    for gate in decision["gates"]:
+        del gate["outcome"]
+    digest = store.put_bytes(canonical_json(decision))
+    outputs = [entry.model_copy(update={"digest": digest}) for entry in manifest.outputs if entry.name != "README.md"]
+    old = read_decision(store, manifest.model_copy(update={"outputs": outputs}))
+    assert (old.state, old.champion, old.comparison) == ("production", None, None)
+    assert {gate.outcome for gate in old.gates} == {"passed", "not_applicable"}
+    assert "not compared" in preview(store, manifest.model_copy(update={"outputs": outputs}))
 
 
 def test_a_forged_decision_fails_its_check(

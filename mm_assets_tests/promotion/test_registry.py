@@ -1,7 +1,9 @@
 """The registry as a state machine: moved by decisions only, never back, never lost to a race."""
 
+import json
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,19 +11,20 @@ from hypothesis import strategies as st
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError
 from mm_assets.evaluation.report import Report
-from mm_assets.identity.canonical import canonical_json, digest_json
+from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.promotion import registry
 from mm_assets.promotion.registry import (
     RegistryRecord,
-    apply_decision,
+    entry_key,
     read_history,
     read_production,
     read_registry,
+    register,
     registry_key,
 )
 from mm_assets.store.commit import Committed
-from mm_assets.store.manifest import Manifest, Output, Partition, Recipe
-from mm_assets.store.objects import Store
+from mm_assets.store.manifest import Input, Manifest, Output, Partition, Recipe
+from mm_assets.store.objects import Store, object_key
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]
@@ -29,7 +32,7 @@ ReportOf = Callable[..., Report]
 
 def promotion(store: Store, release: str, version: int, *, state: str = "production") -> tuple[Manifest, str]:
     """A committed promotion's manifest, without the stages before it."""
-    decision = {
+    decision: dict[str, Any] = {
         "schema": "mm.decision/1",
         "decision": "rejected" if state == "none" else "promoted",
         "state": state,
@@ -49,7 +52,10 @@ def promotion(store: Store, release: str, version: int, *, state: str = "product
         code=digest_json("c"),
         params={},
         environment={},
-        inputs=(),
+        inputs=tuple(
+            Input(asset=asset, partition={"release": release}, digest=decision[asset])
+            for asset in ("model", "dataset_release", "evaluation")
+        ),
     )
     manifest = recipe.manifest([output], {})
     return manifest, store.put_bytes(manifest.encode())
@@ -62,11 +68,12 @@ def releases_of(store: Store) -> list[str]:
 def test_a_promoted_model_is_candidate_and_production(store: Store) -> None:
     assert read_production(store) is None
     manifest, digest = promotion(store, "r1", 0)
-    applied = apply_decision(store, manifest, digest)
-    assert applied.moved == ("candidate", "production")
+    registered = register(store, manifest, digest)
+    assert registered.moved == ("candidate", "production")
     production = read_production(store)
     assert production == RegistryRecord(
-        schema="mm.production/1",
+        schema="mm.production/2",
+        sequence=1,
         state="production",
         release="r1",
         model=digest_json(["model", "r1", 0]),
@@ -77,14 +84,14 @@ def test_a_promoted_model_is_candidate_and_production(store: Store) -> None:
 
 
 def test_a_rejection_touches_nothing(store: Store) -> None:
-    applied = apply_decision(store, *promotion(store, "r1", 0, state="none"))
-    assert (applied.moved, applied.reason) == ((), "the decision is a rejection")
+    registered = register(store, *promotion(store, "r1", 0, state="none"))
+    assert (registered.moved, registered.reason) == ((), "the decision is a rejection")
     assert list(store.list_keys("refs/registry/")) == []
 
 
 def test_a_candidate_leaves_production_alone(store: Store) -> None:
-    apply_decision(store, *promotion(store, "r1", 0))
-    assert apply_decision(store, *promotion(store, "r2", 0, state="candidate")).moved == ("candidate",)
+    register(store, *promotion(store, "r1", 0))
+    assert register(store, *promotion(store, "r2", 0, state="candidate")).moved == ("candidate",)
     candidate, production = read_registry(store, "candidate"), read_production(store)
     assert candidate is not None
     assert production is not None
@@ -94,21 +101,21 @@ def test_a_candidate_leaves_production_alone(store: Store) -> None:
 def test_a_release_run_again_from_the_cache_never_moves_production_back(store: Store) -> None:
     first, second = promotion(store, "r1", 0), promotion(store, "r2", 0)
     for entry in (first, second, first, second, first):
-        applied = apply_decision(store, *entry)
+        registered = register(store, *entry)
     assert releases_of(store) == ["r2", "r1"]
-    assert (applied.moved, applied.reason) == ((), "the decision is registered already")
+    assert (registered.moved, registered.reason) == ((), "the decision is registered already")
 
 
 def test_an_older_release_decided_anew_does_not_move_back_either(store: Store) -> None:
     for release, version in (("r1", 0), ("r2", 0), ("r1", 1)):
-        applied = apply_decision(store, *promotion(store, release, version))
+        registered = register(store, *promotion(store, release, version))
     assert releases_of(store) == ["r2", "r1"]
-    assert applied.reason == "release r1 was superseded by r2"
+    assert registered.reason == "release r1 was superseded by r2"
 
 
 def test_the_release_in_production_may_get_a_new_model(store: Store) -> None:
-    apply_decision(store, *promotion(store, "r1", 0))
-    assert apply_decision(store, *promotion(store, "r1", 1)).moved == ("candidate", "production")
+    register(store, *promotion(store, "r1", 0))
+    assert register(store, *promotion(store, "r1", 1)).moved == ("candidate", "production")
     assert releases_of(store) == ["r1", "r1"]
 
 
@@ -119,26 +126,159 @@ def test_a_parent_that_passes_late_does_not_replace_its_child(
     parent = promote("r1", bad)
     child = promote("r2", good, parent="r1")
     for committed in (parent, child):
-        apply_decision(store, committed.manifest, committed.manifest_digest)
+        register(store, committed.manifest, committed.manifest_digest)
     late = promote("r1", good, version=1)
-    applied = apply_decision(store, late.manifest, late.manifest_digest)
-    assert (applied.moved, applied.reason) == ((), "release r1 was superseded by r2")
+    registered = register(store, late.manifest, late.manifest_digest)
+    assert (registered.moved, registered.reason) == ((), "release r1 was superseded by r2")
     assert releases_of(store) == ["r2"]
+
+
+def delete(store: Store, key: str) -> None:
+    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{key}")
+
+
+def overwrite(store: Store, key: str, data: bytes) -> None:
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/{key}", Body=data)
+
+
+def read(store: Store, key: str) -> bytes:
+    current = store.read_key(key)
+    assert current is not None
+    return current.data
 
 
 def test_a_run_killed_between_candidate_and_production_is_completed(store: Store) -> None:
     manifest, digest = promotion(store, "r1", 0)
-    apply_decision(store, manifest, digest)
-    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{registry_key('production')}")
-    assert apply_decision(store, manifest, digest).moved == ("production",)
+    register(store, manifest, digest)
+    delete(store, registry_key("production"))
+    delete(store, entry_key("production", 1))
+    assert register(store, manifest, digest).moved == ("production",)
 
 
 def test_the_history_reaches_back_to_the_first_model(store: Store) -> None:
     for number in range(5):
-        apply_decision(store, *promotion(store, f"r{number}", 0))
+        register(store, *promotion(store, f"r{number}", 0))
     history = list(read_history(store, "production"))
     assert [record.release for record in history] == ["r4", "r3", "r2", "r1", "r0"]
     assert [record.previous is None for record in history] == [False, False, False, False, True]
+
+
+def test_every_record_is_an_object_and_a_numbered_entry(store: Store) -> None:
+    for number in range(3):
+        register(store, *promotion(store, f"r{number}", 0))
+    for state in registry.STATES:
+        entries = [read(store, entry_key(state, number)) for number in (1, 2, 3)]
+        assert entries[-1] == read(store, registry_key(state))
+        assert [json.loads(data)["sequence"] for data in entries] == [1, 2, 3]
+        assert [json.loads(data)["previous"] for data in entries] == [None, *map(digest_bytes, entries[:2])]
+        assert all(store.get_bytes(digest_bytes(data)) == data for data in entries)
+
+
+DAMAGES: dict[str, Callable[[Store], None]] = {
+    "deleted": lambda store: delete(store, registry_key("production")),
+    "not JSON": lambda store: overwrite(store, registry_key("production"), b"\x00"),
+    "not a record": lambda store: overwrite(store, registry_key("production"), b'{"schema": "mm.production/2"}'),
+    "another state": lambda store: overwrite(store, registry_key("production"), read(store, registry_key("candidate"))),
+    "an older record": lambda store: overwrite(
+        store, registry_key("production"), read(store, entry_key("production", 2))
+    ),
+    "the first record": lambda store: overwrite(
+        store, registry_key("production"), read(store, entry_key("production", 1))
+    ),
+    "a record without history": lambda store: overwrite(
+        store,
+        registry_key("production"),
+        canonical_json(
+            json.loads(read(store, registry_key("production"))) | {"sequence": 1, "previous": None, "release": "forged"}
+        ),
+    ),
+    "a history of its own": lambda store: overwrite(
+        store,
+        registry_key("production"),
+        canonical_json(json.loads(read(store, registry_key("production"))) | {"release": "forged"}),
+    ),
+    "an old record of the first version": lambda store: overwrite(
+        store, registry_key("production"), first_version(store, "r9", None)
+    ),
+}
+
+
+def first_version(store: Store, release: str, previous: str | None) -> bytes:
+    """A record as ``mm.production/1`` wrote it."""
+    manifest, digest = promotion(store, release, 0)
+    named = {asset: manifest.input(asset).digest for asset in ("model", "dataset_release")}
+    record = {"schema": "mm.production/1", "state": "production", "release": release, "decision": digest}
+    return canonical_json(record | named | {"previous": previous})
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_head_is_read_and_repaired_from_the_numbered_entries(store: Store, damage: str) -> None:
+    for number in range(3):
+        register(store, *promotion(store, f"r{number}", 0))
+    good = read(store, registry_key("production"))
+    DAMAGES[damage](store)
+    production = read_production(store)
+    assert production is not None
+    assert (production.release, production.sequence) == ("r2", 3)
+    assert releases_of(store) == ["r2", "r1", "r0"]
+    assert register(store, *promotion(store, "r0", 0)).repaired == ("production",)
+    assert read(store, registry_key("production")) == good
+    assert register(store, *promotion(store, "r3", 0)).moved == ("candidate", "production")
+    assert releases_of(store) == ["r3", "r2", "r1", "r0"]
+
+
+def test_a_rejection_repairs_a_damaged_head_too(store: Store) -> None:
+    register(store, *promotion(store, "r1", 0))
+    delete(store, registry_key("candidate"))
+    registered = register(store, *promotion(store, "r2", 0, state="none"))
+    assert (registered.moved, registered.repaired) == ((), ("candidate",))
+
+
+def test_a_run_killed_before_it_wrote_its_numbered_entry_loses_nothing(store: Store) -> None:
+    register(store, *promotion(store, "r1", 0))
+    register(store, *promotion(store, "r2", 0))
+    delete(store, entry_key("production", 2))
+    assert releases_of(store) == ["r2", "r1"]
+    register(store, *promotion(store, "r3", 0))
+    assert json.loads(read(store, entry_key("production", 2)))["release"] == "r2"
+    assert releases_of(store) == ["r3", "r2", "r1"]
+
+
+def test_numbered_entries_that_were_deleted_are_written_again(store: Store) -> None:
+    for number in range(3):
+        register(store, *promotion(store, f"r{number}", 0))
+    for number in (1, 2, 3):
+        delete(store, entry_key("production", number))
+    assert releases_of(store) == ["r2", "r1", "r0"]
+    register(store, *promotion(store, "r3", 0))
+    assert [json.loads(read(store, entry_key("production", number)))["sequence"] for number in (1, 2, 3, 4)] == [
+        1, 2, 3, 4,
+    ]  # fmt: skip
+
+
+def test_an_older_record_whose_object_is_damaged_is_read_from_its_entry(store: Store) -> None:
+    for number in range(2):
+        register(store, *promotion(store, f"r{number}", 0))
+    overwrite(store, object_key(digest_bytes(read(store, entry_key("production", 1)))), b"x")
+    assert releases_of(store) == ["r1", "r0"]
+
+
+def test_a_registry_of_the_first_version_is_continued_and_numbered(store: Store) -> None:
+    first = first_version(store, "r1", None)
+    second = first_version(store, "r2", store.put_bytes(first))
+    overwrite(store, registry_key("production"), second)
+    production = read_production(store)
+    assert production is not None
+    assert production.release == "r2"
+    assert production.encode() == second
+    assert list(store.list_keys("registry/")) == []
+    assert register(store, *promotion(store, "r3", 0)).moved == ("candidate", "production")
+    assert releases_of(store) == ["r3", "r2", "r1"]
+    assert [read(store, entry_key("production", number)) for number in (1, 2)] == [first, second]
+    last = json.loads(read(store, registry_key("production")))
+    assert (last["sequence"], last["previous"]) == (3, digest_bytes(second))
+    delete(store, registry_key("production"))
+    assert releases_of(store) == ["r3", "r2", "r1"]
 
 
 @pytest.fixture(params=["store", pytest.param("seaweed_store", marks=pytest.mark.integration)])
@@ -156,7 +296,7 @@ def test_concurrent_writers_lose_nothing(any_store: Store) -> None:
     def write(entry: tuple[Manifest, str]) -> None:
         barrier.wait()
         try:
-            apply_decision(store, *entry)
+            register(store, *entry)
         except CommitConflictError as error:
             failures.append(error)
 
@@ -172,17 +312,20 @@ def test_concurrent_writers_lose_nothing(any_store: Store) -> None:
 
 
 def test_a_writer_that_always_loses_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply_decision(store, *promotion(store, "r0", 0))
+    register(store, *promotion(store, "r0", 0))
     entry = promotion(store, "r1", 0)
     monkeypatch.setattr(registry, "MAX_ATTEMPTS", 0)
+    monkeypatch.setattr(registry, "repair_registry", lambda store: ())
     with pytest.raises(CommitConflictError, match="registry candidate: others moved it 0 times while r1"):
-        apply_decision(store, *entry)
+        register(store, *entry)
 
 
 def test_a_damaged_registry_is_named(store: Store) -> None:
     store.create_key(registry_key("production"), b'{"schema":"mm.production/1"}')
-    with pytest.raises(ObjectCorruptError, match="refs/registry/production.json"):
+    with pytest.raises(ObjectCorruptError, match="refs/registry/production.json: it or its history holds something"):
         read_production(store)
+    with pytest.raises(ObjectCorruptError, match="refs/registry/production.json"):
+        register(store, *promotion(store, "r1", 0))
 
 
 @pytest.mark.property
@@ -194,18 +337,18 @@ def test_a_damaged_registry_is_named(store: Store) -> None:
     )
 )
 def test_any_order_of_decisions_keeps_the_laws(store: Store, steps: list[tuple[int, int, str]]) -> None:
-    for state in registry.STATES:
-        store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{registry_key(state)}")
+    for info in (*store.list_keys("refs/registry/"), *store.list_keys("registry/")):
+        delete(store, info.key)
     previous: list[str] = []
     for number, version, state in steps:
         manifest, digest = promotion(store, f"r{number}", version, state=state)
-        applied = apply_decision(store, manifest, digest)
-        assert apply_decision(store, manifest, digest).moved == (), "applying twice moves nothing"
+        registered = register(store, manifest, digest)
+        assert register(store, manifest, digest).moved == (), "applying twice moves nothing"
         history = list(read_history(store, "production"))
         decisions = [record.decision for record in history]
         assert len(set(decisions)) == len(decisions), "no decision is registered twice"
         assert decisions[len(decisions) - len(previous) :] == previous, "history only grows"
-        assert ("production" in applied.moved) == (len(decisions) > len(previous))
+        assert ("production" in registered.moved) == (len(decisions) > len(previous))
         runs = [
             record.release for i, record in enumerate(history) if i == 0 or history[i - 1].release != record.release
         ]
