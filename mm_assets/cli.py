@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mm_assets.errors import MmError, UsageError
 from mm_assets.identity.canonical import to_json
 from mm_assets.operations.screen import Outcome, make_console
+from mm_assets.settings import MAX_PARALLEL
 
 FAILED = 1
 BAD_USAGE = 2
@@ -81,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--release", required=True, metavar="R", help="an open release")
     run.add_argument("--stage", metavar="S", help="one stage, such as features (default: all)")
     run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
+    run.add_argument(
+        "--parallel", type=_count, metavar="N", help="shards at a time (default: MM_PARALLEL, or the number of cores)"
+    )
     _command(commands, "verify", "inspect:verify", "Re-hash every object that anything refers to.")
     trace = _command(commands, "trace", "inspect:trace", "Where a sample went, or what a model was made from.")
     what = trace.add_mutually_exclusive_group(required=True)
@@ -97,6 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
     ui = _command(commands, "ui", "ui:ui", "Serve the Dagster UI on this machine until Ctrl-C.")
     ui.add_argument("--port", type=int, default=3000, metavar="N", help="port on 127.0.0.1 (default: 3000)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PARALLEL:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_PARALLEL}, got {text!r}")
+    return int(text)
 
 
 def _add_drop(commands: "_Commands") -> None:

@@ -15,6 +15,7 @@ from mm_assets.errors import SettingsError
 PACKAGED_CONFIG = Path(__file__).parent / "config"
 LAUNCHERS = ("subprocess", "kubernetes")
 MAX_SHARDS = 10_000
+MAX_PARALLEL = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +24,8 @@ class Settings:
 
     ``store_uri`` and ``s3_endpoint`` are None when unset; ``config_dir`` is where a data owner's suites and
     policies override the packaged ones. ``pod_name`` and ``pod_uid`` name the pod this process runs in, if any;
-    ``cpu_capability`` is what torch was told to use instead of what the processor offers.
+    ``cpu_capability`` is what torch was told to use instead of what the processor offers; ``parallel`` is how many
+    shards ``mm run`` works on at a time.
     """
 
     store_uri: str | None
@@ -42,6 +44,7 @@ class Settings:
     pod_name: str | None = None
     pod_uid: str | None = None
     cpu_capability: str | None = None
+    parallel: int = 1
 
     @property
     def is_embedded(self) -> bool:
@@ -111,6 +114,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         pod_name=env.get("MM_POD_NAME") or None,
         pod_uid=env.get("MM_POD_UID") or None,
         cpu_capability=env.get("ATEN_CPU_CAPABILITY") or None,
+        parallel=_bounded_int(env, "MM_PARALLEL", default=os.cpu_count() or 1, maximum=MAX_PARALLEL),
     )
 
 

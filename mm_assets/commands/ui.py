@@ -20,7 +20,7 @@ from types import FrameType
 from rich.console import Console
 
 from mm_assets.errors import UsageError
-from mm_assets.operations.instance import instance_for
+from mm_assets.operations.instance import WORKSPACE, instance_for
 from mm_assets.operations.screen import Outcome
 from mm_assets.settings import Settings, read_settings, worker_environment
 from mm_assets.store import embedded
@@ -71,7 +71,7 @@ def _start(settings: Settings, port: int, token: str) -> subprocess.Popen[bytes]
     # Opened once here: its processes would create the same database at the same moment.
     instance_for(settings).dispose()
     program = Path(sys.executable).with_name("dagster")
-    command = [str(program), "dev", "-m", "mm_assets.definitions", "-h", HOST, "-p", str(port)]
+    command = [str(program), "dev", "-w", str(WORKSPACE), "-h", HOST, "-p", str(port)]
     environment = worker_environment(settings) | {"DAGSTER_HOME": str(settings.dagster_home), TOKEN: token}
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 

@@ -25,6 +25,7 @@ from mm_assets.evaluation.report import read_report
 from mm_assets.identity.canonical import Json
 from mm_assets.materialize import Workspace
 from mm_assets.operations.display import run_with_display
+from mm_assets.operations.run_release import RunRequest
 from mm_assets.operations.screen import Outcome, progress_bar
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.registry import read_production
@@ -48,7 +49,7 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     store = open_store(settings)
     _ensure_drop(console, settings, store, num_emoji)
     open_named_release(Workspace(settings, store), ReleaseRequest(release=release, drops=((SOURCE, DROP),)))
-    report, timeline = run_with_display(console, store, settings, release=release)
+    report, timeline = run_with_display(console, store, settings, RunRequest(release=release))
     summaries = summarize(store, read_spec(store, release))
     console.print()
     print_stages(console, summaries, timeline)

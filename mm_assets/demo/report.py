@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich import filesize
 from rich.console import Console
 
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import digest_json
 from mm_assets.operations.display import Timeline
-from mm_assets.operations.screen import print_table, short_digest, size_text
+from mm_assets.operations.screen import print_table, short_digest
 from mm_assets.pipeline import ASSETS, Asset
 from mm_assets.promotion.decision import Decision
 from mm_assets.releases.spec import ReleaseSpec
@@ -52,7 +53,7 @@ def print_stages(console: Console, summaries: Mapping[str, AssetSummary], timeli
             _count(summary.total("rows_in")),
             _count(summary.total("rows_out")),
             _count(summary.total("dead_letters")),
-            size_text(summary.size_bytes),
+            filesize.decimal(summary.size_bytes),
             f"{timeline.seconds.get(name, 0.0):.1f}",
             ", ".join(f"{count} {state}" for state, count in sorted(timeline.states.get(name, {}).items())) or ABSENT,
             short_digest(summary.digest) if summary.digest else ABSENT,

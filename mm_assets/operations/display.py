@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from mm_assets.operations.instance import instance_for
-from mm_assets.operations.run_release import RunReport, run_release
+from mm_assets.operations.run_release import RunReport, RunRequest, run_release
 from mm_assets.operations.screen import make_progress
-from mm_assets.pipeline import ASSETS, Asset
+from mm_assets.pipeline import Asset
 from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
@@ -37,18 +37,15 @@ def run_with_display(
     console: Console,
     store: Store,
     settings: Settings,
-    *,
-    release: str,
-    stage: str | None = None,
-    force: bool = False,
+    request: RunRequest,
 ) -> tuple[RunReport, Timeline]:
-    """Materializes a release, or one stage of it, and shows how far it is.
+    """Materializes what the request asks for and shows how far it is.
 
     Raises:
         ObjectMissingError: there is no such release. UsageError: there is no such stage.
     """
-    num_shards = read_spec(store, release).num_shards
-    assets = [asset for asset in ASSETS.values() if stage in (None, asset.stage)]
+    num_shards = read_spec(store, request.release).num_shards
+    assets = request.assets()
     timeline = Timeline()
     instance = instance_for(settings)
     try:
@@ -59,7 +56,7 @@ def run_with_display(
                 if state != STARTED:
                     timeline.add(asset, state, seconds)
 
-            report = run_release(instance, release, stage=stage, force=force, on_event=on_event, settings=settings)
+            report = run_release(instance, request, on_event=on_event, settings=settings)
     finally:
         instance.dispose()
     # Dagster turns Ctrl-C into a failed step.

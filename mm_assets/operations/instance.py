@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 PROCESS_TAG = "mm/process"
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
+#: Names the code location; runs of ours name the same one.
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
 
 
 class QuietLogManager(LocalComputeLogManager):
@@ -71,15 +73,13 @@ def instance_for(settings: Settings) -> dg.DagsterInstance:
     plain = InstanceRef.from_dir(home)
     compute_logs = plain.compute_logs_data
     if compute_logs.class_name != LocalComputeLogManager.__name__:
-        return _without_abandoned_runs(dg.DagsterInstance.from_ref(plain))
+        return _prepared(plain)
     quiet = {
         "module": __name__,
         "class": QuietLogManager.__name__,
         "config": compute_logs.config_dict,
     }
-    return _without_abandoned_runs(
-        dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides={"compute_logs": quiet}))
-    )
+    return _prepared(InstanceRef.from_dir(home, overrides={"compute_logs": quiet}))
 
 
 def this_process() -> str:
@@ -87,12 +87,19 @@ def this_process() -> str:
     return _name_process("self") or ""
 
 
-def _without_abandoned_runs(instance: dg.DagsterInstance) -> dg.DagsterInstance:
+def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Ends runs whose process was killed: they would count as in progress for ever."""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG)
-        if process and _name_process(process.partition(":")[0]) != process:
+        # A re-execution from the UI has the tags of its parent, and a process of its own that Dagster looks after.
+        if process and run.parent_run_id is None and _name_process(process.partition(":")[0]) != process:
             logger.info("run %s: its process was killed; it is ended", run.run_id)
             instance.report_run_failed(run, "The process of this run was killed. Materialize its partition again.")
+
+
+def _prepared(ref: InstanceRef) -> dg.DagsterInstance:
+    instance = dg.DagsterInstance.from_ref(ref)
+    end_abandoned_runs(instance)
     return instance
 
 

@@ -78,16 +78,6 @@ def make_progress(console: Console) -> Progress:
     )
 
 
-def size_text(size_bytes: int) -> str:
-    """A size for reading: ``812 B``, ``1.4 MB``."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def short_digest(digest: str) -> str:
     """The first twelve hex digits, enough to tell digests apart by eye."""
     return digest.removeprefix("sha256:")[:12]

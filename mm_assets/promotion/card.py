@@ -156,8 +156,8 @@ def _data(facts: CardFacts) -> str:
         for source in facts.sources
     ]
     return (
-        f"{facts.num_selected} samples were selected; the dataset card of the release says how they were chosen and split.\n\n"
-        + table(("Source", "Owner", "Licence"), rows)
+        f"{facts.num_selected} samples were selected; the dataset card of the release says how they were chosen and "
+        "split.\n\n" + table(("Source", "Owner", "Licence"), rows)
     )
 
 
