@@ -189,6 +189,12 @@ def test_a_suite_that_checks_nothing_is_an_error(text: str, message: str) -> Non
         suite(text)
 
 
+def test_a_suite_whose_aliases_make_it_endless_is_an_error() -> None:
+    levels = [f"- &l{n} [{', '.join([f'*l{n - 1}'] * 20)}]" for n in range(1, 9)]
+    with pytest.raises(SettingsError, match="has more than 100000 entries"):
+        suite("\n".join(["- &l0 [x]", *levels]) + "\n")
+
+
 def test_expectations_are_switched_off_with_a_reason_that_is_reported() -> None:
     rules = suite("expectations:\n  disabled: the source is being relabelled, ticket 7\n")
     assert rules.entries == Off(reason="the source is being relabelled, ticket 7")
