@@ -156,9 +156,9 @@ def _read_entry(file: _File, position: int, entry: object) -> Entry:
         if problem:
             raise file.error((*place, str(name)), f"expectation {position + 1}: {kind}: {name} {problem}")
     if kind.endswith("_between") and not {"min_value", "max_value"} & set(arguments):
-        raise file.error(
-            place, f"expectation {position + 1}: {kind}: has no limit: expected min_value, max_value or both, got none."
-        )
+        given = ", ".join(map(str, arguments)) or "none"
+        problem = f"has no limit: expected min_value, max_value or both, got {given}."
+        raise file.error(place, f"expectation {position + 1}: {kind}: {problem}")
     where = f"{file.where}: line {line_of(place, file.lines)}: expectation {position + 1}"
     return Entry(kind=kind, arguments=arguments, where=where)
 

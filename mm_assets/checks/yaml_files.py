@@ -8,8 +8,9 @@ import yaml
 #: Where an entry sits in its document (keys and list positions from the top) -> its line, counted from 1.
 Lines: TypeAlias = dict[tuple[str | int, ...], int]
 
-#: Deeper documents are refused; an alias that contains itself has no end.
+#: Deeper and larger documents are refused: aliases can make a short file endless.
 MAX_DEPTH = 32
+MAX_ENTRIES = 100_000
 
 
 def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Lines]:
@@ -69,6 +70,8 @@ def _collect_lines(
     lines.setdefault(place, node.start_mark.line + 1)
     if len(place) > MAX_DEPTH:
         raise error(f"{where}: line {node.start_mark.line + 1}: is nested deeper than {MAX_DEPTH} levels.")
+    if len(lines) > MAX_ENTRIES:
+        raise error(f"{where}: line {node.start_mark.line + 1}: has more than {MAX_ENTRIES} entries.")
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             _collect_lines(item, (*place, position), lines, where, error)

@@ -242,7 +242,8 @@ def commit_dataset_release(store: Store, release: str) -> Committed:
 
 def put_in_production(store: Store, release: str, dataset_release: str) -> None:
     record = RegistryRecord(
-        schema="mm.production/1",
+        schema="mm.production/2",
+        sequence=1,
         state="production",
         release=release,
         model=digest_json("model"),

@@ -5,6 +5,20 @@ import pytest
 
 from mm_assets.errors import UsageError
 from mm_assets.lineage.trace import trace_model, trace_sample
+from mm_assets.promotion.registry import RegistryRecord
+
+
+def record(history, model, previous=None):
+    return RegistryRecord(
+        schema="mm.production/2",
+        sequence=2 if previous else 1,
+        state="production",
+        release="r1",
+        model=model,
+        dataset_release=history.digest("dataset_release r1"),
+        decision=model,
+        previous=previous,
+    )
 
 
 def test_sample_is_traced_to_its_shard_release_steps_and_model(history):
@@ -71,20 +85,19 @@ def test_model_is_found_by_digest_and_as_production(history):
     model = history.digest("model r1")
     with pytest.raises(UsageError, match="no model is in production"):
         trace_model(history.store, "production")
-    record = {"state": "production", "model": model, "dataset_release": history.digest("dataset_release r1")}
-    history.store.create_key("refs/registry/production.json", json.dumps(record | {"previous": None}).encode())
+    history.store.create_key("refs/registry/production.json", record(history, model).encode())
     assert trace_model(history.store, "production") == trace_model(history.store, model)
 
 
 def test_model_that_only_the_registry_remembers_is_still_traced(history):
     model = history.digest("model r1")
-    old = history.store.put_bytes(json.dumps({"model": model, "previous": None}).encode())
+    old = history.store.put_bytes(record(history, model).encode())
     newer = history.train(
         [{"step": 0, "lane": 0, "pack": 0, "slot": 0, "id": "zoo/d1/b"}],
         [{"step": 0, "lane": 0, "ids": ["zoo/d1/b"]}],
     )
-    record = {"model": newer.manifest_digest, "previous": old}
-    history.store.create_key("refs/registry/production.json", json.dumps(record).encode())
+    head = record(history, newer.manifest_digest, previous=old)
+    history.store.create_key("refs/registry/production.json", head.encode())
     assert trace_sample(history.store, "a")["models"] == [model]
 
 

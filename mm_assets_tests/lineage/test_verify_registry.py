@@ -1,48 +1,248 @@
-"""``mm verify`` follows the registry, also back to what it held before."""
+"""``mm verify`` follows the registry back to its first record, and open releases down to their raw objects."""
 
 import json
 
 import pytest
 
+from mm_assets.drops.record import Drop, DropObject
+from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.lineage.verify import verify_store
+from mm_assets.promotion.registry import entry_key, register, registry_key
+from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
 from mm_assets.store.commit import OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Partition, Recipe
+from mm_assets.store.manifest import Input, Partition, Recipe
 from mm_assets.store.objects import object_key
+
+HEAD = registry_key("production")
+
+
+class World:
+    """Commits promotions with real upstream manifests and damages the store."""
+
+    def __init__(self, store, folder):
+        self.store, self.folder = store, folder
+
+    def commit(self, asset, release, name, data, inputs=()):
+        path = self.folder / name
+        path.write_bytes(data)
+        recipe = Recipe(
+            asset=asset,
+            partition=Partition(release=release),
+            code=digest_json("code"),
+            params={"data": digest_bytes(data)},
+            environment={},
+            inputs=tuple(inputs),
+        )
+        file = OutputFile(name=name, path=path, media_type="application/octet-stream")
+        return materialize(self.store, recipe, lambda: StageResult(files=(file,), stats={}))
+
+    def promotion(self, release, state="production"):
+        data = {asset: f"{asset} {release}".encode() for asset in ("model", "dataset_release", "evaluation")}
+        inputs = [
+            Input(
+                asset=asset,
+                partition={"release": release},
+                digest=self.commit(asset, release, "file", content).manifest_digest,
+            )
+            for asset, content in data.items()
+        ]
+        decision = {
+            "schema": "mm.decision/2",
+            "decision": "rejected" if state == "none" else "promoted",
+            "state": state,
+            **{entry.asset: entry.digest for entry in inputs},
+            "thresholds": digest_json("thresholds"),
+            "champion": None,
+            "comparison": None,
+            "gates": [],
+        }
+        return self.commit("promotion", release, "decision.json", canonical_json(decision), inputs)
+
+    def register(self, release, state="production"):
+        committed = self.promotion(release, state)
+        register(self.store, committed.manifest, committed.manifest_digest)
+        return committed
+
+    def delete(self, key):
+        self.store.client.delete_object(Bucket=self.store.bucket, Key=f"{self.store.prefix}/{key}")
+
+    def write(self, key, data):
+        self.store.client.put_object(Bucket=self.store.bucket, Key=f"{self.store.prefix}/{key}", Body=data)
+
+    def read(self, key):
+        return self.store.read_key(key).data
 
 
 @pytest.fixture
-def manifest(store, tmp_path):
-    path = tmp_path / "weights"
-    path.write_bytes(b"weights")
-    recipe = Recipe(
-        asset="model",
-        partition=Partition(release="r1"),
-        code="sha256:" + "0" * 64,
-        params={},
-        environment={},
-        inputs=(),
+def world(store, tmp_path):
+    return World(store, tmp_path)
+
+
+@pytest.fixture
+def registered(world):
+    world.register("r1")
+    world.register("r2")
+    assert verify_store(world.store).is_sound
+    return world
+
+
+def test_a_lost_earlier_record_is_missing(registered):
+    gone = object_key(digest_bytes(registered.read(entry_key("production", 1))))
+    registered.delete(gone)
+    assert verify_store(registered.store).missing == (gone,)
+
+
+def test_a_damaged_earlier_record_is_corrupt(registered):
+    key = object_key(digest_bytes(registered.read(entry_key("production", 1))))
+    registered.write(key, b"x")
+    assert verify_store(registered.store).corrupt == (key,)
+
+
+def test_a_registered_model_whose_ref_is_gone_is_still_verified(world):
+    committed = world.register("r1")
+    model = committed.manifest.input("model").digest
+    world.delete("refs/model/r1.json")
+    world.delete("refs/evaluation/r1.json")
+    world.delete("refs/promotion/r1.json")
+    world.delete(object_key(model))
+    assert verify_store(world.store).missing == (object_key(model),)
+
+
+def test_a_deleted_head_is_missing(registered):
+    registered.delete(HEAD)
+    report = verify_store(registered.store)
+    assert (report.corrupt, report.missing) == ((), (HEAD,))
+    assert report.reasons[HEAD] == "its key was deleted"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_head_that_is_an_older_record_or_none_at_all_is_corrupt(registered, number):
+    registered.write(HEAD, registered.read(entry_key("production", 1)) if number == 1 else b"{}")
+    assert verify_store(registered.store).corrupt == (HEAD,)
+
+
+def test_a_damaged_head_without_numbered_entries_is_corrupt_and_stops_nothing_else(world):
+    world.promotion("r1")
+    world.write(HEAD, b"{}")
+    report = verify_store(world.store)
+    assert (report.corrupt, report.missing) == ((HEAD,), ())
+    assert report.objects == 8
+
+
+def test_a_numbered_entry_that_is_gone_is_missing(registered):
+    registered.delete(entry_key("production", 1))
+    assert verify_store(registered.store).missing == (entry_key("production", 1),)
+
+
+def test_a_numbered_entry_that_is_something_else_is_corrupt(registered):
+    registered.write(entry_key("production", 1), registered.read(entry_key("candidate", 1)))
+    assert verify_store(registered.store).corrupt == (entry_key("production", 1),)
+
+
+def test_a_numbered_entry_beyond_the_head_is_corrupt(registered):
+    registered.write(entry_key("production", 7), b"{}")
+    assert verify_store(registered.store).corrupt == (entry_key("production", 7),)
+
+
+def forge(world, **changes):
+    """Moves the head on as a registration does, with a record that lies."""
+    last = world.read(HEAD)
+    record = json.loads(last)
+    record |= {"sequence": record["sequence"] + 1, "previous": digest_bytes(last)} | changes
+    data = canonical_json(record)
+    world.store.put_bytes(data)
+    world.write(HEAD, data)
+    world.write(entry_key("production", record["sequence"]), data)
+    return entry_key("production", record["sequence"])
+
+
+def named(committed):
+    model, release = (committed.manifest.input(name).digest for name in ("model", "dataset_release"))
+    return {"model": model, "dataset_release": release, "decision": committed.manifest_digest}
+
+
+def test_a_forged_record_of_a_rejected_decision_is_corrupt(registered):
+    key = forge(registered, release="r3", **named(registered.promotion("r3", state="none")))
+    report = verify_store(registered.store)
+    assert (report.corrupt, report.missing) == ((key,), ())
+    assert "says rejected to none: expected production" in report.reasons[key]
+
+
+def test_a_forged_record_of_a_decision_for_less_is_corrupt(registered):
+    key = forge(registered, release="r3", **named(registered.promotion("r3", state="candidate")))
+    assert "says promoted to candidate: expected production" in verify_store(registered.store).reasons[key]
+
+
+@pytest.mark.parametrize("field", ["model", "dataset_release"])
+def test_a_forged_record_of_another_model_than_its_decision_is_corrupt(registered, field):
+    other = registered.promotion("r3")
+    key = forge(registered, **{field: other.manifest.input(field).digest})
+    report = verify_store(registered.store)
+    assert report.corrupt == (key,)
+    assert report.reasons[key].startswith(f"its {field} is sha256:")
+
+
+def test_a_forged_record_whose_decision_is_no_promotion_is_corrupt(registered):
+    model = json.loads(registered.read(HEAD))["model"]
+    key = forge(registered, decision=model)
+    report = verify_store(registered.store)
+    assert report.corrupt == (key,)
+    assert "is model r2: expected a promotion" in report.reasons[key]
+
+
+def test_a_forged_record_without_a_numbered_entry_is_corrupt(registered):
+    key = forge(registered, release="r3", **named(registered.promotion("r3", state="none")))
+    registered.delete(key)
+    assert verify_store(registered.store).corrupt == (HEAD,)
+
+
+def test_a_registry_of_the_first_version_is_sound(world):
+    committed = world.promotion("r1")
+    record = {"schema": "mm.production/1", "state": "production", "release": "r1", "previous": None}
+    first = canonical_json(record | named(committed))
+    world.write(HEAD, canonical_json(record | named(committed) | {"previous": world.store.put_bytes(first)}))
+    assert verify_store(world.store).is_sound
+
+
+@pytest.fixture
+def opened(world):
+    """An open release that pins a drop of one raw object, with nothing materialized yet."""
+    world.write("raw/zoo/d1/a.tar", b"raw bytes")
+    raw = DropObject(key="a.tar", size_bytes=9, sha256=digest_bytes(b"raw bytes").removeprefix("sha256:"))
+    drop = Drop(
+        schema="mm.drop/1", source="zoo", drop="d1", captured_from=None, captured_to=None, format="webdataset",
+        objects=[raw], annotation={},
+    )  # fmt: skip
+    pin = DropPin(
+        source="zoo",
+        drop="d1",
+        digest=world.store.put_bytes(drop.encode()),
+        source_digest=world.store.put_bytes(b"source: zoo"),
     )
-    file = OutputFile(name="weights", path=path, media_type="application/octet-stream")
-    return materialize(store, recipe, lambda: StageResult(files=(file,), stats={})).manifest_digest
+    spec = ReleaseSpec(
+        schema="mm.release/1", release="r1", drops=[pin], parent=None, exclusions=[], policy={}, encoder={}, seed=0,
+        num_shards=1, recipe={},
+    )  # fmt: skip
+    write_spec(world.store, spec)
+    assert verify_store(world.store).objects == 3
+    return world, pin
 
 
-def register(store, manifest, previous):
-    record = {"model": manifest, "dataset_release": manifest, "decision": manifest, "previous": previous}
-    key, data = "refs/registry/production.json", json.dumps(record).encode()
-    current = store.read_key(key)
-    assert store.replace_key(key, data, current.etag) if current else store.create_key(key, data)
+def test_raw_objects_that_an_open_release_pins_are_read(opened):
+    world, _ = opened
+    world.write("raw/zoo/d1/a.tar", b"raw bytez")
+    assert verify_store(world.store).corrupt == ("raw/zoo/d1/a.tar",)
+    world.delete("raw/zoo/d1/a.tar")
+    assert verify_store(world.store).missing == ("raw/zoo/d1/a.tar",)
 
 
-def test_a_lost_earlier_record_of_the_registry_is_missing(store, manifest):
-    register(store, manifest, None)
-    assert verify_store(store).is_sound
-    gone = "sha256:" + "1" * 64
-    register(store, manifest, gone)
-    assert verify_store(store).missing == (object_key(gone),)
+def test_the_description_of_a_source_that_an_open_release_pins_is_read(opened):
+    world, pin = opened
+    world.write(object_key(pin.source_digest), b"source: cat")
+    assert verify_store(world.store).corrupt == (object_key(pin.source_digest),)
 
 
-def test_a_registered_model_whose_ref_is_gone_is_still_verified(store, manifest):
-    register(store, manifest, None)
-    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/refs/model/r1.json")
-    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{object_key(manifest)}")
-    assert verify_store(store).missing == (object_key(manifest),)
+def test_a_spec_that_cannot_be_read_is_corrupt(opened):
+    world, _ = opened
+    world.write("releases/r1/spec.json", b"{}")
+    assert verify_store(world.store).corrupt == ("releases/r1/spec.json",)

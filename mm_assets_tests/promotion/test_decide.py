@@ -149,16 +149,16 @@ def test_the_same_model_in_another_release_is_promoted(store: Store, promote: Pr
 
 def test_the_champion_is_the_model_before_the_candidate(store: Store, promote: Promote, report_of: ReportOf) -> None:
     first, second = promote("r1", report_of()), promote("r2", report_of())
-    model = {entry: entry.manifest.input("model").digest for entry in (first, second)}
-    assert find_champion(store, release="r1", model=model[first]) is None
+    own, other = (entry.manifest.input("model").digest for entry in (first, second))
+    assert find_champion(store, release="r1", model=own) is None
     register(store, first.manifest, first.manifest_digest)
-    assert find_champion(store, release="r1", model=model[first]) is None
-    champion = find_champion(store, release="r2", model=model[second])
+    assert find_champion(store, release="r1", model=own) is None
+    champion = find_champion(store, release="r2", model=other)
     assert champion is not None
-    assert champion.model == model[first]
+    assert champion.model == own
     register(store, second.manifest, second.manifest_digest)
-    assert find_champion(store, release="r2", model=model[second]) == champion
-    assert find_champion(store, release="r1", model=model[first]) is None
+    assert find_champion(store, release="r2", model=other) == champion
+    assert find_champion(store, release="r1", model=own) is None
 
 
 def test_a_decision_of_the_first_version_is_read(store: Store, promote: Promote, report_of: ReportOf) -> None:

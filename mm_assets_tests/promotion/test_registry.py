@@ -311,6 +311,33 @@ def test_concurrent_writers_lose_nothing(any_store: Store) -> None:
         assert sorted(record.release for record in history) == [f"r{number}" for number in range(6)]
 
 
+def test_a_reader_never_takes_a_moving_head_for_a_damaged_one(store: Store) -> None:
+    entries = [promotion(store, f"r{number}", 0, state="candidate") for number in range(12)]
+    damages: list[str | None] = []
+    seen: list[int] = []
+    is_done = threading.Event()
+
+    def watch() -> None:
+        while not is_done.is_set():
+            head = registry.find_head(store, "candidate")
+            damages.append(head.damage)
+            seen.append(0 if head.data is None else json.loads(head.data)["sequence"])
+
+    readers = [threading.Thread(target=watch) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for entry in entries:
+        register(store, *entry)
+    is_done.set()
+    for reader in readers:
+        reader.join()
+    assert set(damages) == {None}
+    assert len(set(seen)) > 2
+    record = read_registry(store, "candidate")
+    assert record is not None
+    assert record.sequence == 12
+
+
 def test_a_writer_that_always_loses_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     register(store, *promotion(store, "r0", 0))
     entry = promotion(store, "r1", 0)
