@@ -4,7 +4,7 @@ from mm_assets.promotion.config import THRESHOLDS_FILE, parse_thresholds
 from mm_assets.promotion.decide import CHAMPION, PREDICTIONS, WEIGHTS
 from mm_assets.promotion.registry import read_production
 from mm_assets.releases.inputs import InputContext, Resolved
-from mm_assets.store.manifest import Input, NamedDigest, read_manifest
+from mm_assets.store.manifest import Input, Manifest, NamedDigest, read_manifest
 from mm_assets.store.objects import Store
 
 
@@ -32,31 +32,30 @@ def resolve_registration(context: InputContext) -> Resolved:
 def _champion(context: InputContext) -> tuple[Input, ...]:
     """The model in production and its evaluation, unless there is none.
 
-    A release that moved the registry by its own decision is compared with what it was compared with then: otherwise
-    every promoted model would at once be out of date, and compared with itself.
+    A model that this release moved the registry to is compared with what it was compared with then: otherwise every
+    promoted model would at once be out of date, and compared with itself.
     """
-    own = context.peek("promotion")
-    if own is not None and _has_moved_registry(context, own.manifest):
-        return tuple(entry for entry in read_manifest(context.store, own.manifest).inputs if entry.role == CHAMPION)
-    record = read_production(context.store)
-    if record is None:
+    weights = context.upstream("model").digest(WEIGHTS)
+    production = read_production(context.store)
+    known = [production.decision] if production and production.release == context.spec.release else []
+    registration = context.peek("registration")
+    if registration is not None:
+        manifest = read_manifest(context.store, registration.manifest)
+        known += [manifest.input("promotion").manifest] if manifest.stats.get("moved") else []
+    for decision in (read_manifest(context.store, digest) for digest in known):
+        if _weights_of(context.store, decision) == weights:
+            return tuple(entry for entry in decision.inputs if entry.role == CHAMPION)
+    if production is None:
         return ()
-    decision = read_manifest(context.store, record.decision)
+    decision = read_manifest(context.store, production.decision)
     return tuple(
         _champion_input(context.store, decision.input(asset), name)
         for asset, name in (("model", WEIGHTS), ("evaluation", PREDICTIONS))
     )
 
 
-def _has_moved_registry(context: InputContext, promotion: str) -> bool:
-    production = read_production(context.store)
-    if production is not None and production.decision == promotion:
-        return True
-    registration = context.peek("registration")
-    if registration is None:
-        return False
-    manifest = read_manifest(context.store, registration.manifest)
-    return manifest.input("promotion").manifest == promotion and bool(manifest.stats.get("moved"))
+def _weights_of(store: Store, decision: Manifest) -> str:
+    return read_manifest(store, decision.input("model").manifest).output(WEIGHTS).digest
 
 
 def _champion_input(store: Store, entry: Input, name: str) -> Input:

@@ -66,7 +66,7 @@ def compute_registration(job: Job) -> StageResult:
         logger.info("registration %s: %d objects re-hashed", promotion.partition.release, num_objects)
     outcome = register(job.store, promotion, digest)
     logger.info("registration %s: moved %s: %s", promotion.partition.release, outcome.moved, outcome.reason)
-    holds = [state for state in STATES if any(record.decision == digest for record in read_history(job.store, state))]
+    holds = [state for state in STATES if _holds(job.store, state, promotion, digest)]
     missing = [state for state in demanded_states(decision) if state not in holds]
     reason = outcome.reason if missing or not holds else f"registered for {' and '.join(holds)}"
     document: dict[str, Json] = {
@@ -84,6 +84,17 @@ def compute_registration(job: Job) -> StageResult:
     )
 
 
+def _holds(store: Store, state: State, promotion: Manifest, digest: str) -> bool:
+    """Whether the state was ever moved by this decision, or by another one to the same model of the same release."""
+    model, dataset_release = (promotion.input(name).manifest for name in ("model", "dataset_release"))
+    return any(
+        record.decision == digest
+        or (record.release, record.model, record.dataset_release)
+        == (promotion.partition.release, model, dataset_release)
+        for record in read_history(store, state)
+    )
+
+
 def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """A promoted model is in the history of every state it was promoted to, or superseded; a rejected one in none."""
     del rules
@@ -98,7 +109,7 @@ def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tup
     wrong: list[str] = []
     notes: list[str] = []
     for state, history in histories.items():
-        is_registered = any(record.decision == promotion_digest for record in history)
+        is_registered = _holds(store, state, promotion, promotion_digest)
         if state in demanded and not is_registered:
             obstacle = _superseded(store, promotion, promotion_digest, history)
             if obstacle is None:

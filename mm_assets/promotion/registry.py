@@ -192,12 +192,24 @@ def find_obstacle(store: Store, new: RegistryRecord, history: list[RegistryRecor
     """Why ``new`` must not be registered on top of ``history`` (latest first), or None if it may."""
     if any(record.decision == new.decision for record in history):
         return "the decision is registered already"
+    if history and is_same_move(history[0], new):
+        return "the model is registered already"
     if not history or history[0].release == new.release:
         return None
     head = history[0].release
     if any(record.release == new.release for record in history) or new.release in _ancestors(store, head):
         return f"release {new.release} was superseded by {head}"
     return None
+
+
+def is_same_move(known: RegistryRecord, new: RegistryRecord) -> bool:
+    """Whether two records put the same model of the same release into the same state, by whatever decision."""
+    return (known.state, known.release, known.model, known.dataset_release) == (
+        new.state,
+        new.release,
+        new.model,
+        new.dataset_release,
+    )
 
 
 def repair_registry(store: Store) -> tuple[State, ...]:
