@@ -1,19 +1,39 @@
-"""Digests of code: the normalised source of a module and of everything of this package that it imports."""
+"""Digests of code: the normalised source of a module and of everything of this package that it imports.
+
+What cannot change a byte of an output does not count: comments, docstrings, layout, the order of imports, lines that
+only log, the sentences of errors that end a computation, annotations of functions, imports for type checking.
+"""
 
 import ast
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mm_assets.errors import IdentityError
+from mm_assets import errors
+from mm_assets.errors import IdentityError, MmError
 from mm_assets.identity.canonical import digest_json
 
 PACKAGE = "mm_assets"
 ROOT = Path(__file__).parents[1]
-#: Modules that move bytes but never choose them. They are left out of a stage's code digest, so that a new retry
-#: rule in the store does not recompute a release.
-NEUTRAL_MODULES = frozenset({"mm_assets.errors", "mm_assets.settings", "mm_assets.store", "mm_assets.charts"})
+#: Modules that are not followed, with everything below them, and why they make no bytes.
+NEUTRAL_MODULES = {
+    "mm_assets.errors": "classes without code; which of them is raised counts where it is raised",
+    "mm_assets.settings": "says where things are and how they run, never what is computed",
+    "mm_assets.store": "moves bytes and verifies them by digest, but chooses none",
+    "mm_assets.charts": "draws previews, which are in no output",
+}
+#: Modules below a neutral one that are followed all the same, and why.
+FOLLOWED_MODULES = {"mm_assets.store.tables": "its compression, row groups and batch rows decide the bytes of tables"}
+
+LOG_METHODS = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
+#: Decorators that read no annotations; a function under any other one keeps them.
+PLAIN_DECORATORS = frozenset(
+    {"property", "staticmethod", "classmethod", "contextmanager", "override", "abstractmethod", "cache",
+     "cached_property", "lru_cache"}
+)  # fmt: skip
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def library_versions(*names: str) -> dict[str, str]:
@@ -25,26 +45,49 @@ def library_versions(*names: str) -> dict[str, str]:
 def code_digest(*roots: str) -> str:
     """Digest of the normalised source of the modules ``roots`` and everything of this package they import.
 
-    The source is parsed, not imported, so a torch module can be named by a process without torch. Comments,
-    docstrings and layout do not count; ``NEUTRAL_MODULES`` are not followed.
+    The source is parsed, not imported, so a torch module can be named by a process without torch. The sentences of an
+    error class count where some module of the closure catches that class and uses its text.
 
     Raises:
         IdentityError: a root is not a module of this package.
     """
-    sources: dict[str, str] = {}
-    queue = list(roots)
+    modules = closure(*roots)
+    spoken = frozenset().union(*(_spoken_errors(name) for name in modules))
+    return digest_json({name: _normalised(name, spoken) for name in modules})
+
+
+def closure(*roots: str) -> tuple[str, ...]:
+    """Names of the modules that ``roots`` import, directly or not, themselves included, in alphabetical order.
+
+    Raises:
+        IdentityError: a root is not a module of this package.
+    """
+    found: set[str] = set()
+    queue = [name for name in roots if not is_neutral(name)]
     while queue:
         name = queue.pop()
-        if name in sources or _is_neutral(name):
-            continue
-        tree = ast.parse(_module_path(name).read_text(encoding="utf-8"))
-        queue.extend(_imported_modules(tree))
-        sources[name] = ast.dump(_without_docstrings(tree), annotate_fields=False)
-    return digest_json(sources)
+        if name not in found:
+            found.add(name)
+            queue.extend(imports_of(name))
+    return tuple(sorted(found))
 
 
-def _is_neutral(module: str) -> bool:
-    return module in NEUTRAL_MODULES or any(module.startswith(neutral + ".") for neutral in NEUTRAL_MODULES)
+@functools.cache
+def imports_of(module: str) -> tuple[str, ...]:
+    """Modules of this package that ``module`` imports when it runs, neutral ones left out."""
+    names = set(_imported_modules(_without_type_checking(_parse(module))))
+    return tuple(sorted(name for name in names if not is_neutral(name)))
+
+
+def is_neutral(module: str) -> bool:
+    """Whether a module is not followed because it makes no bytes."""
+    if module in FOLLOWED_MODULES:
+        return False
+    return any(module == neutral or module.startswith(neutral + ".") for neutral in NEUTRAL_MODULES)
+
+
+def _parse(module: str) -> ast.Module:
+    return ast.parse(_module_path(module).read_text(encoding="utf-8"))
 
 
 def _module_path(module: str) -> Path:
@@ -72,14 +115,196 @@ def _is_module(name: str) -> bool:
     return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-    return tree
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    return ast.fix_missing_locations(_TypeCheckingRemover().visit(tree))
+
+
+@functools.cache
+def _spoken_errors(module: str) -> frozenset[str]:
+    """Error classes of this package that a module catches and whose text it uses for more than a log or an error."""
+    tree = _parse(module)
+    ours = _error_names(tree)
+    found: set[str] = set()
+    for handler in ast.walk(tree):
+        if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type is not None:
+            bound = handler.name
+            caught = [
+                ours[node.id] for node in ast.walk(handler.type) if isinstance(node, ast.Name) and node.id in ours
+            ]
+            if caught and any(_uses(statement, bound, _logger_name(tree)) for statement in handler.body):
+                found.update(name for parent in caught for name in _subclasses(parent))
+    return frozenset(found)
+
+
+def _uses(node: ast.AST, bound: str, logger: str | None) -> bool:
+    if isinstance(node, ast.Raise) or _is_log(node, logger):
+        return False
+    if isinstance(node, ast.Name) and node.id == bound:
+        return True
+    return any(_uses(child, bound, logger) for child in ast.iter_child_nodes(node))
+
+
+def _subclasses(parent: str) -> Iterator[str]:
+    base: type = getattr(errors, parent)
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, MmError) and issubclass(value, base):
+            yield name
+
+
+def _error_names(tree: ast.AST) -> dict[str, str]:
+    """Names under which a module knows the classes of ``mm_assets.errors``."""
+    return {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == errors.__name__
+        for alias in node.names
+    }
+
+
+def _logger_name(tree: ast.Module) -> str | None:
+    """The module's logger: one name, bound once, to ``logging.getLogger(...)``."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.value).startswith("logging.getLogger("):
+            target = statement.targets[0]
+            if isinstance(target, ast.Name) and _times_bound(tree, target.id) == 1:
+                return target.id
+    return None
+
+
+def _times_bound(tree: ast.AST, name: str) -> int:
+    return sum(
+        (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store))
+        or (isinstance(node, ast.arg) and node.arg == name)
+        for node in ast.walk(tree)
+    )
+
+
+def _is_log(node: ast.AST, logger: str | None) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and isinstance(node.value.func.value, ast.Name)
+        and node.value.func.value.id == logger
+        and node.value.func.attr in LOG_METHODS
+    )
+
+
+@functools.cache
+def _normalised(module: str, spoken: frozenset[str]) -> str:
+    tree = _without_type_checking(_parse(module))
+    silent = {known for known, name in _error_names(tree).items() if name not in spoken}
+    tree = _Normaliser(silent=silent, logger=_logger_name(tree)).visit(tree)
+    return ast.dump(tree, annotate_fields=False)
+
+
+class _TypeCheckingRemover(ast.NodeTransformer):
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            return node.orelse
+        return node
+
+
+class _Normaliser(ast.NodeTransformer):
+    """Takes out of a module what cannot change a byte.
+
+    Args:
+        silent: Names of error classes whose sentences reach no output.
+        logger: Name of the module's logger.
+    """
+
+    def __init__(self, *, silent: set[str], logger: str | None) -> None:
+        self._silent = silent
+        self._logger = logger
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        node.body = [
+            statement
+            for statement in node.body
+            if not (isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == self._logger)
+        ]
+        self._block(node)
+        uses_logging = any(isinstance(inner, ast.Name) and inner.id == "logging" for inner in ast.walk(node))
+        node.body = [
+            statement
+            for statement in node.body
+            if uses_logging or not (isinstance(statement, ast.Import) and ast.unparse(statement) == "import logging")
+        ]
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self._block(node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name) and node.exc.func.id in self._silent:
+            node.exc.args, node.exc.keywords = [], []
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt] | None:
+        self.generic_visit(node)
+        if not _is_log(node, self._logger):
+            return node
+        assert isinstance(node.value, ast.Call)
+        # A call among the arguments may do something: it stays, without the line that logs it.
+        arguments = [*node.value.args, *(keyword.value for keyword in node.value.keywords)]
+        return [ast.Expr(effect) for argument in arguments for effect in _effects(argument)]
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                # What only logged leaves an empty block behind.
+                empty = [ast.Pass()] if name == "body" and not isinstance(node, ast.Module) else []
+                setattr(node, name, _sorted_imports(block) or empty)
+        return node
+
+    def _block(self, node: ast.Module | ast.ClassDef | _Function) -> None:
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        self.generic_visit(node)
+
+    def _function(self, node: _Function) -> ast.AST:
+        if all(_decorator(decorator) in PLAIN_DECORATORS for decorator in node.decorator_list):
+            node.returns = None
+            for argument in ast.walk(node.args):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
+        self._block(node)
+        return node
+
+
+def _decorator(node: ast.expr) -> str:
+    return ast.unparse(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]
+
+
+def _effects(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Call | ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
+        yield node
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _effects(child)
+
+
+def _sorted_imports(block: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The block with every run of imports taken apart into single names, in alphabetical order."""
+    result: list[ast.stmt] = []
+    run: list[ast.stmt] = []
+    for statement in block:
+        if isinstance(statement, ast.Import):
+            run += [ast.Import(names=[alias]) for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            run += [ast.ImportFrom(statement.module, [alias], statement.level) for alias in statement.names]
+        else:
+            result += [*sorted(run, key=ast.unparse), statement]
+            run = []
+    return [*result, *sorted(run, key=ast.unparse)]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -120,12 +121,14 @@ def digest_of(tmp_path):
     def compute(**modules):
         folder = tmp_path / digest_hex(digest_json(modules))[:8] / "mm_assets"
         folder.mkdir(parents=True)
-        for name in ("identity", "errors"):
-            (folder / f"{name}.py").write_bytes((root / f"{name}.py").read_bytes())
+        shutil.copytree(root / "identity", folder / "identity")
+        shutil.copy(root / "errors.py", folder)
         (folder / "__init__.py").write_text('"""Package."""\n', encoding="utf-8")
         for name, source in modules.items():
-            (folder / f"{name}.py").write_text(source, encoding="utf-8")
-        code = "import sys; sys.path.insert(0, sys.argv[1]); from mm_assets.identity.canonical import code_digest; "
+            path = folder.joinpath(*name.split("__")).with_suffix(".py")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(source, encoding="utf-8")
+        code = "import sys; sys.path.insert(0, sys.argv[1]); from mm_assets.identity.code import code_digest; "
         code += "print(code_digest('mm_assets.top'))"
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder.parent)], capture_output=True, text=True, check=True, cwd=tmp_path
@@ -171,3 +174,77 @@ def test_modules_that_import_each_other_have_a_digest(digest_of):
 def test_module_without_source_is_named():
     with pytest.raises(IdentityError, match=r"module mm_assets\.nowhere: has no source file"):
         code_digest("mm_assets.nowhere")
+
+
+SPEAKING = """import logging
+from collections import Counter
+from mm_assets.errors import GateError, StageError
+from mm_assets.low import value
+
+logger = logging.getLogger(__name__)
+
+
+def f(x: int, scale: float = 1.0) -> float:
+    logger.info("computing %s", x)
+    if x < 0:
+        logger.warning("below zero")
+    if x > 9:
+        raise StageError(f"x: is {x}: expected at most 9.")
+    return x * scale * value
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("expected at most 9.", "expected 9 or less. Choose a smaller one."),
+        ('"computing %s", x', '"computing x = %s, scale %s", x, scale'),
+        ('    logger.info("computing %s", x)\n', ""),
+        ("def f(x: int, scale: float = 1.0) -> float", "def f(x: 'int', scale=1.0)"),
+        ("import logging\nfrom collections import Counter\n", "from collections import Counter\nimport logging\n"),
+        ("from collections import Counter\n", "from collections import Counter\nfrom typing import TYPE_CHECKING\n"
+         "if TYPE_CHECKING:\n    from mm_assets.other import Other\n"),
+    ],
+    ids=["error", "log", "no log", "annotations", "order of imports", "type checking"],
+)  # fmt: skip
+def test_what_reaches_no_output_does_not_change_a_code_digest(digest_of, old, new):
+    assert old in SPEAKING
+    top, other = SPEAKING, SPEAKING.replace(old, new)
+    if "TYPE_CHECKING" in new:  # The name itself is an import that runs.
+        top = top.replace("import Counter\n", "import Counter\nfrom typing import TYPE_CHECKING\n")
+    assert digest_of(top=top, low=LOW, other="a = 1\n") == digest_of(top=other, low=LOW, other="a = 2\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("scale: float = 1.0", "scale: float = 2.0"),
+        ("raise StageError", "raise GateError"),
+        ('logger.info("computing %s", x)', 'logger.info("computing %s", value.pop())'),
+        ("    if x < 0:\n", "    if x < 1:\n"),
+    ],
+    ids=["default", "class of the error", "call inside a log line", "condition"],
+)
+def test_what_can_reach_an_output_changes_a_code_digest(digest_of, old, new):
+    assert old in SPEAKING
+    assert digest_of(top=SPEAKING, low=LOW) != digest_of(top=SPEAKING.replace(old, new), low=LOW)
+
+
+def test_fields_of_a_class_count(digest_of):
+    assert digest_of(top="class A:\n    x: int = 1\n") != digest_of(top="class A:\n    x: float = 1\n")
+
+
+def test_sentence_counts_where_a_module_writes_the_text_of_a_caught_error(digest_of):
+    top = "from mm_assets.errors import IdentityError\nfrom mm_assets.low import g\n"
+    top += "def f():\n    try:\n        return g()\n    except IdentityError as error:\n        return str(error)\n"
+    low = "from mm_assets.errors import IdentityError\ndef g():\n    raise IdentityError('old')\n"
+    assert digest_of(top=top, low=low) != digest_of(top=top, low=low.replace("old", "new"))
+    quiet = top.replace("return str(error)", "raise IdentityError('f') from error")
+    assert digest_of(top=quiet, low=low) == digest_of(top=quiet, low=low.replace("old", "new"))
+
+
+def test_tables_are_followed_and_the_rest_of_the_store_is_not(digest_of):
+    top = "from mm_assets.store import objects, tables\n"
+    first = digest_of(top=top, store__objects="a = 1\n", store__tables="level = 3\n")
+    assert first == digest_of(top=top, store__objects="a = 2\n", store__tables="level = 3\n")
+    assert first != digest_of(top=top, store__objects="a = 1\n", store__tables="level = 4\n")
