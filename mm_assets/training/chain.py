@@ -12,8 +12,8 @@ from mm_assets.store.manifest import DIGEST_PATTERN
 class CheckpointRecord(BaseModel):
     """``mm.checkpoint/2``.
 
-    ``run`` is the fingerprint of the training spec, ``previous`` the digest of the record before, ``weights`` that of the
-    weights alone.
+    ``run`` is the fingerprint of the training spec, ``previous`` the digest of the record before, ``weights`` that of
+    the weights alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
