@@ -22,6 +22,7 @@ from mm_assets.drops.record import (
     DROP_FILE,
     INDEX_FILES,
     NAME_PATTERN,
+    NAME_RULE,
     SOURCE_FILE,
     Drop,
     DropObject,
@@ -71,13 +72,10 @@ def create_drop(
         DropError: the folder holds no data, or ``source.yaml``, an argument or the index's form is unusable.
     """
     if not folder.is_dir():
-        raise DropError(f"{folder}: is no folder. Name the folder that holds the drop's files.")
+        raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
     for option, name in (("source", source), ("drop", drop)):
         if not re.fullmatch(NAME_PATTERN, name):
-            raise UsageError(
-                f"--{option} {name}: is no name: expected lower-case letters, digits, '.', '_' and '-', at most 63, "
-                "the first a letter or digit. Choose another."
-            )
+            raise UsageError(f"--{option} {name}: is not a valid name: {NAME_RULE}. Choose another.")
     source_path = folder / SOURCE_FILE
     if not source_path.is_file():
         source_path.write_bytes(source_template(source))

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mm_assets.drops.record import NAME_PATTERN
-from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError, SpecError
+from mm_assets.errors import CommitConflictError, ObjectCorruptError, SpecError, UnknownReleaseError
 from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.store.manifest import DIGEST_PATTERN
 from mm_assets.store.objects import Store
@@ -143,11 +143,11 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
     """The spec of an open release; one of the first version is translated.
 
     Raises:
-        ObjectMissingError: there is no such release. ObjectCorruptError: the key holds something else.
+        UnknownReleaseError: there is no such release. ObjectCorruptError: the key holds something else.
     """
     current = store.read_key(spec_key(release))
     if current is None:
-        raise ObjectMissingError(f"release {release}: is not open. List the open ones with `mm release list`.")
+        raise UnknownReleaseError(f"release {release}: is not open. List the open ones with `mm release list`.")
     try:
         document = json.loads(current.data)
         if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
