@@ -12,8 +12,8 @@ from safetensors.torch import load
 from mm_assets.batching.plan import read_samples, train_rows
 from mm_assets.batching.samples import COLUMNS, ShardKey, TensorFile, tensor_digests
 from mm_assets.errors import StageError
-from mm_assets.features.text import BOS, BYTE_OFFSET, EOS, MASK, PAD, VOCAB_SIZE
 from mm_assets.identity.canonical import Json, canonical_json, to_json
+from mm_assets.modalities.table import CAUSAL, NAMES, aspect
 from mm_assets.settings import Settings
 from mm_assets.store.commit import OutputFile, StageResult, action_key
 from mm_assets.store.manifest import Manifest, Output, Recipe, read_manifest
@@ -83,11 +83,8 @@ def _prepare(store: Store, recipe: Recipe, inputs: Mapping[str, Manifest], workd
         "model": training["model"],
         "layout": layout,
         "classes": classes,
-        "tokenizer": {
-            "kind": "bytes", "vocab_size": VOCAB_SIZE, "pad": PAD, "bos": BOS, "eos": EOS, "mask": MASK,
-            "byte_offset": BYTE_OFFSET,
-        },
-    }  # fmt: skip
+        "tokenizer": {name: value for causal in CAUSAL for name, value in aspect(causal, "tokens").TOKENIZER.items()},
+    }
     return {
         "fingerprint": recipe.fingerprint,
         "seed": recipe.params["seed"],
@@ -120,21 +117,17 @@ def _layout(recipe: Recipe, tensors: Mapping[ShardKey, Path]) -> dict[str, Json]
     Raises:
         StageError: shards were made with different feature parameters.
     """
-    shapes = {key: (file.image_size, file.num_mels) for key, file in ((k, TensorFile(p)) for k, p in tensors.items())}
-    if len(set(shapes.values())) != 1:
-        raise StageError(
-            f"model {recipe.partition.path}: shards have different image sizes or mel bands: expected one, got "
-            f"{sorted(set(shapes.values()))}. Compute the features of all of them with the same parameters."
-        )
-    image_size, num_mels = next(iter(shapes.values()))
     plan = _plan(recipe)
-    return {
-        "pack_tokens": plan["pack_tokens"],
-        "image_size": image_size,
-        "image_patch": plan["image_patch"],
-        "num_mels": num_mels,
-        "audio_stack": plan["audio_stack"],
-    }
+    names = sorted({name for modality in NAMES for name in aspect(modality, "tokens").SHAPE})
+    stored = [TensorFile(path).shape for path in tensors.values()]
+    shapes = {tuple((name, shape[name]) for name in names if name in shape) for shape in stored}
+    if len(shapes) != 1:
+        raise StageError(
+            f"model {recipe.partition.path}: shards have tensors of different shapes: expected one, got "
+            f"{sorted(shapes)}. Compute the features of all of them with the same parameters."
+        )
+    made = dict(shapes.pop())
+    return {"pack_tokens": plan["pack_tokens"], **{name: made.get(name, plan.get(name)) for name in names}}
 
 
 def _resumed(store: Store, last: CheckpointRecord, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import pytest
-
 from mm_assets.drops.headers import Refusal, inspect_blob
+
 from mm_assets.drops.limits import SnapshotConfig
 
 

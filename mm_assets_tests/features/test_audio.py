@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-
 from mm_assets.features.audio import decode_audio, resampled_start
 from mm_assets.features.audio_signals import audio_signals
+from mm_assets.features.mel import log_mel, mel_frequencies, mel_matrix
+
 from mm_assets.features.blobs import BlobRejectedError
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.mel import log_mel, mel_frequencies, mel_matrix
 from mm_assets.identity.canonical import digest_bytes
 
 CONFIG = FeaturesConfig()

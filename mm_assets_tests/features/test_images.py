@@ -3,12 +3,12 @@ import zlib
 
 import numpy as np
 import pytest
+from mm_assets.features.image_signals import image_signals, perceptual_hash, pixels_digest, sharpness
+from mm_assets.features.images import decode_image, image_tensor
 from PIL import Image
 
 from mm_assets.features.blobs import BlobRejectedError
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.image_signals import image_signals, perceptual_hash, pixels_digest, sharpness
-from mm_assets.features.images import decode_image, image_tensor
 
 CONFIG = FeaturesConfig()
 

@@ -1,13 +1,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from mm_assets.features.blobs import BlobRejectedError
-from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.language import guess_language
 from mm_assets.features.minhash import NUM_HASHES, minhash
 from mm_assets.features.signals import text_signals
 from mm_assets.features.text import decode_text, has_email, has_phone, has_url, normalise, token_ids
+
+from mm_assets.features.blobs import BlobRejectedError
+from mm_assets.features.config import FeaturesConfig
 
 CONFIG = FeaturesConfig()
 SENTENCE = "the quick brown fox jumps over the lazy dog and runs into the dark forest behind the old house"
