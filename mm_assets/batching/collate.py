@@ -60,8 +60,8 @@ def layout_of(values: Mapping[str, int]) -> Layout:
 class Slot:
     """One sample's place in a pack.
 
-    ``num_tokens`` (by modality, in the order of the table) is what the plan reserved for it. ``sample`` is None for a dead one; ``label``
-    is a class id or ``NO_LABEL``.
+    ``num_tokens`` (by modality, in the order of the table) is what the plan reserved for it. ``sample`` is None for a
+    dead one; ``label`` is a class id or ``NO_LABEL``.
     """
 
     id: str

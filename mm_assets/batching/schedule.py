@@ -30,13 +30,13 @@ class Lengths:
     @property
     def total(self) -> Ints:
         """Length of each sample in a pack: its modalities and one CLS token."""
-        return CLS_TOKENS + np.sum([self.tokens[name] for name in NAMES], axis=0, dtype=np.int64)
+        return CLS_TOKENS + np.stack([self.tokens[name] for name in NAMES]).sum(axis=0)
 
     @property
     def combination(self) -> Ints:
         """Bit set of the modalities present, the first of the table in the lowest bit."""
-        present = [(self.tokens[name] > 0) * np.int64(1 << bit) for bit, name in enumerate(NAMES)]
-        return np.sum(present, axis=0, dtype=np.int64)
+        present_MN = np.stack([self.tokens[name] > 0 for name in NAMES])
+        return (1 << np.arange(len(NAMES))) @ present_MN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

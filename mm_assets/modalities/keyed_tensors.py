@@ -1,4 +1,4 @@
-"""Tensors of the bootstrap encoder, derived from SHAKE-256 of their names: no library's random generator decides them."""
+"""Tensors of the bootstrap encoder, derived from SHAKE-256 of their names and from no random generator."""
 
 import hashlib
 import math
