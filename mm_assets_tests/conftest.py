@@ -1,11 +1,16 @@
-"""Fixtures that start servers: no test talks to a mock of our own code."""
+"""Fixtures that start servers or make blobs: no test talks to a mock of our own code."""
 
+import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from moto.server import ThreadedMotoServer
+from PIL import Image
 
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store import embedded
@@ -60,3 +65,53 @@ def seaweed_store(seaweed_server: embedded.Server, seaweed_env: dict[str, str]) 
 def settings(tmp_path: Path) -> Settings:
     """Settings of a fresh home; the store they name is the home's embedded one."""
     return read_settings({"MM_HOME": str(tmp_path / "home"), "MM_NUM_SHARDS": "4"})
+
+
+def wav_bytes(samples: np.ndarray, rate: int, kind: str = "WAV", subtype: str | None = "PCM_16") -> bytes:
+    """A clip in any container libsndfile writes."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def picture_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture in any container Pillow writes."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tone(frequency: float, seconds: float, rate: int) -> np.ndarray:
+    """A sine at half of full scale, float32."""
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def blocks(seed: int, size: int = 72) -> Image.Image:
+    """A picture of coloured rectangles that looks like no other seed's."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def to_wav() -> Callable[..., bytes]:
+    """``wav_bytes``."""
+    return wav_bytes
+
+
+@pytest.fixture
+def to_picture() -> Callable[..., bytes]:
+    """``picture_bytes``."""
+    return picture_bytes
+
+
+@pytest.fixture
+def make_tone() -> Callable[..., np.ndarray]:
+    """``tone``."""
+    return tone
+
+
+@pytest.fixture
+def make_blocks() -> Callable[..., Image.Image]:
+    """``blocks``."""
+    return blocks

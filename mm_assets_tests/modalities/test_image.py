@@ -91,7 +91,7 @@ def test_bytes_that_are_no_picture_name_no_address():
 
 @pytest.mark.parametrize("side", [8_001, 12_000, 30_000])
 def test_picture_with_too_many_pixels_is_refused_by_its_header(side):
-    with pytest.raises(BlobRejectedError) as caught:
+    with pytest.raises(BlobRejectedError, match=f"{side} x {side}") as caught:
         decode(_png_header(side, side), CONFIG)
     assert caught.value.reason == "too_many_pixels"
 

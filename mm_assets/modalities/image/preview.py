@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from mm_assets.modalities.image.header import FORMATS, read_header
+from mm_assets.modalities.image.header import read_header
 from mm_assets.modalities.reasons import Refusal
 
 #: A preview decodes only what is cheap to decode.
@@ -18,7 +18,7 @@ def tile(data: bytes, side: int) -> Image.Image | None:
         return None
     square = Image.new("RGB", (side, side), "white")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as picture:
             warnings.simplefilter("ignore")
             shown = picture.convert("RGBA")
     except (OSError, ValueError, SyntaxError):
