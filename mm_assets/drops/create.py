@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mm_assets.drops.headers import Refusal
 from mm_assets.drops.index import read_index
 from mm_assets.drops.loose import index_loose_files
 from mm_assets.drops.record import (
@@ -34,6 +33,8 @@ from mm_assets.drops.record import (
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_file
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 
@@ -187,7 +188,7 @@ def _named_files(folder: Path, index: str, names: set[str]) -> set[str]:
     found: set[str] = set()
     for row in read_index(folder / index, str(folder / index)):
         if not isinstance(row.columns, Refusal):
-            values = (row.columns.get("image"), row.columns.get("audio"))
+            values = [row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline]
             found.update(value.removeprefix("./") for value in values if value)
     return found & names
 

@@ -1,8 +1,8 @@
-"""Pictures: header checks, one decode, and the square uint8 tensor.
+"""Pictures: one decode, after the header was judged.
 
 Policy: pixels are stored upright (the EXIF orientation is applied), transparency is laid over white, colour profiles
-are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first frame counts. PNG, JPEG and WebP only;
-the format is recognised by content, not by name.
+are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first frame counts. The format is
+recognised by content, not by name.
 """
 
 import logging
@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from mm_assets.features.blobs import BlobRejectedError
-from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities.image.header import Limits, read_header
+from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 WHITE = (255, 255, 255)
 STRIP_ROWS = 256
 TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -46,53 +45,27 @@ class DecodedImage:
         return self.rgb.height
 
 
-def decode_image(data: bytes, config: FeaturesConfig) -> DecodedImage:
-    """Decodes a blob once; its header is checked before any pixel is.
+def decode(data: bytes, config: Limits) -> DecodedImage:
+    """Decodes a blob once; its header is judged before any pixel is decoded.
 
     Raises:
-        BlobRejectedError: ``image_too_large``, ``image_truncated`` or ``image_undecodable``.
+        BlobRejectedError: what ``header`` refuses, ``truncated`` or ``undecodable``.
     """
+    header = read_header(data, max_pixels=config.max_image_pixels)
+    if isinstance(header, Refusal):
+        raise BlobRejectedError(header)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; our own ceiling decides.
-            image = Image.open(BytesIO(data), formats=FORMATS)
-            _check_pixels(image, config)
+            warnings.simplefilter("ignore")  # The ceiling above decides, not Pillow's.
+            image = Image.open(BytesIO(data))
             image.load()
             _turn_upright(image)
             return DecodedImage(rgb=_to_rgb(image))
-    except (BlobRejectedError, MemoryError):
+    except MemoryError:
         raise
-    except Image.DecompressionBombError as error:
-        raise BlobRejectedError("image_too_large", _message(error)) from error
-    except UnidentifiedImageError as error:
-        raise BlobRejectedError("image_undecodable", "is no PNG, JPEG or WebP picture") from error
     except Exception as error:  # Pillow's decoders raise a dozen built-in classes on damaged input.
         detail = _message(error)
-        raise BlobRejectedError(_reason(detail), detail) from error
-
-
-def image_tensor(image: DecodedImage, size: int) -> bytes:
-    """``size`` x ``size`` x 3 uint8: scaled to fit, centred on white.
-
-    Scaling is Pillow's bilinear filter over the source area, which works in fixed-point integers and so gives the
-    same bytes on every CPU.
-    """
-    scale = size / max(image.width, image.height)
-    fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.rgb.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    canvas = Image.new("RGB", (size, size), WHITE)
-    canvas.paste(small, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
-    return canvas.tobytes()
-
-
-def _check_pixels(image: Image.Image, config: FeaturesConfig) -> None:
-    pixels = image.width * image.height
-    if pixels > config.max_image_pixels:
-        raise BlobRejectedError(
-            "image_too_large",
-            f"header declares {image.width} x {image.height} pixels: "
-            f"expected at most {config.max_image_pixels} in all, got {pixels}",
-        )
+        raise BlobRejectedError(Refusal(_reason(detail), detail)) from error
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -135,4 +108,4 @@ def _message(error: Exception) -> str:
 
 
 def _reason(detail: str) -> str:
-    return "image_truncated" if "truncated" in detail.lower() else "image_undecodable"
+    return "truncated" if "truncated" in detail.lower() else "undecodable"

@@ -4,13 +4,26 @@ All sums run over integers, so they are exact and independent of the order in wh
 """
 
 import hashlib
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from PIL import Image
 
-from mm_assets.features.images import STRIP_ROWS, DecodedImage
+from mm_assets.modalities.image.dct import dct_basis
+from mm_assets.modalities.image.decode import STRIP_ROWS, DecodedImage
+
+COLUMNS = (
+    ("image_width", pa.int32()),
+    ("image_height", pa.int32()),
+    ("sharpness", pa.float64()),
+    ("brightness", pa.float64()),
+    ("contrast", pa.float64()),
+    ("image_phash", pa.string()),
+    ("image_pixels_digest", pa.string()),
+)
+NUMBERS = ("sharpness", "brightness", "contrast")
+FLAGS: tuple[str, ...] = ()
 
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512
@@ -20,8 +33,9 @@ DEAD_BAND = 50
 Ints = npt.NDArray[np.int64]
 
 
-def image_signals(image: DecodedImage) -> dict[str, object]:
-    """The image columns of ``signals.parquet`` for one picture."""
+def measure(image: DecodedImage, config: object) -> dict[str, object]:
+    """The columns for one picture."""
+    del config
     luma = _luma(image)
     mean, variance = _mean_and_variance(luma)
     return {
@@ -68,13 +82,6 @@ def pixels_digest(image: DecodedImage) -> str:
     for top in range(0, image.height, STRIP_ROWS):
         hasher.update(image.rgb.crop((0, top, image.width, min(top + STRIP_ROWS, image.height))).tobytes())
     return "sha256:" + hasher.hexdigest()
-
-
-@cache
-def dct_basis(size: int, count: int) -> Ints:
-    """The first ``count`` DCT-II vectors of length ``size``, as integers in [-1024, 1024]."""
-    angles = (2 * np.arange(size) + 1) * np.arange(count)[:, None] * (np.pi / (2 * size))
-    return np.round(1024 * np.cos(angles)).astype(np.int64)
 
 
 def _luma(image: DecodedImage) -> Ints:

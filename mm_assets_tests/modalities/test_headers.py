@@ -1,7 +1,8 @@
 import pytest
 
-from mm_assets.drops.headers import Refusal, inspect_blob
+from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.modalities.reasons import Refusal
 
 
 @pytest.mark.parametrize("data", [b"fLaC" + bytes(60), b"OggS" + bytes(60), b"ID3" + bytes(60)])

@@ -6,11 +6,10 @@ Everything is computed in float64 and then rounded to multiples of 1/1024, so th
 """
 
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from mm_assets.features.config import FeaturesConfig
 
 #: Log-mel values are multiples of 1 / STEPS: 0.01 dB, far below what 25 ms of audio resolve.
 STEPS = 1024
@@ -20,7 +19,31 @@ DYNAMIC_RANGE = 8.0
 Floats = npt.NDArray[np.float64]
 
 
-def log_mel(samples: npt.NDArray[np.float32], config: FeaturesConfig) -> npt.NDArray[np.float32]:
+class MelConfig(Protocol):
+    """What a spectrogram reads of the configuration."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the samples, Hz."""
+        ...
+
+    @property
+    def num_mels(self) -> int:
+        """Bands per frame."""
+        ...
+
+    @property
+    def window_ms(self) -> int:
+        """Length of a window."""
+        ...
+
+    @property
+    def hop_ms(self) -> int:
+        """Distance between two windows."""
+        ...
+
+
+def log_mel(samples: npt.NDArray[np.float32], config: MelConfig) -> npt.NDArray[np.float32]:
     """Frames x mels of a mono clip at ``config.sample_rate``.
 
     Frame i covers the window that starts at i hops, zero-padded at the end: one frame per hop begun. Values are

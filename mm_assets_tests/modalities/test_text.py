@@ -2,12 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_assets.features.blobs import BlobRejectedError
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.language import guess_language
-from mm_assets.features.minhash import NUM_HASHES, minhash
-from mm_assets.features.signals import text_signals
-from mm_assets.features.text import decode_text, has_email, has_phone, has_url, normalise, token_ids
+from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets.modalities.text.decode import decode
+from mm_assets.modalities.text.language import guess_language
+from mm_assets.modalities.text.minhash import NUM_HASHES, minhash
+from mm_assets.modalities.text.signals import has_email, has_phone, has_url, measure, normalise
+from mm_assets.modalities.text.tokenizer import token_ids
 
 CONFIG = FeaturesConfig()
 SENTENCE = "the quick brown fox jumps over the lazy dog and runs into the dark forest behind the old house"
@@ -20,12 +21,12 @@ def _share(left: str, right: str) -> float:
 
 def test_text_that_is_not_utf8_names_the_byte():
     with pytest.raises(BlobRejectedError, match="byte 3") as caught:
-        decode_text(b"caf\xe9 au lait", CONFIG)
+        decode(b"caf\xe9 au lait", CONFIG)
     assert caught.value.reason == "text_not_utf8"
 
 
 def test_byte_order_mark_is_dropped():
-    assert decode_text(b"\xef\xbb\xbfhello", CONFIG) == "hello"
+    assert decode(b"\xef\xbb\xbfhello", CONFIG) == "hello"
 
 
 def test_tokens_are_bytes_between_begin_and_end():
@@ -102,6 +103,6 @@ def test_addresses_are_flagged():
 
 
 def test_text_signals_share_a_digest_across_forms():
-    upper, lower = text_signals("Hello  World", 0.2), text_signals("hello world", 0.2)
+    upper, lower = measure("Hello  World", FeaturesConfig()), measure("hello world", FeaturesConfig())
     assert upper["text_digest"] == lower["text_digest"]
     assert (upper["text_chars"], upper["text_bytes"]) == (12, 12)

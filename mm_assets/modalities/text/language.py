@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from functools import cache
 
-from mm_assets.features.language_profiles import GROUPS, LETTERS, SCRIPT_LETTERS, SCRIPTS, WORDS
+from mm_assets.modalities.text.language_profiles import GROUPS, LETTERS, SCRIPT_LETTERS, SCRIPTS, WORDS
 
 WORD_WEIGHT, GROUP_WEIGHT, LETTER_WEIGHT = 3.0, 1.0, 1.5
 MAX_CHARS = 2_000

@@ -5,8 +5,21 @@ Values are rounded to six decimals: below that, the order in which a CPU adds fl
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from mm_assets.features.audio import DecodedAudio
+from mm_assets.modalities.audio.decode import DecodedAudio
+
+COLUMNS = (
+    ("audio_seconds", pa.float64()),
+    ("sample_rate", pa.float64()),
+    ("clipping_fraction", pa.float64()),
+    ("snr_db", pa.float64()),
+    ("silence_fraction", pa.float64()),
+    ("loudness", pa.float64()),
+    ("audio_decode_digest", pa.string()),
+)
+NUMBERS = ("audio_seconds", "snr_db", "loudness", "silence_fraction", "clipping_fraction")
+FLAGS: tuple[str, ...] = ()
 
 FRAME_MS = 20
 FLOOR = 1e-10
@@ -19,8 +32,9 @@ DECIMALS = 6
 Floats = npt.NDArray[np.float64]
 
 
-def audio_signals(audio: DecodedAudio) -> dict[str, object]:
-    """The audio columns of ``signals.parquet`` for one clip."""
+def measure(audio: DecodedAudio, config: object) -> dict[str, object]:
+    """The columns for one clip."""
+    del config
     energies = _frame_energies(audio)
     return {
         "audio_seconds": round(audio.seconds, DECIMALS),
