@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,8 +118,9 @@ def test_a_failed_run_of_the_command_is_executed_again_from_the_ui(place: tuple[
 def _all_steps(run: dict[str, Any]) -> dict[str, Any]:
     """What the UI sends for "re-execute all steps"."""
     origin = run["repositoryOrigin"]
+    root = run["rootRunId"] or run["runId"]
     parents = [
-        {"key": "dagster/root_run_id", "value": run["rootRunId"]},
+        {"key": "dagster/root_run_id", "value": root},
         {"key": "dagster/parent_run_id", "value": run["runId"]},
     ]
     kept = [{"key": tag["key"], "value": tag["value"]} for tag in run["tags"] if not tag["key"].startswith(".")]
@@ -126,7 +128,7 @@ def _all_steps(run: dict[str, Any]) -> dict[str, Any]:
         "mode": "default",
         "runConfigData": run["runConfigYaml"],
         "executionMetadata": {
-            "parentRunId": run["runId"], "rootRunId": run["rootRunId"], "tags": kept + parents,
+            "parentRunId": run["runId"], "rootRunId": root, "tags": kept + parents,
         },
         "selector": {
             "repositoryName": origin["repositoryName"],
@@ -145,8 +147,11 @@ class _Api:
     def call(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(self._url, data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            document = json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                document = json.load(answer)
+        except urllib.error.HTTPError as error:
+            document = {"errors": error.read().decode()}
         assert "errors" not in document, document["errors"]
         return document["data"]
 
