@@ -151,7 +151,7 @@ class _Api:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 document = json.load(answer)
         except urllib.error.HTTPError as error:
-            document = {"errors": error.read().decode()}
+            raise AssertionError(error.read().decode()) from error
         assert "errors" not in document, document["errors"]
         return document["data"]
 
