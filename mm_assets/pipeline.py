@@ -102,7 +102,8 @@ _ROWS = (
         resolve=resolve_features, compute="mm_assets.features.extract:compute_features",
         aspects=("decode", "tensor", "column", "signals"),
         libraries=("numpy", "pillow", "pyarrow", "soundfile", "soxr"),
-        validate=validate_features, check_aspects=("column",), rules=(FEATURES_RULES,), preview="mm_assets.features.preview:preview",
+        validate=validate_features, check_aspects=("column",), rules=(FEATURES_RULES,),
+        preview="mm_assets.features.preview:preview",
     ),
     Asset(
         name="embeddings", stage="features", is_sharded=True, is_launched=True,
