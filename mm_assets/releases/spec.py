@@ -3,6 +3,7 @@
 Nothing in the pipeline resolves "latest" after this file was written.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -88,7 +89,7 @@ class ReleaseSpec(_Record):
             SpecError: the section is missing or does not fit the class.
         """
         try:
-            return TypeAdapter(kind).validate_python(self.configuration[section])
+            return _adapter(kind).validate_python(self.configuration[section])
         except (KeyError, ValidationError) as error:
             raise SpecError(
                 f"release {self.release}: configuration section {section} is unusable: {error}. "
@@ -99,6 +100,12 @@ class ReleaseSpec(_Record):
         """Shard keys of this release: zero-padded to four digits, ``num_shards`` of them."""
         return [shard_key(index) for index in range(self.num_shards)]
 
+    def has_shard(self, shard: str | None) -> bool:
+        """Whether this release has a shard of that key."""
+        if shard is None or not shard.isdecimal():
+            return False
+        return int(shard) < self.num_shards and shard == shard_key(int(shard))
+
     def encode(self) -> bytes:
         """Canonical bytes."""
         return canonical_json(self.model_dump(by_alias=True))
@@ -107,6 +114,12 @@ class ReleaseSpec(_Record):
     def digest(self) -> str:
         """Digest of ``encode()``."""
         return digest_bytes(self.encode())
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Building an adapter costs a hundred times what using it does, and every shard of a release asks for the same."""
+    return TypeAdapter(kind)
 
 
 def shard_key(index: int) -> str:
