@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mm_assets.batching.rows import CLS_TOKENS
 from mm_assets.batching.samples import Sample
-from mm_assets.batching.schedule import CLS_TOKENS
 from mm_assets.errors import StageError
 
 SCHEMA = "mm.batch/1"

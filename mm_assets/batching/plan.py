@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
+from mm_assets.batching.rows import CLS_TOKENS, train_rows
+from mm_assets.batching.schedule import Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
 from mm_assets.store.commit import OutputFile, StageResult
@@ -67,12 +68,6 @@ def compute_batch_plan(job: Job) -> StageResult:
         "padding_efficiency": summary["padding_efficiency"],
     }
     return StageResult(files=files, stats=stats)
-
-
-def train_rows(samples: pa.Table) -> Ints:
-    """Row numbers of the samples a plan covers: selected, and in the training split."""
-    selected = samples["selected"].to_numpy(zero_copy_only=False).astype(bool)
-    return np.flatnonzero(selected & (np.array(samples["split"].to_pylist()) == "train"))
 
 
 def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:

@@ -47,14 +47,16 @@ def finish_sample(
     further = {name: value for name, value in columns.items() if name not in LABEL_COLUMNS}
     metadata = "{}"
     if trouble is None:
+        trouble = _bad_label(columns)
+    if trouble is None:
         try:
             metadata = metadata_json(further)
-            _check_labels(columns)
+        except IdentityError:
+            trouble = "bad_metadata", "metadata cannot be written as JSON: a name or value is not Unicode text"
+        else:
             if len(metadata.encode()) > config.max_metadata_bytes:
                 size = f"{len(metadata.encode())} bytes; {config.max_metadata_bytes} are allowed"
                 trouble = "metadata_too_large", f"metadata has {size}"
-        except IdentityError as error:
-            trouble = "bad_metadata", str(error)
     if trouble is not None:
         reason, detail = trouble
         return Rejection(reason=reason, detail=detail, object=object_key, key=printable(key), line=line)
@@ -67,12 +69,13 @@ def finish_sample(
     )
 
 
-def _check_labels(columns: Mapping[str, object]) -> None:
+def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:
     for name in LABEL_COLUMNS:
         try:
             str(columns.get(name)).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise IdentityError(f"{name}: is no Unicode text: {error.reason}.") from error
+            return "bad_metadata", f"{name} is not Unicode text: {error.reason}"
+    return None
 
 
 def printable(key: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.promotion.history import find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
-from mm_assets.promotion.registration import find_registry_problems
 from mm_assets.promotion.registry import STATES, read_history
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.objects import Store

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from mm_assets.evaluation.preview import retrieval_table
 from mm_assets.evaluation.report import Report
+from mm_assets.evaluation.summary import retrieval_table
+from mm_assets.markdown import table
 from mm_assets.promotion.decision import Decision
-from mm_assets.promotion.preview import comparison_text, gate_table
-from mm_assets.release.card import table
+from mm_assets.promotion.summary import comparison_text, gate_table
 
 MODALITIES = ("text", "image", "audio")
 #: What damaged pictures and sounds stand for, and what they do not, is written in ``evaluation/corruptions.py``.
