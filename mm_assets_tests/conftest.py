@@ -16,10 +16,16 @@ from mm_assets.settings import Settings, read_settings
 from mm_assets.store import embedded
 from mm_assets.store.client import make_client
 from mm_assets.store.objects import Store
+from mm_assets_tests.stores import load_store, read_contents
 
 LABELS = ("circle", "square")
 LANGUAGES = ("en", "fr")
 NUM_SAMPLES = 24
+
+#: A store that the first version of the project wrote: drop ``emoji/2026-11`` with ten emoji, release ``r1`` of it with
+#: two shards and the configuration smoke (one checkpoint instead of three), promoted to production by lowered thresholds.
+#: Left out are the keys below ``checkpoints/``: they continue an interrupted training, and this one is finished.
+FIRST_VERSION = Path(__file__).parent / "fixtures" / "store_v1.tar.xz"
 
 MOTO_KEYS = {"access_key": "test", "secret_key": "test"}  # moto accepts any
 
@@ -41,6 +47,13 @@ def store(moto_endpoint: str) -> Store:
     bucket = f"b-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)
     return Store(client=client, bucket=bucket, prefix="store")
+
+
+@pytest.fixture
+def v1_store(store: Store) -> Store:
+    """``store`` with everything that the first version wrote; see ``FIRST_VERSION``."""
+    load_store(store, read_contents(FIRST_VERSION))
+    return store
 
 
 @pytest.fixture(scope="session")
