@@ -24,8 +24,8 @@ LABELS = ("circle", "square")
 LANGUAGES = ("en", "fr")
 NUM_SAMPLES = 24
 
-#: A store that the first version of the project wrote: drop ``emoji/2026-11`` with ten emoji, release ``r1`` of it with
-#: two shards and the configuration smoke (one checkpoint instead of three), promoted to production by lowered thresholds.
+#: A store that the first version of the project wrote: drop ``emoji/2026-11`` with nine emoji, and release ``r1`` of it
+#: with two shards and the configuration smoke (one checkpoint, not three), promoted to production by low thresholds.
 #: Left out are the keys below ``checkpoints/``: they continue an interrupted training, and this one is finished.
 FIRST_VERSION = Path(__file__).parent / "fixtures" / "store_v1.tar.xz"
 
@@ -108,15 +108,24 @@ def push_samples(tmp_path: Path) -> Callable[..., Path]:
     """Pushes a drop of samples with text, picture and sound; returns its local folder."""
 
     def push(store: Store, source: str, drop: str, *, num_samples: int = NUM_SAMPLES) -> Path:
-        folder = tmp_path / source / drop
-        folder.mkdir(parents=True)
-        rows = [_write_sample(folder, number) for number in range(num_samples)]
-        (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        create_drop(folder, source, drop)
-        push_drop(store, folder)
-        return folder
+        return push_shapes(store, tmp_path, source, drop, num_samples=num_samples)
 
     return push
+
+
+def push_shapes(
+    store: Store, parent: Path, source: str, drop: str, *, num_samples: int = NUM_SAMPLES, num_broken: int = 0
+) -> Path:
+    """Pushes a drop of samples with text, picture and sound, written below ``parent``; the first are broken."""
+    folder = parent / source / drop
+    folder.mkdir(parents=True)
+    rows = [_write_sample(folder, number) for number in range(num_samples)]
+    for number in range(num_broken):
+        (folder / f"s{number:03d}.png").write_bytes(b"not a picture")
+    (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    create_drop(folder, source, drop)
+    push_drop(store, folder)
+    return folder
 
 
 def _write_sample(folder: Path, number: int) -> str:
