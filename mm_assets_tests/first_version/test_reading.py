@@ -1,71 +1,28 @@
-"""A store that the first version wrote is read as it is, and built upon; nobody loses a production model."""
+"""A store that the first version wrote is read as it is."""
 
-import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from mm_assets.checks.rules import replace_rules
 from mm_assets.cli import main
 from mm_assets.configurations import CONFIGURATIONS, ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, ObjectCorruptError
-from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.explain import explain_sample
 from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
-from mm_assets.pipeline import ASSETS, PROMOTION_RULES
+from mm_assets.pipeline import ASSETS
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registry import UNNUMBERED, entry_key, read_history, read_production, registry_key
+from mm_assets.promotion.registry import UNNUMBERED, read_history, read_production, registry_key
 from mm_assets.release.shards import places, read_shards
 from mm_assets.releases.spec import read_spec
-from mm_assets.settings import Settings
-from mm_assets.store.manifest import FIRST_SCHEMA, Manifest, read_manifest
+from mm_assets.store.manifest import FIRST_SCHEMA, read_manifest
 from mm_assets.store.objects import Store, object_key
 from mm_assets.store.refs import list_refs, read_ref
-from mm_assets_tests.conftest import FIRST_VERSION
-from mm_assets_tests.stores import LENIENT_PROMOTION, advance, delete, flip_byte, only, read_contents, write
-
-FIRST = read_contents(FIRST_VERSION)
-DATA_ASSETS = ("snapshot", "features", "embeddings", "dataset_release")
-EMOJI = (("emoji", "2026-11"),)
-
-
-@pytest.fixture(autouse=True)
-def smoke_of_the_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``smoke`` as the fixture's release was opened with: one checkpoint at the end."""
-    smoke = CONFIGURATIONS["smoke"]
-    monkeypatch.setitem(CONFIGURATIONS, "smoke", replace(smoke, training=replace(smoke.training, checkpoint_every=12)))
-
-
-@pytest.fixture
-def workspace(v1_store: Store, moto_settings: Settings) -> Workspace:
-    return Workspace(replace(moto_settings, world_size=1), v1_store)
-
-
-@pytest.fixture
-def lenient(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """Opens releases with rules that a model of a few samples can meet."""
-    folder = tmp_path / "rules"
-    folder.mkdir()
-    (folder / PROMOTION_RULES).write_text(LENIENT_PROMOTION, encoding="utf-8")
-    return Workspace(replace(workspace.settings, config_dir=folder), workspace.store)
-
-
-def again(workspace: Workspace) -> Workspace:
-    """Another process."""
-    return Workspace(workspace.settings, workspace.store)
-
-
-def manifest_of(store: Store, asset: str, release: str) -> Manifest:
-    ref = read_ref(store, asset, only(release)).ref
-    assert ref is not None
-    return read_manifest(store, ref.manifest)
+from mm_assets_tests.first_version.readers import EMOJI, FIRST, first_sample, manifest_of
+from mm_assets_tests.stores import delete, flip_byte, only, write
 
 
 def mm(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -73,13 +30,6 @@ def mm(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     answer = capsys.readouterr()
     assert status == 0, answer.err
     return json.loads(answer.out.splitlines()[-1])
-
-
-def first_sample(store: Store) -> dict[str, Any]:
-    """A sample that was trained on."""
-    table = manifest_of(store, "dataset_release", "r1").output("samples.parquet").digest
-    rows = pq.read_table(io.BytesIO(store.get_bytes(table))).to_pylist()
-    return next(row for row in rows if row["selected"] and row["split"] == "train")
 
 
 def test_every_ref_and_manifest_is_read(v1_store: Store) -> None:
@@ -194,29 +144,6 @@ def test_opening_it_again_with_the_same_arguments_changes_nothing(workspace: Wor
     assert after.data == before.data
 
 
-def test_a_release_adds_to_it(
-    lenient: Workspace, push_samples: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push_samples(lenient.store, "shapes", "d1")
-    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), parent="r1", configuration="smoke")
-    open_named_release(lenient, request)
-    advance(lenient, "r2", DATA_ASSETS)
-    store = lenient.store
-    manifest = manifest_of(store, "dataset_release", "r2")
-    assert [place.path for place in places(store, manifest)] == ["r1/0000", "r1/0001", "r2/0000", "r2/0001"]
-    assert [shard.generation for shard in read_shards(store, manifest)[1]] == [0, 0, 1, 1]
-    record = json.loads(store.get_bytes(manifest.output("record.json").digest))
-    first = json.loads(store.get_bytes(manifest_of(store, "dataset_release", "r1").output("record.json").digest))
-    assert [source["source"] for source in record["sources"]] == ["emoji", "shapes"]
-    assert [drop["drop"] for drop in record["drops"]] == ["2026-11", "d1"]
-    assert record["parent"] == first["checksums"]["merkle_root"]
-    # Splits are inherited.
-    row = first_sample(store)
-    answer = explain_sample(store, "r2", row["id"])
-    assert (answer["split"], answer["shard"]) == ("train", f"r1/{row['shard']}")
-    assert verify_store(store).is_sound
-
-
 def test_a_release_that_failed_its_check_then_is_no_parent_now(workspace: Workspace) -> None:
     key = "refs/validations/dataset_release/r1.json"
     current = workspace.store.read_key(key)
@@ -226,48 +153,6 @@ def test_a_release_that_failed_its_check_then_is_no_parent_now(workspace: Worksp
         open_named_release(workspace, ReleaseRequest(release="r2", drops=EMOJI, parent="r1", configuration="smoke"))
     with pytest.raises(GateError, match="dataset_release r1"):
         open_named_release(workspace, ReleaseRequest(release="e1", data_of="r1"))
-
-
-def test_an_experiment_on_its_data_is_compared_with_its_model(lenient: Workspace) -> None:
-    store = lenient.store
-    before = read_production(store)
-    open_named_release(lenient, ReleaseRequest(release="e1", data_of="r1", configuration="smoke"))
-    computed = advance(lenient, "e1")
-    assert set(computed) == set(ASSETS) - {"snapshot", "features", "embeddings"}
-    decision = read_decision(store, manifest_of(store, "promotion", "e1"))
-    assert before is not None
-    weights = read_manifest(store, before.model).output("weights.safetensors").digest
-    assert decision.champion is not None
-    assert decision.champion.model == weights
-    assert decision.comparison is not None
-    assert decision.comparison.outcome in ("same_model", "not_worse")
-    if decision.comparison.outcome == "not_worse":
-        assert decision.comparison.num_shared == 4
-    after = read_production(store)
-    assert after is not None
-    assert (after.release, after.sequence) == ("e1", 2)
-    # The first version's head became the numbered record before it, byte for byte.
-    entry = store.read_key(entry_key("production", 1))
-    assert entry is not None
-    assert entry.data == FIRST[registry_key("production")]
-    assert after.previous == digest_bytes(entry.data)
-    assert verify_store(store).is_sound
-    assert advance(again(lenient), "e1") == dict.fromkeys(computed, 0) | {"registration": 1}
-
-
-def test_running_it_again_recomputes_it_and_goes_on_with_the_history(workspace: Workspace) -> None:
-    store = workspace.store
-    rules = {PROMOTION_RULES: LENIENT_PROMOTION.encode()}
-    replace_rules(store, "r1", workspace.rules("r1"), rules, reason="nine emoji teach nothing", by="test")
-    assert verify_store(store).is_sound
-    computed = advance(again(workspace), "r1")
-    assert computed == {name: 2 if ASSETS[name].is_sharded else 1 for name in ASSETS}
-    production = read_production(store)
-    assert production is not None
-    assert (production.release, production.sequence) == ("r1", 2)
-    assert [record.sequence for record in read_history(store, "production")] == [2, UNNUMBERED]
-    assert trace_model(store, "production")["release"] == "r1"
-    assert verify_store(store).is_sound
 
 
 def test_a_damaged_head_is_never_taken_for_an_empty_one(v1_store: Store) -> None:
