@@ -153,12 +153,17 @@ def test_what_is_sound_is_promoted(filled: Store, run: Callable[..., RunReport])
     assert decision.champion is not None
 
 
-@pytest.mark.parametrize("damage", [flip_byte, delete])
 @pytest.mark.parametrize(
-    ("asset", "output"), [("model", "weights.safetensors"), ("evaluation", "report.json"), ("model", "ledger.parquet")]
+    ("asset", "output", "damage"),
+    [
+        ("model", "weights.safetensors", flip_byte),
+        ("model", "weights.safetensors", delete),
+        ("model", "ledger.parquet", flip_byte),
+        ("evaluation", "report.json", delete),
+    ],
 )
 def test_damaged_evidence_promotes_nothing(
-    filled: Store, run: Callable[..., RunReport], damage: Damage, asset: str, output: str
+    filled: Store, run: Callable[..., RunReport], asset: str, output: str, damage: Damage
 ) -> None:
     digest = manifest_of(filled, asset, only("e1")).output(output).digest
     before = filled.read_key(registry_key("production"))
@@ -173,25 +178,18 @@ def test_damaged_evidence_promotes_nothing(
     assert production_release(filled) == "r1"
 
 
-@pytest.mark.parametrize("damage", [flip_byte, delete])
-def test_a_damaged_raw_object_promotes_nothing(filled: Store, run: Callable[..., RunReport], damage: Damage) -> None:
-    damage(filled, "raw/shapes/d1/s003.png")
+def test_a_damaged_raw_object_promotes_nothing(filled: Store, run: Callable[..., RunReport]) -> None:
+    flip_byte(filled, "raw/shapes/d1/s003.png")
     report = run("e1", "promotion")
     assert "raw/shapes/d1/s003.png" in sentences(report)
     assert production_release(filled) == "r1"
 
 
-@pytest.mark.parametrize(
-    ("asset", "output", "stage"),
-    [("snapshot", "samples.tar", "snapshot"), ("snapshot", "samples.parquet", "snapshot")],
-)
-def test_force_repairs_a_flipped_byte(
-    filled: Store, run: Callable[..., RunReport], asset: str, output: str, stage: str
-) -> None:
-    key = object_key(manifest_of(filled, asset, SHARD).output(output).digest)
+def test_force_repairs_a_flipped_byte(filled: Store, run: Callable[..., RunReport]) -> None:
+    key = object_key(manifest_of(filled, "snapshot", SHARD).output("samples.tar").digest)
     flip_byte(filled, key)
     assert key in verify_store(filled).corrupt
-    report = run("r1", stage, force=True)
+    report = run("r1", "snapshot", force=True)
     assert (report.failed, report.computed) == ((), 1)
     found = verify_store(filled)
     assert found.is_sound, found.reasons
