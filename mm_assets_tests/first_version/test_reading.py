@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from mm_assets.checks.rules import replace_rules
 from mm_assets.cli import main
 from mm_assets.configurations import CONFIGURATIONS, ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, ObjectCorruptError
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.explain import explain_sample
 from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
-from mm_assets.pipeline import ASSETS
+from mm_assets.pipeline import ASSETS, PROMOTION_RULES
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.registry import UNNUMBERED, read_history, read_production, registry_key
 from mm_assets.release.shards import places, read_shards
@@ -22,7 +24,7 @@ from mm_assets.store.manifest import FIRST_SCHEMA, read_manifest
 from mm_assets.store.objects import Store, object_key
 from mm_assets.store.refs import list_refs, read_ref
 from mm_assets_tests.first_version.readers import EMOJI, FIRST, first_sample, manifest_of
-from mm_assets_tests.stores import delete, flip_byte, only, write
+from mm_assets_tests.stores import LENIENT_PROMOTION, delete, flip_byte, only, write
 
 
 def mm(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def test_verify_finds_nothing_wrong(v1_store: Store) -> None:
     [
         lambda store: manifest_of(store, "model", "r1").output("weights.safetensors").digest,
         lambda store: manifest_of(store, "dataset_release", "r1").output("shards.json").digest,
-        lambda store: read_production(store).decision,
+        lambda store: next(read_history(store, "production")).decision,
     ],
 )
 def test_verify_names_a_damaged_object(v1_store: Store, named: Callable[[Store], str]) -> None:
@@ -169,3 +171,11 @@ def test_a_damaged_manifest_is_blamed_and_not_its_ref(v1_store: Store) -> None:
     flip_byte(v1_store, object_key(ref.manifest))
     with pytest.raises(ObjectCorruptError, match=f"{ref.manifest.removeprefix('sha256:')}: bytes do not match"):
         read_ref(v1_store, "model", only("r1"))
+
+
+def test_replacing_one_of_its_rules_pins_the_others(workspace: Workspace) -> None:
+    files = {PROMOTION_RULES: LENIENT_PROMOTION.encode()}
+    rules = workspace.rules("r1")
+    record = replace_rules(workspace.store, "r1", rules, files, reason="nine emoji teach nothing", by="test")
+    assert record.rules == {**rules.digests, PROMOTION_RULES: digest_bytes(files[PROMOTION_RULES])}
+    assert verify_store(workspace.store).is_sound
