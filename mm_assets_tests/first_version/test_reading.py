@@ -10,12 +10,15 @@ from mm_assets.checks.rules import replace_rules
 from mm_assets.cli import main
 from mm_assets.configurations import CONFIGURATIONS, ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, ObjectCorruptError
+from mm_assets.evaluation.rows import read_columns
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.explain import explain_sample
 from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import ASSETS, PROMOTION_RULES
+from mm_assets.promotion.comparison import COLUMNS, compare_with_champion
+from mm_assets.promotion.config import Production
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.registry import UNNUMBERED, read_history, read_production, registry_key
 from mm_assets.release.shards import places, read_shards
@@ -179,3 +182,10 @@ def test_replacing_one_of_its_rules_pins_the_others(workspace: Workspace) -> Non
     record = replace_rules(workspace.store, "r1", rules, files, reason="nine emoji teach nothing", by="test")
     assert record.rules == {**rules.digests, PROMOTION_RULES: digest_bytes(files[PROMOTION_RULES])}
     assert verify_store(workspace.store).is_sound
+
+
+def test_its_predictions_can_be_compared_with(v1_store: Store) -> None:
+    digest = manifest_of(v1_store, "evaluation", "r1").output("predictions.parquet").digest
+    predictions = read_columns(v1_store, digest, list(COLUMNS))
+    found = compare_with_champion(predictions, predictions, Production(confidence=0.95, min_samples=1, max_loss=0.0))
+    assert (found.outcome, found.num_shared, found.difference) == ("not_worse", 4, 0.0)
