@@ -18,10 +18,16 @@ from mm_assets.settings import Settings, read_settings
 from mm_assets.store import embedded
 from mm_assets.store.client import make_client
 from mm_assets.store.objects import Store
+from mm_assets_tests.stores import load_store, read_contents
 
 LABELS = ("circle", "square")
 LANGUAGES = ("en", "fr")
 NUM_SAMPLES = 24
+
+#: A store that the first version of the project wrote: drop ``emoji/2026-11`` with nine emoji, and release ``r1`` of it
+#: with two shards and the configuration smoke (one checkpoint, not three), promoted to production by low thresholds.
+#: Left out are the keys below ``checkpoints/``: they continue an interrupted training, and this one is finished.
+FIRST_VERSION = Path(__file__).parent / "fixtures" / "store_v1.tar.xz"
 
 MOTO_KEYS = {"access_key": "test", "secret_key": "test"}  # moto accepts any
 
@@ -43,6 +49,13 @@ def store(moto_endpoint: str) -> Store:
     bucket = f"b-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)
     return Store(client=client, bucket=bucket, prefix="store")
+
+
+@pytest.fixture
+def v1_store(store: Store) -> Store:
+    """``store`` with everything that the first version wrote; see ``FIRST_VERSION``."""
+    load_store(store, read_contents(FIRST_VERSION))
+    return store
 
 
 @pytest.fixture(scope="session")
@@ -95,15 +108,24 @@ def push_samples(tmp_path: Path) -> Callable[..., Path]:
     """Pushes a drop of samples with text, picture and sound; returns its local folder."""
 
     def push(store: Store, source: str, drop: str, *, num_samples: int = NUM_SAMPLES) -> Path:
-        folder = tmp_path / source / drop
-        folder.mkdir(parents=True)
-        rows = [_write_sample(folder, number) for number in range(num_samples)]
-        (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        create_drop(folder, source, drop)
-        push_drop(store, folder)
-        return folder
+        return push_shapes(store, tmp_path, source, drop, num_samples=num_samples)
 
     return push
+
+
+def push_shapes(
+    store: Store, parent: Path, source: str, drop: str, *, num_samples: int = NUM_SAMPLES, num_broken: int = 0
+) -> Path:
+    """Pushes a drop of samples with text, picture and sound, written below ``parent``; the first are broken."""
+    folder = parent / source / drop
+    folder.mkdir(parents=True)
+    rows = [_write_sample(folder, number) for number in range(num_samples)]
+    for number in range(num_broken):
+        (folder / f"s{number:03d}.png").write_bytes(b"not a picture")
+    (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    create_drop(folder, source, drop)
+    push_drop(store, folder)
+    return folder
 
 
 def _write_sample(folder: Path, number: int) -> str:

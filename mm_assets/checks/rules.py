@@ -104,14 +104,14 @@ def rules_in_force(store: Store, release: str, pinned: Mapping[str, str], packag
 
 
 def replace_rules(
-    store: Store, release: str, pinned: Mapping[str, str], files: Mapping[str, bytes], *, reason: str, by: str
+    store: Store, release: str, rules: Rules, files: Mapping[str, bytes], *, reason: str, by: str
 ) -> RulesRecord:
-    """Replaces rules files of a release, on record.
+    """Replaces rules files of a release, on record; the files that stay are pinned as they are now.
 
     Args:
         store: Where the release is.
         release: An open release.
-        pinned: The rules it was opened with.
+        rules: The rules in force.
         files: New bytes by name; their form was checked by the caller.
         reason: Why.
         by: Who.
@@ -126,10 +126,13 @@ def replace_rules(
         )
     current = store.read_key(rules_key(release))
     before = None if current is None else _parse(store, release, current.data)
-    known = dict(pinned) if before is None else before.rules
+    known = dict(rules.digests) if before is None else before.rules
     unknown = sorted(set(files) - set(known))
     if unknown:
         raise UsageError(f"rules {unknown[0]}: are unknown: expected one of {', '.join(sorted(known))}.")
+    if before is None:
+        # A release of the first version pinned none: those of this version are in no object yet.
+        known = {name: store.put_bytes(rules.read(name)) for name in known}
     record = RulesRecord(
         schema="mm.rules/1",
         release=release,

@@ -29,8 +29,8 @@ def replace(args: argparse.Namespace, console: Console) -> Outcome:
             raise UsageError(f"{path}: is not a rules file: expected one called {', '.join(PARSERS)}. Rename it.")
         files[path.name] = path.read_bytes()
         PARSERS[path.name](files[path.name], str(path))
-    pinned = workspace.rules(args.release).digests
-    replace_rules(workspace.store, args.release, pinned, files, reason=args.reason, by=getpass.getuser())
+    rules = workspace.rules(args.release)
+    replace_rules(workspace.store, args.release, rules, files, reason=args.reason, by=getpass.getuser())
     console.print(
         f"Replaced {', '.join(sorted(files))} of release {args.release}. What they judge is checked again by "
         f"`mm run --release {args.release}`.",

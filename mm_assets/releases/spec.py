@@ -141,8 +141,7 @@ def write_spec(store: Store, spec: ReleaseSpec) -> ReleaseSpec:
     if store.create_key(spec_key(spec.release), spec.encode()):
         return spec
     known = read_spec(store, spec.release)
-    # The first version pinned no rules: that is no difference.
-    asked = spec if known.rules else spec.model_copy(update={"rules": {}})
+    asked = spec if known.rules else _as_first_version(spec, known)
     different = _differences(known.model_dump(by_alias=True), asked.model_dump(by_alias=True))
     if different:
         raise CommitConflictError(
@@ -184,6 +183,12 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
 def list_releases(store: Store) -> list[str]:
     """Names of all open releases, sorted."""
     return sorted(name for name in store.list_folders("releases/"))
+
+
+def _as_first_version(spec: ReleaseSpec, known: ReleaseSpec) -> ReleaseSpec:
+    """What is asked for, without what the first version did not pin: rules, and a placement in today's form."""
+    placement = {"placement": known.configuration.get("placement")}
+    return spec.model_copy(update={"rules": {}, "configuration": {**spec.configuration, **placement}})
 
 
 def _differences(known: object, asked: object, place: str = "") -> list[str]:

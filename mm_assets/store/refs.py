@@ -177,6 +177,9 @@ def _parse(store: Store, key: str, data: bytes) -> Ref:
                 "outputs": [output.model_dump() for output in manifest.outputs],
             }
         ref = Ref.model_validate(document)
+    except ObjectCorruptError:
+        # The manifest that a ref of the first version names is damaged, and not the ref.
+        raise
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise ObjectCorruptError(f"{store.uri(key)}: is not a ref. Delete it and run its partition again.") from error
     if ref.content != content_digest(ref.outputs) or ref_key(ref.asset, ref.partition) != key:
