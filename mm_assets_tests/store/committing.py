@@ -15,9 +15,7 @@ PARTITION = Partition(release="r1", shard="0000")
 Compute = Callable[[], StageResult]
 
 
-def action_of(
-    params: Json = "p", *, asset: str = "snapshot", code: str = CODE, inputs: Sequence[Input] = ()
-) -> Action:
+def action_of(params: Json = "p", *, asset: str = "snapshot", code: str = CODE, inputs: Sequence[Input] = ()) -> Action:
     """An action that differs by ``params``."""
     return Action(asset=asset, code=code, params={"p": params}, environment={}, inputs=tuple(inputs))
 

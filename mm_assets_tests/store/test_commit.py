@@ -80,7 +80,9 @@ def test_forced_recompute_with_the_same_result_is_fine(any_store, write_files):
 
 def test_forced_recompute_with_another_result_is_reported_and_commits_nothing(any_store, write_files):
     first = materialize(any_store, action_of(), write_files(b"x"))
-    with pytest.raises(NonDeterminismError, match=f"file0: expected {first.manifest.output('file0').digest}, got sha256:"):
+    with pytest.raises(
+        NonDeterminismError, match=f"file0: expected {first.manifest.output('file0').digest}, got sha256:"
+    ):
         materialize(any_store, action_of(), write_files(b"y"), force=True)
     assert require_ref(any_store, "snapshot", PARTITION).manifest == first.manifest_digest
 

@@ -64,9 +64,7 @@ def test_write_that_never_arrived_is_repeated(lossy, seen):
     assert current(lossy).attempt == "mine"
 
 
-def test_server_that_vanishes_after_the_write_is_an_error_and_the_next_run_finds_the_commit(
-    lossy, write_files
-):
+def test_server_that_vanishes_after_the_write_is_an_error_and_the_next_run_finds_the_commit(lossy, write_files):
     state = RefState(ref=None, etag=None)
     lossy.proxy.vanish = True
     with pytest.raises((CommitUnknownError, StoreUnreachableError), match="refs/snapshot/r1/0000"):
