@@ -31,7 +31,7 @@ def test_croissant_is_valid_and_its_records_can_be_read(files):
 def test_card_is_a_hugging_face_dataset_card(files):
     text = (files / "README.md").read_text(encoding="utf-8")
     card = DatasetCard(text)
-    assert card.data.pretty_name == "Dataset release r1"
+    assert card.data.pretty_name == "Dataset of zoo/d1"
     assert card.data.language == ["de", "en"]
     assert card.data.size_categories == ["n<1K"]
     assert card.data.to_dict()["license_name"] == "CC-BY-4.0"

@@ -167,10 +167,8 @@ def test_an_experiment_may_change_everything_behind_the_shards(
 
 
 def test_a_release_whose_freeze_fails_its_check_is_not_built_on(workspace: Workspace, frozen: ReleaseSpec) -> None:
-    replaced = replace_rules(
-        workspace.store, BASE, frozen.rules, {"snapshot.yaml": b"# stricter\n" + workspace.rules(BASE).read("snapshot.yaml")},
-        reason="stricter", by="ada",
-    )  # fmt: skip
+    stricter = {"snapshot.yaml": b"# stricter\n" + workspace.rules(BASE).read("snapshot.yaml")}
+    replaced = replace_rules(workspace.store, BASE, frozen.rules, stricter, reason="stricter", by="ada")
     assert replaced.changed == ["snapshot.yaml"]
     fresh = Workspace(workspace.settings, workspace.store)
     with pytest.raises(GateError, match="was not checked under the rules in force"):

@@ -1,4 +1,4 @@
-"""What decides a shard: the raw objects that fall to it and the ceilings, not what anything is called or described as."""
+"""What decides a shard: the raw objects that fall to it and the ceilings, not what a release is called."""
 
 import json
 from collections.abc import Mapping

@@ -14,7 +14,8 @@ OLD, NEW, OTHER = (digest_bytes(name) for name in (b"old", b"new", b"other"))
 def ref(manifest, attempt):
     return Ref(
         schema="mm.ref/2", asset="snapshot", release="r1", shard="0000", manifest=manifest, fingerprint=OLD,
-        content=content_digest([]), inputs=OLD, outputs=[], attempt=attempt, run_id=None, committed_at="2026-01-01T00:00:00+00:00", cached=False, wall_s=0.0, cpu_s=0.0,
+        content=content_digest([]), inputs=OLD, outputs=[], attempt=attempt, run_id=None,
+        committed_at="2026-01-01T00:00:00+00:00", cached=False, wall_s=0.0, cpu_s=0.0,
     )  # fmt: skip
 
 
