@@ -9,8 +9,9 @@ from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_js
 from mm_assets.lineage.verify import verify_store
 from mm_assets.promotion.registry import entry_key, register, registry_key
 from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
-from mm_assets.store.commit import OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, OutputFile, StageResult
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import object_key
 
 HEAD = registry_key("production")
@@ -25,32 +26,29 @@ class World:
     def commit(self, asset, release, name, data, inputs=()):
         path = self.folder / name
         path.write_bytes(data)
-        recipe = Recipe(
+        action = Action(
             asset=asset,
-            partition=Partition(release=release),
             code=digest_json("code"),
             params={"data": digest_bytes(data)},
             environment={},
             inputs=tuple(inputs),
         )
         file = OutputFile(name=name, path=path, media_type="application/octet-stream")
-        return materialize(self.store, recipe, lambda: StageResult(files=(file,), stats={}))
+        return Attempt(self.store, action, Partition(release=release)).commit_result(
+            StageResult(files=(file,), stats={})
+        )
 
     def promotion(self, release, state="production"):
         data = {asset: f"{asset} {release}".encode() for asset in ("model", "dataset_release", "evaluation")}
         inputs = [
-            Input(
-                asset=asset,
-                partition={"release": release},
-                digest=self.commit(asset, release, "file", content).manifest_digest,
-            )
+            self.commit(asset, release, "file", content).ref.as_input("file")
             for asset, content in data.items()
         ]
         decision = {
             "schema": "mm.decision/2",
             "decision": "rejected" if state == "none" else "promoted",
             "state": state,
-            **{entry.asset: entry.digest for entry in inputs},
+            **{entry.asset: entry.manifest for entry in inputs},
             "thresholds": digest_json("thresholds"),
             "champion": None,
             "comparison": None,
@@ -100,7 +98,7 @@ def test_a_damaged_earlier_record_is_corrupt(registered):
 
 def test_a_registered_model_whose_ref_is_gone_is_still_verified(world):
     committed = world.register("r1")
-    model = committed.manifest.input("model").digest
+    model = committed.manifest.input("model").manifest
     world.delete("refs/model/r1.json")
     world.delete("refs/evaluation/r1.json")
     world.delete("refs/promotion/r1.json")
@@ -157,7 +155,7 @@ def forge(world, **changes):
 
 
 def named(committed):
-    model, release = (committed.manifest.input(name).digest for name in ("model", "dataset_release"))
+    model, release = (committed.manifest.input(name).manifest for name in ("model", "dataset_release"))
     return {"model": model, "dataset_release": release, "decision": committed.manifest_digest}
 
 
@@ -176,7 +174,7 @@ def test_a_forged_record_of_a_decision_for_less_is_corrupt(registered):
 @pytest.mark.parametrize("field", ["model", "dataset_release"])
 def test_a_forged_record_of_another_model_than_its_decision_is_corrupt(registered, field):
     other = registered.promotion("r3")
-    key = forge(registered, **{field: other.manifest.input(field).digest})
+    key = forge(registered, **{field: other.manifest.input(field).manifest})
     report = verify_store(registered.store)
     assert report.corrupt == (key,)
     assert report.reasons[key].startswith(f"its {field} is sha256:")
@@ -220,8 +218,8 @@ def opened(world):
         source_digest=world.store.put_bytes(b"source: zoo"),
     )
     spec = ReleaseSpec(
-        schema="mm.release/1", release="r1", drops=[pin], parent=None, exclusions=[], policy={}, encoder={}, seed=0,
-        num_shards=1, recipe={},
+        schema="mm.release/2", release="r1", drops=[pin], parent=None, data_of=None, exclusions=[], policy={}, rules={},
+        encoder={}, seed=0, num_shards=1, configuration={},
     )  # fmt: skip
     write_spec(world.store, spec)
     assert verify_store(world.store).objects == 3
