@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mm_assets.checks.rules import read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.registration import find_registry_problems
@@ -62,11 +63,14 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
 
 
 def _spec_roots(store: Store, release: str) -> Iterator[Target]:
-    """What an open release pins: drops with their raw objects, descriptions of sources, the parent."""
+    """What an open release pins: drops with their raw objects, sources, the release it is built on, rules, encoder."""
     spec = read_spec(store, release)
     digests = [digest for pin in spec.drops for digest in (pin.digest, pin.source_digest)]
-    if spec.parent is not None:
-        digests.append(spec.parent.digest)
+    digests += [pin.digest for pin in (spec.parent, spec.data_of) if pin is not None]
+    digests += [*spec.rules.values(), *([spec.encoder["digest"]] if "digest" in spec.encoder else [])]
+    replaced = read_rules_record(store, release)
+    if replaced is not None:
+        digests += [*replaced.rules.values(), *([replaced.previous] if replaced.previous else [])]
     return (object_target(digest, is_input=True) for digest in digests)
 
 

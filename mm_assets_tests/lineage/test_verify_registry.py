@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from mm_assets.checks.rules import replace_rules
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.lineage.verify import verify_store
 from mm_assets.promotion.registry import entry_key, register, registry_key
-from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
+from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, OutputFile, StageResult
 from mm_assets.store.manifest import Partition
@@ -40,10 +41,7 @@ class World:
 
     def promotion(self, release, state="production"):
         data = {asset: f"{asset} {release}".encode() for asset in ("model", "dataset_release", "evaluation")}
-        inputs = [
-            self.commit(asset, release, "file", content).ref.as_input("file")
-            for asset, content in data.items()
-        ]
+        inputs = [self.commit(asset, release, "file", content).ref.as_input("file") for asset, content in data.items()]
         decision = {
             "schema": "mm.decision/2",
             "decision": "rejected" if state == "none" else "promoted",
@@ -238,6 +236,37 @@ def test_the_description_of_a_source_that_an_open_release_pins_is_read(opened):
     world, pin = opened
     world.write(object_key(pin.source_digest), b"source: cat")
     assert verify_store(world.store).corrupt == (object_key(pin.source_digest),)
+
+
+def test_rules_and_encoder_that_an_open_release_pins_are_read(opened):
+    world, pin = opened
+    pinned = [world.store.put_bytes(data) for data in (b"rules", b"encoder")]
+    spec = ReleaseSpec(
+        schema="mm.release/2", release="r2", drops=[pin], parent=None, data_of=None, exclusions=[], policy={},
+        rules={"snapshot.yaml": pinned[0]}, encoder={"kind": "k", "digest": pinned[1]}, seed=0, num_shards=1,
+        configuration={},
+    )  # fmt: skip
+    write_spec(world.store, spec)
+    replace_rules(world.store, "r2", spec.rules, {"snapshot.yaml": b"replaced"}, reason="audit", by="ada")
+    assert verify_store(world.store).is_sound
+    keys = sorted(object_key(digest) for digest in (*pinned, digest_bytes(b"replaced")))
+    for key in keys:
+        world.delete(key)
+    assert verify_store(world.store).missing == tuple(keys)
+
+
+def test_an_experiments_data_are_read(opened):
+    world, _ = opened
+    frozen = world.commit("dataset_release", "r0", "file", b"frozen")
+    spec = ReleaseSpec(
+        schema="mm.release/2", release="x", drops=[], parent=None, exclusions=[], policy={}, rules={}, encoder={},
+        data_of=ReleasePin(release="r0", digest=frozen.manifest_digest), seed=0, num_shards=0, configuration={},
+    )  # fmt: skip
+    write_spec(world.store, spec)
+    world.delete("refs/dataset_release/r0.json")
+    gone = object_key(frozen.manifest.output("file").digest)
+    world.delete(gone)
+    assert verify_store(world.store).missing == (gone,)
 
 
 def test_a_spec_that_cannot_be_read_is_corrupt(opened):
