@@ -33,9 +33,10 @@ class Rules:
         Raises:
             SettingsError: the release pins no such file.
         """
+        digest = self.digest(name)
         data = self.load(name)
-        if digest_bytes(data) != self.digest(name):
-            raise ObjectCorruptError(f"rules {name}: do not match their digest {self.digest(name)}. Set them again.")
+        if digest_bytes(data) != digest:
+            raise ObjectCorruptError(f"rules {name}: do not match their digest {digest}. Set them again.")
         return data
 
     def digest(self, name: str) -> str:

@@ -116,7 +116,8 @@ def read_validation(store: Store, subject: Subject) -> ValidationRecord | None:
         raise ObjectCorruptError(
             f"{store.uri(subject.key)}: is not the outcome of a check. Delete it and run the check again."
         ) from error
-    if record.subject != subject or record.passed != all(finding["passed"] for finding in record.findings):
+    has_passed = bool(record.findings) and all(finding["passed"] for finding in record.findings)
+    if record.subject != subject or record.passed != has_passed:
         raise ObjectCorruptError(
             f"{store.uri(subject.key)}: is the outcome of another check, or contradicts itself. "
             "Delete it and run the check again."

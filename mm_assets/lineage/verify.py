@@ -75,24 +75,31 @@ def _ref_root(store: Store, key: str) -> Target:
     """The manifest that a ref names, which must be the manifest of that very partition and content.
 
     Raises:
-        ObjectCorruptError: the ref or the manifest is something else. ObjectMissingError: the manifest is gone.
+        ObjectCorruptError: the ref is something else, or names a manifest of something else.
+        ObjectMissingError: the ref is gone.
     """
     ref = read_ref_key(store, key)
-    manifest = read_manifest(store, ref.manifest)
+    root = object_target(ref.manifest, is_input=True)
+    try:
+        manifest = read_manifest(store, ref.manifest)
+    except (ObjectCorruptError, ObjectMissingError):
+        # The walk over all objects reports the manifest itself.
+        return root
     named = (ref.asset, ref.partition, ref.content, ref.fingerprint)
     if named != (manifest.asset, manifest.partition, manifest.content, manifest.fingerprint):
         raise ObjectCorruptError(f"{store.uri(key)}: names a manifest of something else. Run its partition again.")
-    return object_target(ref.manifest, is_input=True)
+    return root
 
 
 def _spec_roots(store: Store, release: str) -> Iterator[Target]:
-    """What an open release pins: drops with their raw objects, sources, rules, encoder, and the release it adds to."""
+    """What an open release pins: drops with their raw objects, sources, the release it is built on, rules, encoder."""
     spec = read_spec(store, release)
     digests = [digest for pin in spec.drops for digest in (pin.digest, pin.source_digest)]
     digests += [pin.digest for pin in (spec.parent, spec.data_of) if pin is not None]
-    digests += [spec.encoder["digest"]] if "digest" in spec.encoder else []
-    record = read_rules_record(store, release)
-    digests += [*spec.rules.values(), *(record.rules.values() if record else ())]
+    digests += [*spec.rules.values(), *([spec.encoder["digest"]] if "digest" in spec.encoder else [])]
+    replaced = read_rules_record(store, release)
+    if replaced is not None:
+        digests += [*replaced.rules.values(), *([replaced.previous] if replaced.previous else [])]
     return (object_target(digest, is_input=True) for digest in digests)
 
 

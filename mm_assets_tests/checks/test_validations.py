@@ -1,70 +1,133 @@
+import json
+
 import pytest
 
 from mm_assets.checks.validations import (
     MAX_FAILING_IDS,
     Finding,
+    Subject,
+    passed_in_first_version,
     read_validation,
     record_validation,
-    require_passed,
-    validation_key,
 )
-from mm_assets.errors import GateError, ObjectCorruptError, ObjectMissingError
+from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import digest_bytes
-from mm_assets.store.commit import materialize
+from mm_assets.store.manifest import Manifest, Partition, content_digest
+from mm_assets.store.objects import Store
 
-RULES = digest_bytes(b"rules")
+CONTENT, INPUTS, RULES, OTHER = (digest_bytes(name) for name in (b"content", b"inputs", b"rules", b"other"))
+SUBJECT = Subject(asset="snapshot", content=CONTENT, inputs=INPUTS, rules=RULES)
 GOOD = Finding(rule="rows", passed=True, detail="fine")
-BAD = Finding(rule="rows", passed=False, detail="3 rows have no id", num_failing=3, failing_ids=("a", "b", "c"))
+BAD = Finding(rule="rows", passed=False, detail="3 rows have no id.", num_failing=3, failing_ids=("a", "b", "c"))
 
 
-def test_partition_that_passed_may_be_used(any_store, make_recipe, write_files):
-    committed = materialize(any_store, make_recipe(), write_files(b"x"))
-    record_validation(any_store, committed.ref, rules=RULES, findings=[GOOD])
-    assert require_passed(any_store, "snapshot", committed.ref.partition) == committed.ref
+def test_an_outcome_is_read_back_by_its_subject(store: Store) -> None:
+    record = record_validation(store, SUBJECT, [GOOD])
+    assert record.passed
+    assert record.subject == SUBJECT
+    assert read_validation(store, SUBJECT) == record
 
 
-def test_partition_that_was_never_checked_is_refused(any_store, make_recipe, write_files):
-    committed = materialize(any_store, make_recipe(), write_files(b"x"))
-    with pytest.raises(GateError, match=f"expected one of {committed.manifest_digest}, got none"):
-        require_passed(any_store, "snapshot", committed.ref.partition)
+def test_what_was_never_checked_has_no_outcome(store: Store) -> None:
+    assert read_validation(store, SUBJECT) is None
 
 
-def test_partition_that_does_not_exist_is_missing(any_store, make_recipe):
-    with pytest.raises(ObjectMissingError, match="snapshot r1/0000"):
-        require_passed(any_store, "snapshot", make_recipe().partition)
+@pytest.mark.parametrize(
+    "other",
+    [
+        Subject(asset="features", content=CONTENT, inputs=INPUTS, rules=RULES),
+        Subject(asset="snapshot", content=OTHER, inputs=INPUTS, rules=RULES),
+        Subject(asset="snapshot", content=CONTENT, inputs=OTHER, rules=RULES),
+        Subject(asset="snapshot", content=CONTENT, inputs=None, rules=RULES),
+        Subject(asset="snapshot", content=CONTENT, inputs=INPUTS, rules=OTHER),
+    ],
+    ids=["asset", "content", "inputs", "no inputs", "rules"],
+)
+def test_an_outcome_about_something_else_does_not_count(store: Store, other: Subject) -> None:
+    record_validation(store, SUBJECT, [GOOD])
+    assert read_validation(store, other) is None
+    # A copy of the record under the other subject's key does not count either.
+    data = store.read_key(SUBJECT.key)
+    assert data is not None
+    store.create_key(other.key, data.data)
+    with pytest.raises(ObjectCorruptError, match="is the outcome of another check, or contradicts itself"):
+        read_validation(store, other)
 
 
-def test_failed_finding_refuses_with_its_detail(any_store, make_recipe, write_files):
-    committed = materialize(any_store, make_recipe(), write_files(b"x"))
-    record_validation(any_store, committed.ref, rules=RULES, findings=[GOOD, BAD])
-    with pytest.raises(GateError, match="snapshot r1/0000: failed its checks: 3 rows have no id"):
-        require_passed(any_store, "snapshot", committed.ref.partition)
+def test_one_failed_finding_fails_the_check_and_is_named(store: Store) -> None:
+    record_validation(store, SUBJECT, [GOOD, BAD])
+    record = read_validation(store, SUBJECT)
+    assert record is not None
+    assert (record.passed, record.failures) == (False, "3 rows have no id")
 
 
-def test_validation_of_another_manifest_does_not_count(any_store, make_recipe, write_files):
-    first = materialize(any_store, make_recipe("a"), write_files(b"a"))
-    record_validation(any_store, first.ref, rules=RULES, findings=[GOOD])
-    second = materialize(any_store, make_recipe("b"), write_files(b"b"))
-    with pytest.raises(GateError, match=f"expected one of {second.manifest_digest}, got {first.manifest_digest}"):
-        require_passed(any_store, "snapshot", second.ref.partition)
+def test_a_check_that_found_nothing_is_no_outcome(store: Store) -> None:
+    with pytest.raises(ValueError, match="snapshot: its check found nothing"):
+        record_validation(store, SUBJECT, [])
+    assert read_validation(store, SUBJECT) is None
 
 
-def test_latest_validation_counts(any_store, make_recipe, write_files):
-    committed = materialize(any_store, make_recipe(), write_files(b"x"))
-    record_validation(any_store, committed.ref, rules=RULES, findings=[BAD])
-    record_validation(any_store, committed.ref, rules=RULES, findings=[GOOD])
-    assert require_passed(any_store, "snapshot", committed.ref.partition) == committed.ref
+def test_the_latest_outcome_counts(store: Store) -> None:
+    for findings, passed in (([BAD], False), ([GOOD], True), ([GOOD, BAD], False)):
+        record_validation(store, SUBJECT, findings)
+        record = read_validation(store, SUBJECT)
+        assert record is not None
+        assert record.passed is passed
 
 
-def test_record_names_a_bounded_number_of_failing_ids(store, make_recipe, write_files):
-    committed = materialize(store, make_recipe(), write_files(b"x"))
+def test_a_record_names_a_bounded_number_of_failing_ids(store: Store) -> None:
     many = Finding(rule="r", passed=False, detail="d", num_failing=99, failing_ids=tuple(map(str, range(99))))
-    record_validation(store, committed.ref, rules=RULES, findings=[many])
-    finding = read_validation(store, "snapshot", committed.ref.partition).findings[0]
-    assert (finding["num_failing"], len(finding["failing_ids"])) == (99, MAX_FAILING_IDS)
+    record_validation(store, SUBJECT, [many])
+    record = read_validation(store, SUBJECT)
+    assert record is not None
+    failing = record.findings[0]["failing_ids"]
+    assert isinstance(failing, list)
+    assert (record.findings[0]["num_failing"], len(failing)) == (99, MAX_FAILING_IDS)
 
 
-def test_record_that_is_something_else_is_corrupt(store, make_recipe):
-    store.create_key(validation_key("snapshot", make_recipe().partition), b'{"passed": true}')
-    with pytest.raises(ObjectCorruptError, match="refs/validations/snapshot/r1/0000.json: is not a validation record"):
-        read_validation(store, "snapshot", make_recipe().partition)
+@pytest.mark.parametrize("data", [b'{"passed": true}', b"not json", b"", b"[]"])
+def test_a_record_that_is_something_else_is_corrupt(store: Store, data: bytes) -> None:
+    store.create_key(SUBJECT.key, data)
+    with pytest.raises(ObjectCorruptError, match=f"{SUBJECT.key}: is not the outcome of a check"):
+        read_validation(store, SUBJECT)
+
+
+@pytest.mark.parametrize("change", ["passed", "finding"])
+def test_a_forged_pass_contradicts_its_findings(store: Store, change: str) -> None:
+    record_validation(store, SUBJECT, [GOOD, BAD] if change == "passed" else [GOOD])
+    current = store.read_key(SUBJECT.key)
+    assert current is not None
+    document = json.loads(current.data)
+    if change == "passed":
+        document["passed"] = True
+    else:
+        document["findings"][0]["passed"] = False
+    assert store.replace_key(SUBJECT.key, json.dumps(document).encode(), current.etag)
+    with pytest.raises(ObjectCorruptError, match="contradicts itself"):
+        read_validation(store, SUBJECT)
+
+
+def test_a_forged_pass_without_any_finding_does_not_count(store: Store) -> None:
+    record_validation(store, SUBJECT, [BAD])
+    current = store.read_key(SUBJECT.key)
+    assert current is not None
+    document = json.loads(current.data) | {"passed": True, "findings": []}
+    assert store.replace_key(SUBJECT.key, json.dumps(document).encode(), current.etag)
+    with pytest.raises(ObjectCorruptError):
+        read_validation(store, SUBJECT)
+
+
+def test_a_pass_of_the_first_version_counts_for_exactly_its_own_manifest(store: Store) -> None:
+    manifest = Manifest(
+        schema="mm.manifest/1", asset="snapshot", partition=Partition(release="r1", shard="0000"), fingerprint=OTHER,
+        content=content_digest([]), code=OTHER, params={}, environment={}, inputs=[], outputs=[], stats={},
+    )  # fmt: skip
+    assert not passed_in_first_version(store, manifest, CONTENT)
+    record = {"schema": "mm.validation/1", "manifest": CONTENT, "passed": True}
+    store.create_key("refs/validations/snapshot/r1/0000.json", json.dumps(record).encode())
+    assert passed_in_first_version(store, manifest, CONTENT)
+    assert not passed_in_first_version(store, manifest, OTHER)
+    failed = record | {"passed": False}
+    store.create_key("refs/validations/snapshot/r2/0000.json", json.dumps(failed).encode())
+    other = manifest.model_copy(update={"partition": Partition(release="r2", shard="0000")})
+    assert not passed_in_first_version(store, other, CONTENT)

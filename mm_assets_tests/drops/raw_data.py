@@ -14,15 +14,19 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.validations import Finding
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.identity.canonical import digest_bytes
+from mm_assets.materialize import Workspace, packaged_rules
 from mm_assets.releases.opening import open_release
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.snapshot.compute import compute_snapshot
-from mm_assets.snapshot.inputs import resolve_snapshot
-from mm_assets.store.commit import Committed, materialize
-from mm_assets.store.manifest import Partition
+from mm_assets.snapshot.validate import SUITE, validate_snapshot
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Manifest, Partition
 from mm_assets.store.objects import Store
 
 
@@ -105,24 +109,40 @@ def deliver(store: Store, folder: Path, *, source: str = "src", drop: str = "d1"
 
 
 def open_test_release(
-    store: Store, *drops: tuple[str, str], num_shards: int = 1, config: SnapshotConfig | None = None
+    store: Store,
+    *drops: tuple[str, str],
+    release: str = "r1",
+    num_shards: int = 1,
+    config: SnapshotConfig | None = None,
+    seed: int = 1,
 ) -> ReleaseSpec:
-    """A release over ``drops`` whose recipe has a snapshot section only."""
+    """A release over ``drops`` whose configuration has a snapshot section only, judged by the packaged rules."""
     return open_release(
         store,
-        release="r1",
+        release=release,
         drops=list(drops),
-        parent=None,
         policy={"name": "all", "sql": "true"},
-        recipe={"name": "test", "snapshot": asdict(config or SnapshotConfig())},
-        encoder={"kind": "none"},
-        seed=1,
+        rules={name: store.put_bytes(data) for name, data in packaged_rules().items()},
+        configuration={"name": "test", "snapshot": asdict(config or SnapshotConfig())},
+        encoder={"kind": "none", "digest": digest_bytes(b"none")},
+        seed=seed,
         num_shards=num_shards,
     )
 
 
-def freeze(store: Store, spec: ReleaseSpec, shard: str, settings: Settings, workdir: Path) -> Committed:
+def snapshot_action(store: Store, spec: ReleaseSpec, shard: str, settings: Settings) -> Action:
+    """What one shard's snapshot would be made from now."""
+    return Workspace(settings, store).resolve("snapshot", Partition(release=spec.release, shard=shard), {})
+
+
+def freeze(store: Store, spec: ReleaseSpec, shard: str, settings: Settings) -> Committed:
     """Materializes one shard's snapshot."""
-    recipe = resolve_snapshot(store, spec, Partition(release=spec.release, shard=shard), {})
-    workdir.mkdir(parents=True, exist_ok=True)
-    return materialize(store, recipe, lambda: compute_snapshot(store, recipe, workdir, settings))
+    partition = Partition(release=spec.release, shard=shard)
+    return Workspace(settings, store).run("snapshot", partition, environment={})
+
+
+def snapshot_findings(store: Store, manifest: Manifest, suite: bytes | None = None) -> tuple[Finding, ...]:
+    """What the check of a snapshot finds, by the packaged suite unless another one is given."""
+    files = packaged_rules() | ({} if suite is None else {SUITE: suite})
+    rules = Rules(digests={name: digest_bytes(data) for name, data in files.items()}, load=files.__getitem__)
+    return validate_snapshot(store, manifest, rules)

@@ -38,7 +38,7 @@ def tables(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Samples and dead letters of a one-shard release over the drop in ``folder``."""
     deliver(store, folder)
-    committed = freeze(store, open_test_release(store, ("src", "d1"), config=config), "0000", settings, tmp_path / "w")
+    committed = freeze(store, open_test_release(store, ("src", "d1"), config=config), "0000", settings)
     rows = [
         read_parquet(store.fetch(committed.manifest.output(name).digest, tmp_path / "o")).to_pylist()
         for name in ("samples.parquet", "dead_letters.parquet")

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.identity.canonical import canonical_json, digest_bytes
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
+from mm_assets.store.manifest import Input, NamedDigest, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, write_parquet
 
@@ -33,36 +34,42 @@ class History:
         """Commits tables and JSON documents as ``asset`` of ``release[/shard]``."""
         release, _, shard = partition.partition("/")
         content = {name: v.to_pylist() if isinstance(v, pa.Table) else v for name, v in outputs.items()}
-        recipe = Recipe(
-            asset=asset, partition=Partition(release=release, shard=shard or None), code=CODE,
-            params={"content": digest_bytes(json.dumps(content).encode())}, environment={}, inputs=tuple(inputs),
+        action = Action(
+            asset=asset, code=CODE, params={"content": digest_bytes(json.dumps(content).encode())}, environment={},
+            inputs=tuple(inputs),
         )  # fmt: skip
-
-        def compute() -> StageResult:
-            files = []
-            for name, value in outputs.items():
-                path = self.folder / f"{asset}-{partition.replace('/', '-')}-{name}"
-                if isinstance(value, pa.Table):
-                    write_parquet(value, path)
-                else:
-                    path.write_bytes(canonical_json(value))
-                kind = PARQUET_TYPE if isinstance(value, pa.Table) else JSON_TYPE
-                files.append(OutputFile(name=name, path=path, media_type=kind))
-            return StageResult(files=tuple(files), stats={})
-
-        committed = materialize(self.store, recipe, compute)
+        files = []
+        for name, value in outputs.items():
+            path = self.folder / f"{asset}-{partition.replace('/', '-')}-{name}"
+            if isinstance(value, pa.Table):
+                write_parquet(value, path)
+            else:
+                path.write_bytes(canonical_json(value))
+            kind = PARQUET_TYPE if isinstance(value, pa.Table) else JSON_TYPE
+            files.append(OutputFile(name=name, path=path, media_type=kind))
+        attempt = Attempt(self.store, action, Partition(release=release, shard=shard or None))
+        committed = attempt.commit_result(StageResult(files=tuple(files), stats={}))
         self.commits[f"{asset} {partition}"] = committed
         return committed
+
+    def read(self, asset: str, partition: str, *names: str, role: str | None = None) -> Input:
+        """The present partition of ``asset`` as an input of which ``names`` are read."""
+        return self.commits[f"{asset} {partition}"].ref.as_input(*names, role=role)
 
     def digest(self, name: str) -> str:
         """Manifest digest of ``<asset> <partition>``."""
         return self.commits[name].manifest_digest
 
-    def shard(self, shard: str, keys: Sequence[str], letters: Sequence[Mapping[str, str]] = ()) -> dict[str, str]:
-        """Commits the three assets of a shard of release r1; returns its entry in ``shards.json``."""
+    def shard(self, shard: str, keys: Sequence[str], letters: Sequence[Mapping[str, str]] = ()) -> list[Input]:
+        """Commits the three assets of a shard of release r1; returns them as a freeze reads them."""
         ids = [f"zoo/d1/{key}" for key in sorted(keys)]
         dead = pa.Table.from_pylist([dict(letter) for letter in letters], schema=LETTERS)
-        drop = Input(asset="drop", partition={"source": "zoo", "drop": "d1"}, digest=digest_bytes(b"drop"))
+        drop = Input(
+            asset="drop",
+            partition={"source": "zoo", "drop": "d1"},
+            manifest=digest_bytes(b"drop"),
+            outputs=[NamedDigest(name=f"{shard}.tar", digest=digest_bytes(shard.encode()))],
+        )
         alive_in_snapshot = sorted({*ids, *(row["id"] for row in letters if row["stage"] == "features")})
         outputs: dict[str, Mapping[str, Any]] = {
             "snapshot": {
@@ -88,18 +95,17 @@ class History:
         }  # fmt: skip
         for asset, files in outputs.items():
             self.commit(asset, f"r1/{shard}", files, [drop] if asset == "snapshot" else [])
-        return {"release": "r1", "shard": shard} | {asset: self.digest(f"{asset} r1/{shard}") for asset in outputs}
+        return [self.read(asset, f"r1/{shard}", *files) for asset, files in outputs.items()]
 
-    def freeze(self, shards: list[dict[str, str]], rows: list[dict[str, Any]]) -> Committed:
+    def freeze(self, inputs: list[Input], rows: list[dict[str, Any]]) -> Committed:
         """Commits dataset_release r1."""
-        outputs = {"samples.parquet": pa.Table.from_pylist(rows), "shards.json": {"shards": shards}}
-        return self.commit("dataset_release", "r1", outputs)
+        return self.commit("dataset_release", "r1", {"samples.parquet": pa.Table.from_pylist(rows)}, inputs)
 
     def train(self, plan: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> Committed:
         """Commits batch_plan and model of r1."""
-        release = Input(asset="dataset_release", partition={"release": "r1"}, digest=self.digest("dataset_release r1"))
+        release = self.read("dataset_release", "r1", "samples.parquet")
         self.commit("batch_plan", "r1", {"plan.parquet": pa.Table.from_pylist(plan)}, [release])
-        planned = Input(asset="batch_plan", partition={"release": "r1"}, digest=self.digest("batch_plan r1"))
+        planned = self.read("batch_plan", "r1", "plan.parquet")
         outputs = {"ledger.parquet": pa.Table.from_pylist(ledger), "spec.json": {"seed": 1}}
         return self.commit("model", "r1", outputs, [release, planned])
 
@@ -118,11 +124,11 @@ def history(empty_history: History) -> History:
         "id": "zoo/d1/broken", "object": "0000.tar", "member": "broken.png", "modality": "image", "stage": "features",
         "reason": "truncated", "detail": "42 bytes are missing",
     }  # fmt: skip
-    shards = [empty_history.shard("0000", ["a", "c"], [broken]), empty_history.shard("0001", ["b"])]
+    shards = [*empty_history.shard("0000", ["a", "c"], [broken]), *empty_history.shard("0001", ["b"])]
     rows = [
-        {"id": f"zoo/d1/{key}", "release": "r1", "shard": shard, "row": 0, "split": "train", "selected": not reasons,
+        {"id": f"zoo/d1/{key}", "shard": shard, "row": 0, "split": "train", "selected": not reasons,
          "reasons": reasons, "duplicate_of": "zoo/d1/a" if reasons else None}
-        for key, shard, reasons in (("a", "0000", ""), ("b", "0001", ""), ("c", "0000", "duplicate,policy:mine"))
+        for key, shard, reasons in (("a", 0, ""), ("b", 1, ""), ("c", 0, "duplicate,policy:mine"))
     ]  # fmt: skip
     empty_history.freeze(shards, rows)
     planned = [

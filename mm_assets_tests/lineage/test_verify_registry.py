@@ -4,13 +4,15 @@ import json
 
 import pytest
 
+from mm_assets.checks.rules import replace_rules
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.lineage.verify import verify_store
 from mm_assets.promotion.registry import entry_key, register, registry_key
-from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
-from mm_assets.store.commit import OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, write_spec
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, OutputFile, StageResult
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import object_key
 
 HEAD = registry_key("production")
@@ -25,32 +27,26 @@ class World:
     def commit(self, asset, release, name, data, inputs=()):
         path = self.folder / name
         path.write_bytes(data)
-        recipe = Recipe(
+        action = Action(
             asset=asset,
-            partition=Partition(release=release),
             code=digest_json("code"),
             params={"data": digest_bytes(data)},
             environment={},
             inputs=tuple(inputs),
         )
         file = OutputFile(name=name, path=path, media_type="application/octet-stream")
-        return materialize(self.store, recipe, lambda: StageResult(files=(file,), stats={}))
+        return Attempt(self.store, action, Partition(release=release)).commit_result(
+            StageResult(files=(file,), stats={})
+        )
 
     def promotion(self, release, state="production"):
         data = {asset: f"{asset} {release}".encode() for asset in ("model", "dataset_release", "evaluation")}
-        inputs = [
-            Input(
-                asset=asset,
-                partition={"release": release},
-                digest=self.commit(asset, release, "file", content).manifest_digest,
-            )
-            for asset, content in data.items()
-        ]
+        inputs = [self.commit(asset, release, "file", content).ref.as_input("file") for asset, content in data.items()]
         decision = {
             "schema": "mm.decision/2",
             "decision": "rejected" if state == "none" else "promoted",
             "state": state,
-            **{entry.asset: entry.digest for entry in inputs},
+            **{entry.asset: entry.manifest for entry in inputs},
             "thresholds": digest_json("thresholds"),
             "champion": None,
             "comparison": None,
@@ -100,7 +96,7 @@ def test_a_damaged_earlier_record_is_corrupt(registered):
 
 def test_a_registered_model_whose_ref_is_gone_is_still_verified(world):
     committed = world.register("r1")
-    model = committed.manifest.input("model").digest
+    model = committed.manifest.input("model").manifest
     world.delete("refs/model/r1.json")
     world.delete("refs/evaluation/r1.json")
     world.delete("refs/promotion/r1.json")
@@ -157,7 +153,7 @@ def forge(world, **changes):
 
 
 def named(committed):
-    model, release = (committed.manifest.input(name).digest for name in ("model", "dataset_release"))
+    model, release = (committed.manifest.input(name).manifest for name in ("model", "dataset_release"))
     return {"model": model, "dataset_release": release, "decision": committed.manifest_digest}
 
 
@@ -176,7 +172,7 @@ def test_a_forged_record_of_a_decision_for_less_is_corrupt(registered):
 @pytest.mark.parametrize("field", ["model", "dataset_release"])
 def test_a_forged_record_of_another_model_than_its_decision_is_corrupt(registered, field):
     other = registered.promotion("r3")
-    key = forge(registered, **{field: other.manifest.input(field).digest})
+    key = forge(registered, **{field: other.manifest.input(field).manifest})
     report = verify_store(registered.store)
     assert report.corrupt == (key,)
     assert report.reasons[key].startswith(f"its {field} is sha256:")
@@ -220,8 +216,8 @@ def opened(world):
         source_digest=world.store.put_bytes(b"source: zoo"),
     )
     spec = ReleaseSpec(
-        schema="mm.release/1", release="r1", drops=[pin], parent=None, exclusions=[], policy={}, encoder={}, seed=0,
-        num_shards=1, recipe={},
+        schema="mm.release/2", release="r1", drops=[pin], parent=None, data_of=None, exclusions=[], policy={}, rules={},
+        encoder={}, seed=0, num_shards=1, configuration={},
     )  # fmt: skip
     write_spec(world.store, spec)
     assert verify_store(world.store).objects == 3
@@ -240,6 +236,37 @@ def test_the_description_of_a_source_that_an_open_release_pins_is_read(opened):
     world, pin = opened
     world.write(object_key(pin.source_digest), b"source: cat")
     assert verify_store(world.store).corrupt == (object_key(pin.source_digest),)
+
+
+def test_rules_and_encoder_that_an_open_release_pins_are_read(opened):
+    world, pin = opened
+    pinned = [world.store.put_bytes(data) for data in (b"rules", b"encoder")]
+    spec = ReleaseSpec(
+        schema="mm.release/2", release="r2", drops=[pin], parent=None, data_of=None, exclusions=[], policy={},
+        rules={"snapshot.yaml": pinned[0]}, encoder={"kind": "k", "digest": pinned[1]}, seed=0, num_shards=1,
+        configuration={},
+    )  # fmt: skip
+    write_spec(world.store, spec)
+    replace_rules(world.store, "r2", spec.rules, {"snapshot.yaml": b"replaced"}, reason="audit", by="ada")
+    assert verify_store(world.store).is_sound
+    keys = sorted(object_key(digest) for digest in (*pinned, digest_bytes(b"replaced")))
+    for key in keys:
+        world.delete(key)
+    assert verify_store(world.store).missing == tuple(keys)
+
+
+def test_an_experiments_data_are_read(opened):
+    world, _ = opened
+    frozen = world.commit("dataset_release", "r0", "file", b"frozen")
+    spec = ReleaseSpec(
+        schema="mm.release/2", release="x", drops=[], parent=None, exclusions=[], policy={}, rules={}, encoder={},
+        data_of=ReleasePin(release="r0", digest=frozen.manifest_digest), seed=0, num_shards=0, configuration={},
+    )  # fmt: skip
+    write_spec(world.store, spec)
+    world.delete("refs/dataset_release/r0.json")
+    gone = object_key(frozen.manifest.output("file").digest)
+    world.delete(gone)
+    assert verify_store(world.store).missing == (gone,)
 
 
 def test_a_spec_that_cannot_be_read_is_corrupt(opened):

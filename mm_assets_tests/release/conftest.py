@@ -9,19 +9,25 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mm_assets.checks.validations import Finding, record_validation
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.validations import Finding
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
 from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
+from mm_assets.materialize import packaged_rules
+from mm_assets.pipeline import ASSETS
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
 from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.policies import policy_named
 from mm_assets.release.validate import validate_dataset_release
-from mm_assets.releases.spec import DropPin, ParentPin, ReleaseSpec, shard_key
-from mm_assets.settings import Settings
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.releases.inputs import InputContext
+from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, shard_key
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Input, Manifest, Partition
 from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import ARROW_TYPE, PARQUET_TYPE, read_parquet, table_of, write_parquet
 
 ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "key", "label", "language", "group")])
@@ -30,6 +36,8 @@ SOURCE_YAML = (
 )
 TENSOR_IDS = pa.schema([("id", pa.string())])
 CODE = digest_bytes(b"code")
+#: What the features state about themselves in their table of signals.
+PARAMS = {"params.image_size": "64", "params.sample_rate": "16000"}
 
 
 def sample(key: str, **values: Any) -> dict[str, Any]:
@@ -58,63 +66,41 @@ class World:
     """A store with shards, and the shortest way to freeze them."""
 
     store: Store
-    settings: Settings
     folder: Path
     config: FreezeConfig = FreezeConfig()
 
     def commit(
-        self,
-        asset: str,
-        partition: Partition,
-        tables: Mapping[str, pa.Table],
-        inputs: Sequence[Input] = (),
-        **stats: Any,
+        self, asset: str, partition: Partition, tables: Mapping[str, pa.Table], inputs: Sequence[Input] = ()
     ) -> Committed:
         """Commits tables as an asset."""
-        digests = {name: digest_json([table.schema.to_string(), table.to_pylist()]) for name, table in tables.items()}
-        recipe = Recipe(
-            asset=asset, partition=partition, code=CODE, params={"image_size": 64, "sample_rate": 16000, "of": digests},
-            environment={}, inputs=tuple(inputs),
-        )  # fmt: skip
-
-        def compute() -> StageResult:
-            files = []
-            for name, table in tables.items():
-                path = write_parquet(table, self.folder / "output")
-                path = path.rename(self.folder / f"{asset}-{partition.path.replace('/', '-')}-{name}")
-                kind = ARROW_TYPE if name.endswith(".arrow") else PARQUET_TYPE
-                files.append(OutputFile(name=name, path=path, media_type=kind, num_rows=table.num_rows))
-            return StageResult(files=tuple(files), stats={"rows_in": 0, "rows_out": 0, "dead_letters": 0} | stats)
-
-        return materialize(self.store, recipe, compute)
-
-    def accept(self, committed: Committed, *, passed: bool = True, detail: str = "all is well") -> None:
-        """Puts a validation of exactly this manifest on record."""
-        finding = Finding(rule="rule", passed=passed, detail=detail)
-        record_validation(self.store, committed.ref, rules=CODE, findings=[finding])
+        digests = {name: digest_json([str(table.schema), table.to_pylist()]) for name, table in tables.items()}
+        action = Action(asset=asset, code=CODE, params={"of": digests}, environment={}, inputs=tuple(inputs))
+        files = []
+        for name, table in tables.items():
+            path = write_parquet(table, self.folder / "output")
+            path = path.rename(self.folder / f"{asset}-{partition.path.replace('/', '-')}-{name}")
+            kind = ARROW_TYPE if name.endswith(".arrow") else PARQUET_TYPE
+            files.append(OutputFile(name=name, path=path, media_type=kind, num_rows=table.num_rows))
+        return Attempt(self.store, action, partition).commit_result(StageResult(files=tuple(files), stats={}))
 
     def shard(
         self, release: str, shard: str, rows: Sequence[Mapping[str, Any]], *, dead: int = 0
     ) -> dict[str, Committed]:
-        """Commits and accepts the three assets of a shard."""
+        """Commits the three assets of a shard."""
         rows = sorted(rows, key=lambda row: row["id"])
         partition = Partition(release=release, shard=shard)
-        place = {"release": release, "shard": shard}
-        made: dict[str, Committed] = {}
-        tables = {
-            "snapshot": {"samples.parquet": _table(rows, ORIGIN)},
-            "features": {"signals.parquet": _table(rows, SIGNALS), "tensors.arrow": _table(rows, TENSOR_IDS)},
+        signals = _table(rows, SIGNALS).replace_schema_metadata(PARAMS)
+        letters = pa.table({"id": pa.array([f"dead {number}" for number in range(dead)], pa.string())})
+        tables: dict[str, dict[str, pa.Table]] = {
+            "snapshot": {"samples.parquet": _table(rows, ORIGIN), "dead_letters.parquet": letters.slice(0, 0)},
+            "features": {
+                "signals.parquet": signals,
+                "tensors.arrow": _table(rows, TENSOR_IDS),
+                "dead_letters.parquet": letters,
+            },
             "embeddings": {"signals.parquet": _table(rows, EMBEDDING_SIGNALS)},
-        }  # fmt: skip
-        upstream = ""
-        for asset in tables:
-            inputs = [Input(asset=upstream, partition=place, digest=made[upstream].manifest_digest)] if upstream else []
-            made[asset] = self.commit(
-                asset, partition, tables[asset], inputs, dead_letters=dead if asset == "features" else 0
-            )
-            self.accept(made[asset])
-            upstream = asset
-        return made
+        }
+        return {asset: self.commit(asset, partition, files) for asset, files in tables.items()}
 
     def spec(self, release: str, num_shards: int, **values: Any) -> ReleaseSpec:
         """A spec of the hand-made source."""
@@ -127,22 +113,46 @@ class World:
             source_digest=self.store.put_bytes(SOURCE_YAML),
         )  # fmt: skip
         parent: Committed | None = values.pop("parent", None)
-        pinned = parent and ParentPin(release=parent.manifest.partition.release, digest=parent.manifest_digest)
+        data_of: Committed | None = values.pop("data_of", None)
         document: dict[str, Any] = {
-            "schema": "mm.release/1", "release": release, "drops": [pin], "parent": pinned, "exclusions": [],
-            "policy": policy_named("default"), "encoder": {}, "seed": 7, "num_shards": num_shards,
-            "recipe": {"release": to_json(self.config)},
+            "schema": "mm.release/2", "release": release, "drops": [] if data_of else [pin], "parent": _pin(parent),
+            "data_of": _pin(data_of), "exclusions": [], "policy": policy_named("default"), "rules": {}, "encoder": {},
+            "seed": 7, "num_shards": 0 if data_of else num_shards,
+            "configuration": {"release": to_json(self.config)},
         }  # fmt: skip
         return ReleaseSpec(**(document | values))
 
+    @property
+    def rules(self) -> Rules:
+        """The packaged rules."""
+        files = packaged_rules()
+        return Rules(digests={name: digest_bytes(data) for name, data in files.items()}, load=files.__getitem__)
+
+    def action(self, spec: ReleaseSpec) -> Action:
+        """What the release would be frozen from; the hand-made shards and parents count as checked."""
+        context = InputContext(
+            store=self.store,
+            spec=spec,
+            partition=Partition(release=spec.release),
+            environment={},
+            rules=self.rules,
+            take=lambda asset, partition: require_ref(self.store, asset, partition),
+            require_sound=lambda _manifest, _digest: None,
+            peek=lambda _asset: None,
+            reads=ASSETS["dataset_release"].reads,
+        )
+        resolved = resolve_dataset_release(context)
+        return Action(
+            asset="dataset_release", code=CODE, params=resolved.params, environment={}, inputs=resolved.inputs
+        )
+
     def freeze(self, spec: ReleaseSpec) -> Committed:
         """Resolves, computes and commits the release."""
-        recipe = resolve_dataset_release(self.store, spec, Partition(release=spec.release), {})
+        action = self.action(spec)
         workdir = self.folder / f"freeze-{len(list(self.folder.iterdir()))}"
         workdir.mkdir()
-        return materialize(
-            self.store, recipe, lambda: compute_dataset_release(self.store, recipe, workdir, self.settings)
-        )
+        result = compute_dataset_release(Job(store=self.store, action=action, workdir=workdir))
+        return Attempt(self.store, action, Partition(release=spec.release)).commit_result(result)
 
     def release(
         self, rows: Sequence[Mapping[str, Any]], *, release: str = "r1", num_shards: int = 2, **values: Any
@@ -161,10 +171,16 @@ class World:
         """A JSON output."""
         return json.loads(self.store.get_bytes(committed.manifest.output(name).digest))
 
-    def findings(self, committed: Committed) -> dict[str, Finding]:
-        """What validation finds, by rule."""
-        found = validate_dataset_release(self.store, committed.manifest, self.settings)
+    def findings(self, manifest: Manifest) -> dict[str, Finding]:
+        """What the check finds, by rule."""
+        found = validate_dataset_release(self.store, manifest, self.rules)
         return {finding.rule: finding for finding in found}
+
+
+def _pin(committed: Committed | None) -> ReleasePin | None:
+    if committed is None:
+        return None
+    return ReleasePin(release=committed.manifest.partition.release, digest=committed.manifest_digest)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -173,11 +189,11 @@ def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 @pytest.fixture
-def world(store: Store, settings: Settings, tmp_path: Path) -> World:
+def world(store: Store, tmp_path: Path) -> World:
     """An empty world."""
     folder = tmp_path / "world"
     folder.mkdir()
-    return World(store=store, settings=settings, folder=folder)
+    return World(store=store, folder=folder)
 
 
 @pytest.fixture(name="sample")

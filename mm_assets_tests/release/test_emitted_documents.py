@@ -31,7 +31,7 @@ def test_croissant_is_valid_and_its_records_can_be_read(files):
 def test_card_is_a_hugging_face_dataset_card(files):
     text = (files / "README.md").read_text(encoding="utf-8")
     card = DatasetCard(text)
-    assert card.data.pretty_name == "Dataset release r1"
+    assert card.data.pretty_name == "Dataset of zoo/d1"
     assert card.data.language == ["de", "en"]
     assert card.data.size_categories == ["n<1K"]
     assert card.data.to_dict()["license_name"] == "CC-BY-4.0"
@@ -40,24 +40,24 @@ def test_card_is_a_hugging_face_dataset_card(files):
 
 
 def test_documents_are_json_with_their_schemas(files):
-    assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/1"
+    assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/2"
     assert json.loads((files / "stats.json").read_bytes())["schema"] == "mm.release_stats/1"
 
 
-def shard(name, **digests):
-    values = {"snapshot": "s", "features": "f", "embeddings": "e"} | digests
-    return Shard(
-        release="r", shard=name, tensors="", samples="", signals="", embedding_signals="", num_rows=0, **values
-    )
+FILES = ("samples", "signals", "embedding_signals", "tensors")
 
 
-def test_merkle_root_depends_on_every_manifest_and_on_no_order():
+def shard(name, *, generation=0, **digests):
+    return Shard(generation=generation, **{file: f"{file} {name}" for file in FILES} | digests)
+
+
+def test_merkle_root_depends_on_every_file_the_lineage_and_the_order():
     shards = [shard(f"{i:04d}") for i in range(5)]
     root = merkle_root(shards)
-    assert merkle_root(shards[::-1]) == root
-    assets = ("snapshot", "features", "embeddings")
-    changed = {merkle_root([*shards[:4], shard("0004", **{asset: "x"})]) for asset in assets}
-    assert len(changed | {root, merkle_root(shards[:4]), merkle_root([])}) == 6
+    assert merkle_root([shard(f"{i:04d}") for i in range(5)]) == root
+    changed = {merkle_root([*shards[:4], shard("0004", **{file: "x"})]) for file in FILES}
+    changed |= {merkle_root([*shards[:4], shard("0004", generation=1)]), merkle_root(shards[::-1])}
+    assert len(changed | {root, merkle_root(shards[:4]), merkle_root([])}) == 9
 
 
 def test_drift_indices_of_known_distributions():

@@ -1,81 +1,82 @@
-"""The gate in code."""
+"""The freeze refuses shards that are missing, unchecked, failed or stale, through the workspace that runs it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from mm_assets.checks.validations import Finding, record_validation
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import GateError
-from mm_assets.release.config import FreezeConfig
-from mm_assets.release.inputs import resolve_dataset_release
+from mm_assets.materialize import Workspace
+from mm_assets.release.shards import SHARD_ASSETS
+from mm_assets.settings import Settings
+from mm_assets.store.commit import Attempt, StageResult
 from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
+from mm_assets_tests.store.committing import delete
+
+RELEASE = Partition(release="r1")
+GOOD = Finding(rule="rule", passed=True, detail="all is well")
+BAD = Finding(rule="rule", passed=False, detail="too many dead letters: 9 of 10.")
 
 
-def resolve(world, spec):
-    return resolve_dataset_release(world.store, spec, Partition(release=spec.release), {"torch": "x"})
+@pytest.fixture
+def workspace(store: Store, settings: Settings, push_samples: Callable[..., Path]) -> Workspace:
+    """An open release of five shards, all of which are made and count as checked."""
+    push_samples(store, "shapes", "d1", num_samples=5)
+    found = Workspace(replace(settings, num_shards=5), store)
+    open_named_release(found, ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke"))
+    for number in range(5):
+        for asset in SHARD_ASSETS:
+            found.run(asset, shard(number), environment={})
+            accept(found, asset, number)
+    return found
 
 
-def test_every_shard_that_is_missing_failed_unchecked_or_stale_is_named_at_once(world, sample):
-    world.shard("r1", "0000", [sample("a")])
-    failed = world.shard("r1", "0002", [sample("c")])["features"]
-    world.accept(failed, passed=False, detail="too many dead letters: 9 of 10.")
-    world.shard("r1", "0003", [sample("d")])
-    partition = Partition(release="r1", shard="0003")
-    world.accept(world.commit("snapshot", partition, {}))
-    unchecked = Partition(release="r1", shard="0004")
-    world.shard("r1", "0004", [sample("e")])
-    world.commit("embeddings", unchecked, {}, [])
+def shard(number: int) -> Partition:
+    return Partition(release="r1", shard=f"{number:04d}")
+
+
+def accept(workspace: Workspace, asset: str, number: int, finding: Finding = GOOD) -> None:
+    """Puts an outcome about what the partition is now on record."""
+    ref = require_ref(workspace.store, asset, shard(number))
+    record_validation(workspace.store, workspace.subject(ref), [finding])
+
+
+def test_every_shard_that_is_not_ready_is_named_at_once_and_repaired_shards_open_the_gate(
+    workspace: Workspace,
+) -> None:
+    assert len(workspace.resolve("dataset_release", RELEASE, {}).inputs) == 5 * 3 + 2
+    for asset in SHARD_ASSETS:
+        delete(workspace.store, f"refs/{asset}/r1/0001.json")
+    accept(workspace, "features", 2, BAD)
+    # Shard 3's snapshot becomes something else, shard 4's embeddings become something that was not checked.
+    for asset, number in (("snapshot", 3), ("embeddings", 4)):
+        action = workspace.resolve(asset, shard(number), {})
+        known = require_ref(workspace.store, asset, shard(number))
+        other = require_ref(workspace.store, asset, shard(0))
+        assert other.content != known.content
+        result = StageResult(files=(), stats={}, stored=tuple(other.outputs))
+        Attempt(workspace.store, action, shard(number)).commit_result(result, is_remembered=False)
+    accept(workspace, "snapshot", 3)
     with pytest.raises(GateError) as caught:
-        resolve(world, world.spec("r1", 5))
+        workspace.run("dataset_release", RELEASE, environment={})
     message = str(caught.value)
-    assert message.startswith("dataset_release r1: 6 of 15 shard partitions are not ready: ")
     for named in (
         "snapshot 0001 is missing", "features 0001 is missing", "embeddings 0001 is missing",
-        "features 0002 failed its checks (too many dead letters: 9 of 10)",
-        "features 0003 is stale (made from another snapshot than the present one)",
-        "embeddings 0004 is not checked as it is now",
+        "features 0002 failed its check: too many dead letters: 9 of 10",
+        "features 0003 is stale: it was made from other data than its inputs hold now",
+        "embeddings 0004 was not checked under the rules in force",
     ):  # fmt: skip
         assert named in message
-    assert "0000" not in message
+    assert message.startswith("dataset_release r1: ")
+    assert " 0000 " not in message
     assert "\n" not in message
-
-
-def test_repaired_shard_opens_the_gate(world, sample):
-    made = world.shard("r1", "0000", [sample("a")])
-    world.accept(made["embeddings"], passed=False, detail="broken")
-    with pytest.raises(GateError, match=r"embeddings 0000 failed its checks \(broken\)"):
-        resolve(world, world.spec("r1", 1))
-    world.accept(made["embeddings"])
-    assert len(resolve(world, world.spec("r1", 1)).inputs) == 5
-
-
-def test_recipe_names_manifests_drops_and_parent_by_digest(world, sample):
-    made = world.shard("r1", "0000", [sample("a")])
-    parent = world.freeze(world.spec("r1", 1))
-    world.shard("r2", "0000", [sample("b")])
-    recipe = resolve(world, world.spec("r2", 1, parent=parent))
-    assert [entry.asset for entry in recipe.inputs] == [
-        "snapshot", "features", "embeddings", "drop", "source", "dataset_release",
-    ]  # fmt: skip
-    assert recipe.inputs[-1].digest == parent.manifest_digest
-    first = resolve(world, world.spec("r1", 1))
-    assert [entry.digest for entry in first.inputs[:3]] == [committed.manifest_digest for committed in made.values()]
-
-
-def test_environment_does_not_enter_the_fingerprint_but_policy_and_config_do(world, sample):
-    world.shard("r1", "0000", [sample("a")])
-    spec = world.spec("r1", 1)
-    same = resolve_dataset_release(world.store, spec, Partition(release="r1"), {})
-    assert resolve(world, spec).fingerprint == same.fingerprint
-    other = world.spec("r1", 1, policy={"name": "default", "sql": "TRUE"})
-    assert resolve(world, other).fingerprint != same.fingerprint
-    world.config = FreezeConfig(min_linked_text_chars=49)
-    assert resolve(world, world.spec("r1", 1)).fingerprint != same.fingerprint
-
-
-def test_parent_that_failed_its_checks_or_is_no_release_is_refused(world, sample):
-    made = world.shard("r1", "0000", [sample("a")])
-    parent = world.freeze(world.spec("r1", 1))
-    world.accept(parent, passed=False)
-    world.shard("r2", "0000", [sample("b")])
-    with pytest.raises(GateError, match="its parent r1 failed its checks"):
-        resolve(world, world.spec("r2", 1, parent=parent))
-    with pytest.raises(GateError, match="expected dataset_release r1, got features r1/0000"):
-        resolve(world, world.spec("r2", 1, parent=made["features"]))
+    for number in range(1, 5):
+        for asset in SHARD_ASSETS:
+            workspace.run(asset, shard(number), environment={})
+            accept(workspace, asset, number)
+    assert len(workspace.resolve("dataset_release", RELEASE, {}).inputs) == 5 * 3 + 2

@@ -1,34 +1,38 @@
 """Opening a release pins everything by digest, once."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mm_assets.drops.record import parse_drop
 from mm_assets.drops.source import parse_source, source_template
-from mm_assets.errors import CommitConflictError, DropError, ObjectMissingError, SpecError
+from mm_assets.errors import CommitConflictError, DropError, SpecError, UsageError
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.releases.opening import open_release
-from mm_assets.releases.spec import ReleaseSpec, read_spec
+from mm_assets.releases.spec import ReleasePin, ReleaseSpec, list_releases, read_spec
 from mm_assets.store.objects import Store
 from mm_assets_tests.drops.raw_data import deliver, make_folder, open_test_release, tar_bytes
+
+RULES, OTHER_RULES, MANIFEST = (digest_bytes(name) for name in (b"rules", b"other rules", b"manifest"))
 
 
 def a_drop(store: Store, tmp_path: Path, drop: str = "d1") -> None:
     deliver(store, make_folder(tmp_path / drop, {"a.tar": tar_bytes([("x.txt", drop.encode())])}), drop=drop)
 
 
-def open_with(store: Store, drops: list[tuple[str, str]], *, parent: str | None = None, seed: int = 1) -> ReleaseSpec:
-    return open_release(
-        store,
-        release="r1",
-        drops=drops,
-        parent=parent,
-        policy={"name": "all", "sql": "true"},
-        recipe={"name": "x"},
-        encoder={"kind": "none"},
-        seed=seed,
-        num_shards=2,
-    )
+def open_with(store: Store, drops: Sequence[tuple[str, str]], **values: Any) -> ReleaseSpec:
+    arguments: dict[str, Any] = {
+        "release": "r1",
+        "policy": {"name": "all", "sql": "true"},
+        "rules": {"snapshot.yaml": RULES},
+        "configuration": {"name": "x", "training": {"steps": 7}},
+        "encoder": {"kind": "none", "digest": digest_bytes(b"none")},
+        "seed": 1,
+        "num_shards": 2,
+    }
+    return open_release(store, drops=drops, **(arguments | values))
 
 
 def test_a_release_pins_drop_and_source_by_digest(store: Store, tmp_path: Path) -> None:
@@ -40,11 +44,46 @@ def test_a_release_pins_drop_and_source_by_digest(store: Store, tmp_path: Path) 
     assert read_spec(store, "r1") == spec
 
 
-def test_opening_a_release_again_alike_is_no_error_and_otherwise_is(store: Store, tmp_path: Path) -> None:
+def test_opening_a_release_again_alike_is_idempotent(store: Store, tmp_path: Path) -> None:
     a_drop(store, tmp_path)
-    assert open_with(store, [("src", "d1")]) == open_with(store, [("src", "d1")])
-    with pytest.raises(CommitConflictError, match="release r1: exists already with another spec"):
-        open_with(store, [("src", "d1")], seed=2)
+    first = open_with(store, [("src", "d1")], exclusions=["b", "a"])
+    assert open_with(store, [("src", "d1")], exclusions=["a", "b", "a"]) == first
+    assert list_releases(store) == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 2}, "seed: expected 1, got 2"),
+        ({"num_shards": 3}, "num_shards: expected 2, got 3"),
+        ({"exclusions": ["x"]}, r'exclusions: expected \[\], got \["x"\]'),
+        ({"policy": {"name": "all", "sql": "false"}}, 'policy.sql: expected "true", got "false"'),
+        ({"rules": {"snapshot.yaml": OTHER_RULES}}, f'rules.snapshot.yaml: expected "{RULES}", got "{OTHER_RULES}"'),
+        (
+            {"configuration": {"name": "x", "training": {"steps": 8}}},
+            "configuration.training.steps: expected 7, got 8",
+        ),
+        ({"configuration": {"name": "y"}}, 'configuration.name: expected "x", got "y"; configuration.training: '),
+        ({"parent": ReleasePin(release="r0", digest=MANIFEST)}, "parent: expected null, got "),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_opening_a_release_again_otherwise_names_the_fields_that_differ(
+    store: Store, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    a_drop(store, tmp_path)
+    first = open_with(store, [("src", "d1")])
+    with pytest.raises(CommitConflictError, match="release r1: is open already with another spec: " + named):
+        open_with(store, [("src", "d1")], **change)
+    assert read_spec(store, "r1") == first
+
+
+@pytest.mark.parametrize("name", ["", "../r1", "a b", "r1/x", "x" * 300])
+def test_an_unusable_name_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    a_drop(store, tmp_path)
+    with pytest.raises(UsageError, match="is not a valid name"):
+        open_with(store, [("src", "d1")], release=name)
+    assert list_releases(store) == []
 
 
 def test_a_drop_that_has_not_arrived_is_named(store: Store, tmp_path: Path) -> None:
@@ -60,10 +99,15 @@ def test_no_drop_or_one_named_twice_is_refused(store: Store, tmp_path: Path, dro
         open_with(store, drops)
 
 
-def test_a_parent_has_to_exist(store: Store, tmp_path: Path) -> None:
+def test_an_experiment_has_no_data_of_its_own(store: Store, tmp_path: Path) -> None:
     a_drop(store, tmp_path)
-    with pytest.raises(ObjectMissingError, match="r0"):
-        open_with(store, [("src", "d1")], parent="r0")
+    pin = ReleasePin(release="r0", digest=MANIFEST)
+    spec = open_with(store, [], data_of=pin)
+    assert (spec.data_of, spec.drops, spec.num_shards, spec.shards()) == (pin, [], 0, [])
+    for values in ({"drops": [("src", "d1")]}, {"drops": [], "parent": pin}):
+        drops = values.pop("drops")
+        with pytest.raises(SpecError, match="an experiment has no drops, no parent and no shards of its own"):
+            open_with(store, drops, release="r2", data_of=pin, **values)
 
 
 def test_a_drop_json_that_describes_another_drop_is_refused(store: Store, tmp_path: Path) -> None:

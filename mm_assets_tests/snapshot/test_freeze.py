@@ -23,11 +23,9 @@ from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError,
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.settings import Settings
 from mm_assets.snapshot.compute import member_stem
-from mm_assets.snapshot.inputs import resolve_snapshot
 from mm_assets.snapshot.preview import preview
-from mm_assets.snapshot.shard import ShardPlace, shard_tars
-from mm_assets.snapshot.validate import validate_snapshot
-from mm_assets.store.manifest import Manifest, Partition
+from mm_assets.snapshot.shard import ShardPlace, deal_tars
+from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 from mm_assets_tests.drops.raw_data import (
@@ -37,6 +35,8 @@ from mm_assets_tests.drops.raw_data import (
     make_folder,
     open_test_release,
     png,
+    snapshot_action,
+    snapshot_findings,
     sound,
     tar_bytes,
 )
@@ -73,10 +73,10 @@ def test_shards_partition_the_drops_for_any_number_of_them(
     spec = open_test_release(store, ("wds", "d1"), ("idx", "d1"), num_shards=num_shards)
     found: list[str] = []
     for shard in spec.shards():
-        committed = freeze(store, spec, shard, settings, tmp_path / shard)
+        committed = freeze(store, spec, shard, settings)
         found.extend(row["id"] for row in rows_of(store, committed.manifest, "samples.parquet", tmp_path))
         assert committed.manifest.stats["dead_letters"] == 0
-        assert all(finding.passed for finding in validate_snapshot(store, committed.manifest, settings))
+        assert all(finding.passed for finding in snapshot_findings(store, committed.manifest))
     assert sorted(found) == sorted(
         [f"wds/d1/t{n}-{x}" for n in range(3) for x in "ab"] + [f"idx/d1/r{n}" for n in range(5)]
     )
@@ -90,15 +90,16 @@ def test_every_tar_belongs_to_exactly_one_shard(num_tars: int, num_shards: int) 
         schema="mm.drop/1", source="s", drop="d", captured_from=None, captured_to=None, format="webdataset",
         objects=objects, annotation={},
     )  # fmt: skip
-    places = [ShardPlace(index=index, num_shards=num_shards) for index in range(num_shards)]
-    found = [entry.key for place in places for _, entry in shard_tars([drop], place)]
-    assert sorted(found) == [entry.key for entry in objects]
+    dealt = deal_tars([drop], num_shards)
+    assert len(dealt) == num_shards
+    assert sorted(entry.key for shard in dealt for _, entry in shard) == [entry.key for entry in objects]
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
 
 def test_the_tar_reads_back_with_plain_tarfile_and_webdataset(store: Store, settings: Settings, tmp_path: Path) -> None:
     two_drops(store, tmp_path)
     spec = open_test_release(store, ("wds", "d1"), ("idx", "d1"))
-    manifest = freeze(store, spec, "0000", settings, tmp_path / "w").manifest
+    manifest = freeze(store, spec, "0000", settings).manifest
     rows = rows_of(store, manifest, "samples.parquet", tmp_path)
     path = store.fetch(manifest.output("samples.tar").digest, tmp_path / "o", "samples.tar")
     with tarfile.open(path) as archive:
@@ -134,7 +135,7 @@ def test_the_tar_reads_back_with_plain_tarfile_and_webdataset(store: Store, sett
 def test_blobs_are_the_raw_bytes(store: Store, settings: Settings, tmp_path: Path) -> None:
     raw = sound("OGG", 0.2)
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes([("x.ogg", raw), ("x.txt", "日本".encode())])}))
-    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
     row = rows_of(store, manifest, "samples.parquet", tmp_path)[0]
     assert row["audio_digest"] == digest_bytes(raw)
     assert row["text_digest"] == digest_bytes("日本".encode())
@@ -148,25 +149,25 @@ def test_the_same_drop_gives_the_same_manifest_on_another_store(
     for number, place in enumerate((store, other)):
         two_drops(place, tmp_path / str(number))
         spec = open_test_release(place, ("wds", "d1"), ("idx", "d1"), num_shards=2)
-        digests.append(freeze(place, spec, "0001", settings, tmp_path / f"w{number}").manifest_digest)
+        digests.append(freeze(place, spec, "0001", settings).manifest_digest)
     assert digests[0] == digests[1]
 
 
 def test_an_empty_shard_is_a_valid_snapshot(store: Store, settings: Settings, tmp_path: Path) -> None:
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes([("x.txt", b"x")])}))
     spec = open_test_release(store, ("src", "d1"), num_shards=3)
-    manifest = freeze(store, spec, "0002", settings, tmp_path / "w").manifest
+    manifest = freeze(store, spec, "0002", settings).manifest
     assert manifest.stats["rows_in"] == 0
-    findings = validate_snapshot(store, manifest, settings)
+    findings = snapshot_findings(store, manifest)
     assert [finding.rule for finding in findings if not finding.passed] == []
     assert "| 0 | 0 | 0 | 0 | 0 |" in preview(store, manifest)
 
 
-def test_a_shard_that_does_not_exist_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_shard_that_does_not_exist_is_refused(store: Store, settings: Settings, tmp_path: Path) -> None:
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes([("x.txt", b"x")])}))
     spec = open_test_release(store, ("src", "d1"), num_shards=3)
-    with pytest.raises(UsageError, match="r1/0003: is no shard of the release: expected 0000 to 0002"):
-        resolve_snapshot(store, spec, Partition(release="r1", shard="0003"), {})
+    with pytest.raises(UsageError, match="r1/0003: is not a shard of the release: expected 0000 to 0002"):
+        snapshot_action(store, spec, "0003", settings)
 
 
 def test_a_lost_object_fails_its_shard_and_only_it(store: Store, settings: Settings, tmp_path: Path) -> None:
@@ -174,9 +175,9 @@ def test_a_lost_object_fails_its_shard_and_only_it(store: Store, settings: Setti
     spec = open_test_release(store, ("wds", "d1"), num_shards=3)
     store.client.delete_object(Bucket=store.bucket, Key="store/raw/wds/d1/t1.tar")
     with pytest.raises(ObjectMissingError, match=r"^raw/wds/d1/t1\.tar: is missing from the store: expected sha256:"):
-        freeze(store, spec, "0001", settings, tmp_path / "1")
+        freeze(store, spec, "0001", settings)
     for shard in ("0000", "0002"):
-        assert freeze(store, spec, shard, settings, tmp_path / shard).manifest.stats["rows_out"] == 2
+        assert freeze(store, spec, shard, settings).manifest.stats["rows_out"] == 2
 
 
 @pytest.mark.parametrize("key", ["t1.tar", "t0.tar"])
@@ -191,7 +192,7 @@ def test_a_changed_tar_fails_its_shard_with_its_name_and_both_digests(
     (tmp_path / "changed").write_bytes(data)
     store.upload_key(f"raw/wds/d1/{key}", tmp_path / "changed")
     with pytest.raises(ObjectCorruptError) as caught:
-        freeze(store, spec, "0000", settings, tmp_path / "w")
+        freeze(store, spec, "0000", settings)
     message = str(caught.value)
     assert message.startswith(f"raw/wds/d1/{key}: ")
     assert expected in message
@@ -205,7 +206,7 @@ def test_an_object_that_grew_is_not_read_to_its_end(store: Store, settings: Sett
     (tmp_path / "longer").write_bytes((tmp_path / "wds" / "t0.tar").read_bytes() + bytes(100))
     store.upload_key("raw/wds/d1/t0.tar", tmp_path / "longer")
     with pytest.raises(ObjectCorruptError, match=r"raw/wds/d1/t0\.tar: .*got more than \d+ bytes"):
-        freeze(store, spec, "0000", settings, tmp_path / "w")
+        freeze(store, spec, "0000", settings)
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed"])
@@ -219,8 +220,8 @@ def test_a_loose_file_that_is_gone_or_changed_fails_its_shard_and_only_it(
     else:
         store.upload_key("raw/idx/d1/3.png", tmp_path / "idx" / "4.png")
     with pytest.raises((ObjectMissingError, ObjectCorruptError), match=r"^raw/idx/d1/3\.png: "):
-        freeze(store, spec, "0003", settings, tmp_path / "3")
-    assert freeze(store, spec, "0002", settings, tmp_path / "2").manifest.stats["rows_out"] == 1
+        freeze(store, spec, "0003", settings)
+    assert freeze(store, spec, "0002", settings).manifest.stats["rows_out"] == 1
 
 
 def test_a_changed_index_fails_its_shards_with_its_name(store: Store, settings: Settings, tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_a_changed_index_fails_its_shards_with_its_name(store: Store, settings: 
     (tmp_path / "other").write_bytes(jsonl({"id": "1", "text": "x"}))
     store.upload_key("raw/idx/d1/index.jsonl", tmp_path / "other")
     with pytest.raises(ObjectCorruptError, match=r"^raw/idx/d1/index\.jsonl: "):
-        freeze(store, spec, "0000", settings, tmp_path / "w")
+        freeze(store, spec, "0000", settings)
 
 
 def test_too_many_members_fail_the_shard_with_the_name_of_the_tar(
@@ -238,13 +239,13 @@ def test_too_many_members_fail_the_shard_with_the_name_of_the_tar(
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes([(f"{n}.txt", b"x") for n in range(5)])}))
     spec = open_test_release(store, ("src", "d1"), config=SnapshotConfig(max_tar_members=4))
     with pytest.raises(StageError, match=r"a\.tar: has too many members: expected at most 4"):
-        freeze(store, spec, "0000", settings, tmp_path / "w")
+        freeze(store, spec, "0000", settings)
 
 
 def test_two_objects_of_a_shard_cannot_both_have_an_id(store: Store, settings: Settings, tmp_path: Path) -> None:
     tars = {f"{name}.tar": tar_bytes([("x.txt", name.encode())]) for name in ("a", "b")}
     deliver(store, make_folder(tmp_path / "d", tars))
-    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
     samples = rows_of(store, manifest, "samples.parquet", tmp_path)
     letters = rows_of(store, manifest, "dead_letters.parquet", tmp_path)
     assert [row["object"] for row in samples] == ["raw/src/d1/a.tar"]
@@ -254,8 +255,8 @@ def test_two_objects_of_a_shard_cannot_both_have_an_id(store: Store, settings: S
 def test_the_gate_fails_when_too_many_samples_were_rejected(store: Store, settings: Settings, tmp_path: Path) -> None:
     members = [(f"{n}.txt", b"\xff" if n else b"ok") for n in range(4)]
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)}))
-    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
-    failed = [finding for finding in validate_snapshot(store, manifest, settings) if not finding.passed]
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
+    failed = [finding for finding in snapshot_findings(store, manifest) if not finding.passed]
     assert [finding.rule for finding in failed] == ["max_dead_letter_fraction"]
     assert "3 of 4 samples are dead letters (75.00%)" in failed[0].detail
 
@@ -263,14 +264,14 @@ def test_the_gate_fails_when_too_many_samples_were_rejected(store: Store, settin
 def test_the_gate_finds_a_tar_that_does_not_match_its_table(store: Store, settings: Settings, tmp_path: Path) -> None:
     members = [(f"{n}.txt", f"text {n}".encode()) for n in range(3)]
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)}))
-    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
     path = store.fetch(manifest.output("samples.tar").digest, tmp_path / "o", "samples.tar")
     digest = store.put_bytes(path.read_bytes().replace(b"text 1", b"texT 1"))
     outputs = [
         output.model_copy(update={"digest": digest}) if output.name == "samples.tar" else output
         for output in manifest.outputs
     ]
-    findings = validate_snapshot(store, manifest.model_copy(update={"outputs": outputs}), settings)
+    findings = snapshot_findings(store, manifest.model_copy(update={"outputs": outputs}))
     failed = [finding for finding in findings if not finding.passed]
     assert [(finding.rule, finding.failing_ids) for finding in failed] == [("blobs match their digests", ("src/d1/1",))]
 
@@ -278,7 +279,7 @@ def test_the_gate_finds_a_tar_that_does_not_match_its_table(store: Store, settin
 def test_the_preview_shows_the_pictures_and_skips_broken_ones(store: Store, settings: Settings, tmp_path: Path) -> None:
     members = [(f"{n:02d}.png", png(40, 30, shade=n * 9)) for n in range(30)] + [("cut.png", png(64, 64)[:60])]
     deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)}))
-    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings, tmp_path / "w").manifest
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
     text = preview(store, manifest)
     assert "24 pictures of the shard" in text
     assert "data:image/png;base64," in text

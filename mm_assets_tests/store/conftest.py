@@ -9,14 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.client import make_client
-from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.embedded import Server
-from mm_assets.store.manifest import Partition, Recipe
 from mm_assets.store.objects import Store
-
-PARTITION = Partition(release="r1", shard="0000")
+from mm_assets_tests.store.committing import Compute, writing
 
 
 @pytest.fixture(params=["moto", pytest.param("seaweed", marks=pytest.mark.integration)])
@@ -132,34 +128,7 @@ def lossy(any_store: Store, request: pytest.FixtureRequest) -> Iterator[Lossy]:
     proxy.listener.close()
 
 
-def recipe(params: str = "p", *, asset: str = "snapshot", partition: Partition = PARTITION) -> Recipe:
-    """A recipe that differs by ``params``."""
-    return Recipe(
-        asset=asset, partition=partition, code=digest_bytes(b"code"), params={"p": params}, environment={}, inputs=()
-    )
-
-
-def writing(folder: Path, *contents: bytes) -> Callable[[], StageResult]:
-    """A stage that writes one file per content."""
-
-    def compute() -> StageResult:
-        files = []
-        for number, content in enumerate(contents):
-            path = folder / f"file{number}"
-            path.write_bytes(content)
-            files.append(OutputFile(name=path.name, path=path, media_type="text/plain"))
-        return StageResult(files=tuple(files), stats={"rows_in": len(contents)})
-
-    return compute
-
-
-@pytest.fixture(name="make_recipe")
-def make_recipe_fixture() -> Callable[..., Recipe]:
-    """See ``recipe``."""
-    return recipe
-
-
-@pytest.fixture(name="write_files")
-def write_files_fixture(tmp_path: Path) -> Callable[..., Callable[[], StageResult]]:
-    """See ``writing``; files go to the test's folder."""
-    return lambda *contents: writing(tmp_path, *contents)
+@pytest.fixture
+def write_files(tmp_path: Path) -> Callable[..., Compute]:
+    """A stage that writes one file per content, ``file0`` first."""
+    return lambda *contents: writing(tmp_path / "out", {f"file{n}": data for n, data in enumerate(contents)})

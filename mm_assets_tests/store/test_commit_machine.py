@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.store.action import find_action
 from mm_assets.store.client import make_client
-from mm_assets.store.commit import OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Partition, Recipe, read_manifest
-from mm_assets.store.objects import Store
+from mm_assets.store.manifest import content_digest, read_manifest
+from mm_assets.store.objects import Store, object_key
 from mm_assets.store.refs import read_ref
+from mm_assets_tests.store.committing import PARTITION, action_of, counted_writes, delete, flip, materialize, writing
 
-PARTITION = Partition(release="r1", shard="0000")
+NAMES = ("first", "second")
+NUMBERS = st.integers(0, 3)
 #: More than the writes of a commit: two outputs, manifest, action, ref.
 MAX_WRITES = 6
 
@@ -25,15 +27,12 @@ class Interrupted(Exception):
     """The process ends here."""
 
 
-def recipe(content):
-    return Recipe(
-        asset="snapshot", partition=PARTITION, code=digest_bytes(b"c"), params={"content": content}, environment={},
-        inputs=(),
-    )  # fmt: skip
+def files_of(number):
+    return {name: f"{name} of {number}".encode() for name in NAMES}
 
 
 class CommitMachine(RuleBasedStateMachine):
-    """Attempts that end at any write, on a server at ``endpoint``."""
+    """Attempts that end at any write and objects that are damaged, on a server at ``endpoint``."""
 
     endpoint = ""
 
@@ -48,6 +47,7 @@ class CommitMachine(RuleBasedStateMachine):
         self.client.create_bucket(Bucket=bucket)
         self.store = Store(client=self.client, bucket=bucket, prefix="p")
         self.possible = {None}
+        self.damaged = set()
 
     def write(self, when):
         if self.left is None or when != self.when:
@@ -56,53 +56,82 @@ class CommitMachine(RuleBasedStateMachine):
         if self.left < 0:
             raise Interrupted
 
-    def attempt(self, content):
+    def attempt(self, number):
         with tempfile.TemporaryDirectory() as folder:
+            return materialize(self.store, action_of(number), writing(Path(folder), files_of(number), stats={}))
 
-            def compute():
-                files = []
-                for name in ("first", "second"):
-                    path = Path(folder) / name
-                    path.write_text(f"{name} of {content}", encoding="utf-8")
-                    files.append(OutputFile(name=name, path=path, media_type="text/plain"))
-                return StageResult(files=tuple(files), stats={})
+    def repaired(self, number):
+        """The objects that an attempt at ``number`` has put right."""
+        self.damaged -= {(number, name) for name in NAMES}
 
-            materialize(self.store, recipe(content), compute)
+    def is_whole(self, number, name):
+        data = files_of(number)[name]
+        current = self.store.read_key(object_key(digest_bytes(data)))
+        return current is not None and current.data == data
 
-    @rule(content=st.integers(0, 3))
-    def commit(self, content):
-        self.attempt(content)
-        self.possible = {content}
+    @rule(number=NUMBERS)
+    def commit(self, number):
+        committed = self.attempt(number)
+        self.possible = {number}
+        self.repaired(number)
+        assert committed.manifest.content == content_digest(committed.manifest.outputs)
 
-    @rule(content=st.integers(0, 3), writes=st.integers(0, MAX_WRITES), when=st.sampled_from(["before", "after"]))
-    def commit_interrupted(self, content, writes, when):
+    @rule(number=NUMBERS, writes=st.integers(0, MAX_WRITES), when=st.sampled_from(["before", "after"]))
+    def commit_interrupted(self, number, writes, when):
         self.left, self.when = writes, when
         try:
-            self.attempt(content)
+            self.attempt(number)
         except Interrupted:
-            self.possible |= {content}
+            self.possible |= {number}
+            # An object is put right when it is written, which may or may not have been before the end.
+            self.damaged = {(n, name) for n, name in self.damaged if not self.is_whole(n, name)}
         else:
-            self.possible = {content}
+            self.possible = {number}
+            self.repaired(number)
         finally:
             self.left = None
+
+    @rule(number=NUMBERS, name=st.sampled_from(NAMES), how=st.sampled_from(["flip", "delete"]))
+    def damage(self, number, name, how):
+        digest = digest_bytes(files_of(number)[name])
+        if (number, name) in self.damaged or not self.store.has_object(digest):
+            return
+        if how == "flip":
+            flip(self.store, digest)
+        else:
+            delete(self.store, object_key(digest))
+        self.damaged.add((number, name))
+
+    @rule(number=NUMBERS)
+    def find(self, number):
+        with counted_writes(self.store) as writes:
+            found = find_action(self.store, action_of(number))
+        assert writes == []
+        if found is not None:
+            assert {o.name: self.store.get_bytes(o.digest) for o in found.outputs} == files_of(number)
 
     @invariant()
     def partition_is_one_whole_commit(self):
         ref = read_ref(self.store, "snapshot", PARTITION).ref
-        content = None
+        number = None
         if ref is not None:
             manifest = read_manifest(self.store, ref.manifest)
-            content = manifest.params["content"]
-            for output in manifest.outputs:
-                assert self.store.get_bytes(output.digest).decode() == f"{output.name} of {content}"
-            assert ref.fingerprint == recipe(content).fingerprint
-        assert content in self.possible
-        self.possible = {content}
+            number = manifest.params["p"]
+            assert [(o.name, o.digest) for o in ref.outputs] == [
+                (name, digest_bytes(data)) for name, data in files_of(number).items()
+            ]
+            assert manifest.outputs == ref.outputs
+            assert ref.fingerprint == action_of(number).fingerprint
+            for name, data in files_of(number).items():
+                if (number, name) not in self.damaged:
+                    assert self.store.get_bytes(digest_bytes(data)) == data
+        assert number in self.possible
+        self.possible = {number}
 
 
 @pytest.mark.property
 def test_interrupted_commit_leaves_the_old_or_the_new_manifest(moto_endpoint):
     machine = type("Commits", (CommitMachine,), {"endpoint": moto_endpoint})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=8, stateful_step_count=8, deadline=None, database=None)
+        machine, settings=settings(max_examples=12, stateful_step_count=12, deadline=None, database=None)
     )

@@ -4,17 +4,18 @@ import pytest
 
 from mm_assets.errors import CommitConflictError, CommitUnknownError, StoreUnreachableError
 from mm_assets.identity.canonical import digest_bytes
-from mm_assets.store.commit import materialize
-from mm_assets.store.manifest import Partition
+from mm_assets.store.manifest import content_digest
 from mm_assets.store.refs import Ref, RefState, move_ref, read_ref
+from mm_assets_tests.store.committing import PARTITION, action_of, materialize
 
 OLD, NEW, OTHER = (digest_bytes(name) for name in (b"old", b"new", b"other"))
 
 
 def ref(manifest, attempt):
     return Ref(
-        schema="mm.ref/1", asset="snapshot", release="r1", shard="0000", manifest=manifest, fingerprint=OLD,
-        attempt=attempt, run_id=None, committed_at="2026-01-01T00:00:00+00:00", cached=False, wall_s=0.0, cpu_s=0.0,
+        schema="mm.ref/2", asset="snapshot", release="r1", shard="0000", manifest=manifest, fingerprint=OLD,
+        content=content_digest([]), inputs=OLD, outputs=[], attempt=attempt, run_id=None,
+        committed_at="2026-01-01T00:00:00+00:00", cached=False, wall_s=0.0, cpu_s=0.0,
     )  # fmt: skip
 
 
@@ -23,11 +24,11 @@ def seen(lossy):
     """The ref as an attempt saw it before its write."""
     move_ref(lossy.direct, ref(OLD, "first"), RefState(ref=None, etag=None))
     lossy.proxy.puts = 0
-    return read_ref(lossy.direct, "snapshot", Partition(release="r1", shard="0000"))
+    return read_ref(lossy.direct, "snapshot", PARTITION)
 
 
 def current(lossy):
-    return read_ref(lossy.direct, "snapshot", Partition(release="r1", shard="0000")).ref
+    return read_ref(lossy.direct, "snapshot", PARTITION).ref
 
 
 def test_commit_that_lost_its_response_is_not_a_conflict(lossy, seen):
@@ -64,13 +65,11 @@ def test_write_that_never_arrived_is_repeated(lossy, seen):
     assert current(lossy).attempt == "mine"
 
 
-def test_server_that_vanishes_after_the_write_is_an_error_and_the_next_run_finds_the_commit(
-    lossy, make_recipe, write_files
-):
+def test_server_that_vanishes_after_the_write_is_an_error_and_the_next_run_finds_the_commit(lossy, write_files):
     state = RefState(ref=None, etag=None)
     lossy.proxy.vanish = True
     with pytest.raises((CommitUnknownError, StoreUnreachableError), match="refs/snapshot/r1/0000"):
         move_ref(lossy.store, ref(NEW, "mine"), state)
     assert current(lossy).attempt == "mine"
-    committed = materialize(lossy.direct, make_recipe(), write_files(b"x"))
+    committed = materialize(lossy.direct, action_of(), write_files(b"x"))
     assert current(lossy).manifest == committed.manifest_digest

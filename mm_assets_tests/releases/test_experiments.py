@@ -1,0 +1,175 @@
+"""Named releases: what an experiment takes over from the release whose data it uses, and what it may not change."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mm_assets import configurations
+from mm_assets.checks.rules import replace_rules
+from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
+from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.errors import CommitConflictError, GateError, SettingsError, SpecError, UsageError
+from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.identity.canonical import to_json
+from mm_assets.materialize import Workspace
+from mm_assets.release.policies import policy_named
+from mm_assets.releases.spec import ReleaseSpec, list_releases
+from mm_assets.settings import Settings
+from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store
+
+BASE = "r1"
+
+
+@pytest.fixture
+def workspace(store: Store, settings: Settings) -> Workspace:
+    return Workspace(replace(settings, num_shards=1), store)
+
+
+@pytest.fixture
+def base(workspace: Workspace, push_samples: Callable[..., Path]) -> ReleaseSpec:
+    """An open release with two exclusions."""
+    push_samples(workspace.store, "shapes", "d1", num_samples=4)
+    request = ReleaseRequest(
+        release=BASE, drops=(("shapes", "d1"),), configuration="smoke", policy="default", exclusions=("b", "a")
+    )
+    return open_named_release(workspace, request)
+
+
+@pytest.fixture
+def frozen(workspace: Workspace, base: ReleaseSpec) -> ReleaseSpec:
+    """The same release, frozen and checked."""
+    for shard in base.shards():
+        for asset in ("snapshot", "features", "embeddings"):
+            make(workspace, asset, Partition(release=BASE, shard=shard))
+    make(workspace, "dataset_release", Partition(release=BASE))
+    return base
+
+
+def make(workspace: Workspace, asset: str, partition: Partition) -> None:
+    workspace.run(asset, partition, environment={})
+    record = workspace.check(asset, partition)
+    assert record.passed, record.failures
+
+
+def test_a_named_release_pins_configuration_policy_and_rules(workspace: Workspace, base: ReleaseSpec) -> None:
+    assert base.configuration["name"] == "smoke"
+    assert base.configuration["training"] == to_json(SMOKE.training)
+    assert base.seed == SMOKE.seed
+    assert base.policy == policy_named("default")
+    assert base.exclusions == ["a", "b"]
+    assert set(base.rules) == {"snapshot.yaml", "features.yaml", "promotion.yaml"}
+    for name, digest in base.rules.items():
+        assert workspace.rules(BASE).read(name) == workspace.store.get_bytes(digest)
+
+
+def test_files_of_whoever_runs_something_do_not_count(
+    workspace: Workspace, base: ReleaseSpec, settings: Settings, tmp_path: Path
+) -> None:
+    weak = b"schema: mm.suite/1\nname: weak\nexpectations: []\n"
+    for name in base.rules:
+        (tmp_path / name).write_bytes(weak)
+    elsewhere = Workspace(replace(settings, config_dir=tmp_path), workspace.store)
+    assert elsewhere.rules(BASE).digests == workspace.rules(BASE).digests == base.rules
+    replace_rules(workspace.store, BASE, base.rules, {"snapshot.yaml": weak}, reason="on record", by="ada")
+    assert Workspace(settings, workspace.store).rules(BASE).read("snapshot.yaml") == weak
+
+
+def test_rules_without_a_usable_form_are_refused_when_a_release_is_opened(
+    workspace: Workspace, base: ReleaseSpec, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "snapshot.yaml").write_bytes(b"anything: goes\n")
+    elsewhere = Workspace(replace(settings, config_dir=tmp_path), workspace.store)
+    with pytest.raises(SettingsError, match=r"snapshot\.yaml"):
+        open_named_release(elsewhere, ReleaseRequest(release="r2", drops=(("shapes", "d1"),)))
+    assert list_releases(workspace.store) == [BASE]
+
+
+@pytest.mark.parametrize("option", ["data_of", "parent"])
+def test_a_release_can_only_be_built_on_one_that_is_open_and_frozen(
+    workspace: Workspace, base: ReleaseSpec, option: str
+) -> None:
+    drops = (("shapes", "d1"),) if option == "parent" else ()
+    flag = "--" + option.replace("_", "-")
+    for name, named in (("r0", "release r0: is not open"), (BASE, "dataset_release r1: is not materialized")):
+        request = ReleaseRequest(release="x", drops=drops, **{option: name})
+        with pytest.raises(UsageError, match=f"{flag} {name}: {named}"):
+            open_named_release(workspace, request)
+    assert list_releases(workspace.store) == [base.release]
+
+
+def test_unknown_names_are_usage_errors(workspace: Workspace, base: ReleaseSpec) -> None:
+    drops = (("shapes", "d1"),)
+    for request in (
+        ReleaseRequest(release="x", drops=drops, configuration="nope"),
+        ReleaseRequest(release="x", drops=drops, policy="nope"),
+    ):
+        with pytest.raises(UsageError, match="nope: is unknown"):
+            open_named_release(workspace, request)
+    with pytest.raises(CommitConflictError, match="configuration.name: expected .smoke., got .multimodal_cpu."):
+        open_named_release(workspace, ReleaseRequest(release=BASE, drops=drops, exclusions=("a", "b")))
+    assert list_releases(workspace.store) == [base.release]
+
+
+def test_an_experiment_takes_over_what_it_does_not_change(workspace: Workspace, frozen: ReleaseSpec) -> None:
+    spec = open_named_release(workspace, ReleaseRequest(release="x", data_of=BASE, exclusions=("c",)))
+    assert spec.data_of is not None
+    assert spec.data_of.release == BASE
+    assert spec.data_of.digest == workspace.require_sound("dataset_release", Partition(release=BASE))
+    assert (spec.drops, spec.parent, spec.num_shards) == ([], None, 0)
+    for name in ("configuration", "policy", "encoder", "seed"):
+        assert getattr(spec, name) == getattr(frozen, name)
+    assert spec.exclusions == ["a", "b", "c"]
+    other = open_named_release(workspace, ReleaseRequest(release="p", data_of=BASE, policy="private"))
+    assert other.policy == policy_named("private") != frozen.policy
+
+
+def test_an_unchanged_experiment_is_frozen_without_computing(workspace: Workspace, frozen: ReleaseSpec) -> None:
+    open_named_release(workspace, ReleaseRequest(release="x", data_of=BASE))
+    base = workspace.ref("dataset_release", Partition(release=BASE))
+    committed = workspace.run("dataset_release", Partition(release="x"), environment={})
+    assert base is not None
+    assert committed.cached
+    assert (committed.ref.content, committed.ref.fingerprint) == (base.content, base.fingerprint)
+    assert workspace.require_passed("dataset_release", Partition(release="x")).content == base.content
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("snapshot", SnapshotConfig(max_tar_members=77)),
+        ("features", FeaturesConfig(image_size=48)),
+        ("encoder", EncoderConfig(neighbours=9)),
+    ],
+)
+def test_an_experiment_cannot_change_what_makes_shards(
+    workspace: Workspace, frozen: ReleaseSpec, monkeypatch: pytest.MonkeyPatch, section: str, value: object
+) -> None:
+    monkeypatch.setitem(CONFIGURATIONS, "changed", replace(SMOKE, **{section: value}))
+    with pytest.raises(SpecError, match=f"configuration changed makes other shards than r1: section {section}: "):
+        open_named_release(workspace, ReleaseRequest(release="x", data_of=BASE, configuration="changed"))
+    assert list_releases(workspace.store) == [frozen.release]
+
+
+def test_an_experiment_may_change_everything_behind_the_shards(
+    workspace: Workspace, frozen: ReleaseSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(SMOKE, seed=3, plan=replace(SMOKE.plan, num_steps=5))
+    monkeypatch.setitem(configurations.CONFIGURATIONS, "changed", changed)
+    spec = open_named_release(workspace, ReleaseRequest(release="x", data_of=BASE, configuration="changed"))
+    assert spec.seed == 3
+    assert spec.configuration["plan"] == to_json(changed.plan)
+    assert {name: spec.configuration[name] for name in configurations.SHARD_SECTIONS} == {
+        name: frozen.configuration[name] for name in configurations.SHARD_SECTIONS
+    }
+
+
+def test_a_release_whose_freeze_fails_its_check_is_not_built_on(workspace: Workspace, frozen: ReleaseSpec) -> None:
+    stricter = {"snapshot.yaml": b"# stricter\n" + workspace.rules(BASE).read("snapshot.yaml")}
+    replaced = replace_rules(workspace.store, BASE, frozen.rules, stricter, reason="stricter", by="ada")
+    assert replaced.changed == ["snapshot.yaml"]
+    fresh = Workspace(workspace.settings, workspace.store)
+    with pytest.raises(GateError, match="was not checked under the rules in force"):
+        open_named_release(fresh, ReleaseRequest(release="x", data_of=BASE))
