@@ -29,7 +29,7 @@ def open_by_hand(
     encoder: Mapping[str, str] | None = None,
     parent: ReleasePin | None = None,
 ) -> ReleaseSpec:
-    """Opens a release over a drop that does not exist, under the packaged rules; ``sections`` replace whole sections."""
+    """Opens a release over a drop that does not exist, under the packaged rules; ``sections`` replace whole ones."""
     configuration = {
         field.name: to_json(getattr(config, field.name)) for field in fields(config) if field.name != "seed"
     }
