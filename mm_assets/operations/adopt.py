@@ -211,7 +211,7 @@ def _first_difference(store: Store, known: Output, made: OutputFile, folder: Pat
     """Where two files part: a row of a table, or a byte."""
     old = store.fetch(known.digest, folder)
     if known.media_type in (PARQUET_TYPE, ARROW_TYPE):
-        row = _first_row(_read_table(old, known.media_type), _read_table(made.path, known.media_type))
+        row = first_row(_read_table(old, known.media_type), _read_table(made.path, known.media_type))
         if row is not None:
             return row
     return _first_byte(old, made.path)
@@ -223,7 +223,8 @@ def _read_table(path: Path, media_type: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def _first_row(old: pa.Table, new: pa.Table) -> str | None:
+def first_row(old: pa.Table, new: pa.Table) -> str | None:
+    """The first row and column in which two tables differ, or None where their values are the same."""
     if not old.schema.equals(new.schema, check_metadata=True):
         return f"columns or their metadata: expected {_schema(old)}, got {_schema(new)}"
     for number in range(min(old.num_rows, new.num_rows)):

@@ -17,7 +17,7 @@ from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import UsageError
 from mm_assets.identity.code import ROOT
 from mm_assets.materialize import Workspace, code_of
-from mm_assets.operations.adopt import _first_row, adopt
+from mm_assets.operations.adopt import adopt, first_row
 from mm_assets.pipeline import asset_named
 from mm_assets.settings import Settings
 from mm_assets.store.action import adopted_codes
@@ -223,6 +223,6 @@ def test_what_cannot_be_adopted_says_why(store: Store, workspace: Workspace, mot
     ],
 )
 def test_the_first_row_that_differs_is_named(old: Sequence[float], new: Sequence[float], expected: str | None) -> None:
-    assert _first_row(pa.table({"x": pa.array(old, pa.float64())}), pa.table({"x": pa.array(new, pa.float64())})) == (
+    assert first_row(pa.table({"x": pa.array(old, pa.float64())}), pa.table({"x": pa.array(new, pa.float64())})) == (
         expected
     )
