@@ -15,8 +15,8 @@ from mm_assets.materialize import Workspace, packaged_rules
 from mm_assets.promotion.config import THRESHOLDS_FILE
 from mm_assets.promotion.decide import CHAMPION
 from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.history import validate_registration
 from mm_assets.promotion.preview import preview
-from mm_assets.promotion.registration import validate_registration
 from mm_assets.promotion.registry import read_history, read_production, read_registry
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.releases.spec import ReleaseSpec

@@ -17,11 +17,11 @@ import pytest
 from mm_assets.errors import GateError, NonDeterminismError, StageError
 from mm_assets.store.job import Job
 from mm_assets.store.tables import read_parquet
-from mm_assets.training.ledger import LEDGER, planned_entries
+from mm_assets.training.ledger import LEDGER
 from mm_assets.training.resume import find_chain
 from mm_assets.training.spec import training_spec
 from mm_assets.training.train import compute_model
-from mm_assets.training.validate import check_ledger
+from mm_assets.training.validate import check_ledger, planned_entries
 
 pytestmark = pytest.mark.integration
 
