@@ -63,7 +63,7 @@ class DropError(MmError, ValueError):
 
 
 class SpecError(MmError, ValueError):
-    """A release spec, training spec or recipe is unusable."""
+    """A release spec, training spec or configuration is unusable."""
 
 
 class GateError(MmError, RuntimeError):

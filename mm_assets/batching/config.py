@@ -1,4 +1,4 @@
-"""What decides a batch plan's bytes: the recipe's section ``plan``."""
+"""What decides a batch plan's bytes: the configuration's section ``plan``."""
 
 from dataclasses import dataclass
 

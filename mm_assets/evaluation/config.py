@@ -51,7 +51,7 @@ DEFAULT_CORRUPTIONS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """The evaluation section of a recipe.
+    """The evaluation section of a configuration.
 
     ``split`` is judged; the temperature is fitted on ``calibration_split``. Corruptions use the same at most
     ``max_corruption_samples`` samples at every severity, retrieval a pool of at most ``max_retrieval_pool``; both are

@@ -1,6 +1,6 @@
 """Runs the model over the held-out split, clean and damaged, and writes the report and every prediction.
 
-Reads only what its recipe pins. Nothing measured here depends on time, so the same model gets the same report.
+Reads only what its action names. Nothing measured here depends on time, so the same model gets the same report.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def compute_evaluation(job: Job) -> StageResult:
     """Judges the model on the held-out split of its release.
 
     Raises:
-        StageError: the model's outputs are unusable, or this is not the environment of the recipe.
+        StageError: the model's outputs are unusable, or this is not the environment of the action.
         ObjectMissingError: an input does not exist. ObjectCorruptError: its bytes changed.
     """
     config = TypeAdapter(EvaluationConfig).validate_python(job.params["config"])

@@ -35,7 +35,7 @@ def to_json(value: object) -> Json:
         return [to_json(item) for item in cast("Sequence[object]", value)]
     raise IdentityError(
         f"{type(value).__name__} value {value!r}: has no stable encoding: expected JSON values, dataclasses or "
-        "tuples. Convert it before it enters a recipe."
+        "tuples. Convert it before it enters an action."
     )
 
 

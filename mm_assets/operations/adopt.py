@@ -6,8 +6,9 @@ led to; the first difference is named instead.
 """
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_assets.errors import MmError, UsageError
-from mm_assets.identity.canonical import digest_file
+from mm_assets.identity.canonical import Json, canonical_json, digest_file
 from mm_assets.materialize import EnvironmentOf, Workspace
 from mm_assets.pipeline import Asset, asset_named
-from mm_assets.store.action import Action, Adoption, record_adoption
+from mm_assets.store.action import Action, Adoption, adopted_codes, record_adoption
 from mm_assets.store.commit import OutputFile
 from mm_assets.store.manifest import Manifest, Output, Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -87,17 +88,16 @@ def adopt(
     asset = asset_named(name)
     if not asset.is_remembered or num_samples < 1:
         raise UsageError(f"asset {name}: cannot be adopted: expected a computed asset and at least one sample.")
-    candidates = list(_candidates(workspace, asset, environment_of))
+    with workspace.unchanged():
+        candidates, problems = _candidates(workspace, asset, environment_of)
     if not candidates:
+        skipped = f" {len(problems)} partitions were left out, the first because: {problems[0]}" if problems else ""
         raise UsageError(
             f"asset {name}: has nothing to compare: expected a partition made by other code from its present inputs. "
-            "Run a release first, or adopt the assets above it first."
+            f"Run a release first, or adopt the assets above it first and check them with `mm run`.{skipped}"
         )
-    old_code = max(
-        {candidate.manifest.code for candidate in candidates},
-        key=lambda code: (sum(candidate.manifest.code == code for candidate in candidates), code),
-    )
-    picked = _pick([entry for entry in candidates if entry.manifest.code == old_code], num_samples)
+    old_code, covered = _widest(workspace.store, candidates)
+    picked = _pick(covered, num_samples)
     compared: list[str] = []
     difference: Difference | None = None
     for candidate in picked:
@@ -130,21 +130,37 @@ def adopt(
     return report
 
 
-def _candidates(workspace: Workspace, asset: Asset, environment_of: EnvironmentOf) -> Iterator[_Candidate]:
-    seen: set[str] = set()
+def _candidates(
+    workspace: Workspace, asset: Asset, environment_of: EnvironmentOf
+) -> tuple[list[_Candidate], list[MmError]]:
+    """The partitions that can be compared, one per action, and why others cannot."""
+    found: dict[str, _Candidate] = {}
+    problems: list[MmError] = []
     for ref in list_refs(workspace.store, asset.name):
-        environment = environment_of(asset, ref.release) if asset.is_launched else {}
-        if environment is None or ref.fingerprint in seen:
-            continue
         try:
+            environment = environment_of(asset, ref.release) if asset.is_launched else {}
+            if environment is None or ref.fingerprint in found:
+                continue
             action = workspace.resolve(asset.name, ref.partition, environment)
-        except MmError:
+        except MmError as error:
             # Its inputs are not what they were, so there is nothing to compare: other partitions say the same.
+            problems.append(error)
             continue
         manifest = read_manifest(workspace.store, ref.manifest)
         if manifest.code != action.code and action.fingerprint_under(manifest.code) == ref.fingerprint:
-            seen.add(ref.fingerprint)
-            yield _Candidate(ref=ref, manifest=manifest, action=action)
+            found[ref.fingerprint] = _Candidate(ref=ref, manifest=manifest, action=action)
+    return list(found.values()), problems
+
+
+def _widest(store: Store, candidates: list[_Candidate]) -> tuple[str, list[_Candidate]]:
+    """The code whose adoption serves most candidates, and these: its own, and those of codes it was adopted for."""
+    asset = candidates[0].action.asset
+    covered: dict[str, list[_Candidate]] = {}
+    for code in {candidate.manifest.code for candidate in candidates}:
+        equal = {code, *adopted_codes(store, asset, code)}
+        covered[code] = [candidate for candidate in candidates if candidate.manifest.code in equal]
+    old_code = max(covered, key=lambda code: (len(covered[code]), code))
+    return old_code, covered[old_code]
 
 
 def _pick(candidates: list[_Candidate], num_samples: int) -> list[_Candidate]:
@@ -179,14 +195,23 @@ def _compare(workspace: Workspace, candidate: _Candidate) -> Difference | None:
                 if output in made:
                     detail = _first_difference(workspace.store, known[output], made[output], Path(name) / "old")
                 return Difference(partition=partition.path, output=output, detail=detail)
-    return None
+    # An action is remembered with its facts too: other facts for the same action would be non-determinism.
+    before, after = candidate.manifest.stats, json.loads(canonical_json(dict(result.stats)))
+    return (
+        None if before == after else Difference(partition=partition.path, output="stats", detail=_fact(before, after))
+    )
+
+
+def _fact(before: Mapping[str, Json], after: Mapping[str, Json]) -> str:
+    name = next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
+    return f"{name}: expected {_short(before.get(name))}, got {_short(after.get(name))}"
 
 
 def _first_difference(store: Store, known: Output, made: OutputFile, folder: Path) -> str:
     """Where two files part: a row of a table, or a byte."""
     old = store.fetch(known.digest, folder)
     if known.media_type in (PARQUET_TYPE, ARROW_TYPE):
-        row = _first_row(_read_table(old, known.media_type), _read_table(made.path, known.media_type))
+        row = first_row(_read_table(old, known.media_type), _read_table(made.path, known.media_type))
         if row is not None:
             return row
     return _first_byte(old, made.path)
@@ -198,13 +223,15 @@ def _read_table(path: Path, media_type: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def _first_row(old: pa.Table, new: pa.Table) -> str | None:
+def first_row(old: pa.Table, new: pa.Table) -> str | None:
+    """The first row and column in which two tables differ, or None where their values are the same."""
     if not old.schema.equals(new.schema, check_metadata=True):
         return f"columns or their metadata: expected {_schema(old)}, got {_schema(new)}"
     for number in range(min(old.num_rows, new.num_rows)):
         before, after = old.slice(number, 1).to_pylist()[0], new.slice(number, 1).to_pylist()[0]
         for column in old.column_names:
-            if before[column] != after[column]:
+            # By their text: a number that is not one differs from itself, and the two zeros are not the same bits.
+            if repr(before[column]) != repr(after[column]):
                 return f"row {number}, column {column}: expected {_short(before[column])}, got {_short(after[column])}"
     if old.num_rows != new.num_rows:
         return f"row {min(old.num_rows, new.num_rows)}: expected {old.num_rows} rows, got {new.num_rows}"

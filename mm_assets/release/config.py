@@ -1,4 +1,4 @@
-"""What decides the bytes of a dataset release: the recipe's section ``release``.
+"""What decides the bytes of a dataset release: the configuration's section ``release``.
 
 Every field is identity: it enters the fingerprint. The curation policy itself is pinned in the release spec, because
 it is chosen when a release is opened; ``policies.py`` has the packaged ones.

@@ -37,8 +37,7 @@ def reader(tmp_path: Path) -> LocalReader:
     samples = pa.table(
         {
             "id": [row["id"] for row in rows],
-            "release": ["r"] * 20,
-            "shard": ["0000"] * 20,
+            "shard": pa.array([0] * 20, pa.int32()),
             "row": pa.array(range(20), pa.int32()),
             "split": ["train"] * 20,
             "selected": [True] * 20,

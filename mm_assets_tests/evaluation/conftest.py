@@ -1,7 +1,7 @@
 """A frozen release and a small real network, committed by hand: evaluation depends on their formats alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mm_assets.checks.validations import Finding, record_validation
+from mm_assets.configurations import SMOKE
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
-from mm_assets.evaluation.evaluate import compute_evaluation
-from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
-from mm_assets.identity.canonical import canonical_json, digest_file, digest_json, to_json
-from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.identity.canonical import canonical_json, digest_json, to_json
+from mm_assets.materialize import Workspace
+from mm_assets.release.shards import Shard, write_shards
 from mm_assets.settings import Settings
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, Committed
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import table_of, write_arrow, write_parquet
 from mm_assets.training.config import ModelConfig
 from mm_assets.training.network import build_network
+from mm_assets_tests.by_hand import make_by_hand, open_by_hand
 
 PARTITION = Partition(release="r1")
 COLUMNS = {
-    "id": pa.string(), "release": pa.string(), "shard": pa.string(), "row": pa.int32(), "split": pa.string(),
+    "id": pa.string(), "shard": pa.int32(), "row": pa.int32(), "split": pa.string(),
     "selected": pa.bool_(), "label": pa.string(), "language": pa.string(), "group": pa.string(), "has_text": pa.bool_(),
     "has_image": pa.bool_(), "has_audio": pa.bool_(), "text_tokens": pa.int32(), "audio_frames": pa.int32(),
 }  # fmt: skip
@@ -52,7 +52,7 @@ def sample_row(index: int, split: str, *, label: str | None = "cat", **values: A
     """A row of ``samples.parquet``, its modalities going round."""
     present = values.pop("modalities", MODALITY_SETS[index % len(MODALITY_SETS)])
     row = {
-        "id": f"zoo/d1/{index:04d}", "release": "r1", "shard": "0000", "row": index, "split": split, "selected": True,
+        "id": f"zoo/d1/{index:04d}", "shard": 0, "row": index, "split": split, "selected": True,
         "label": label, "language": ("en", "ja", None)[index % 3], "group": None,
     }  # fmt: skip
     return row | {f"has_{name}": name in present for name in ("text", "image", "audio")} | values
@@ -76,47 +76,36 @@ def tensors(row: Mapping[str, Any]) -> dict[str, Any]:
 class World:
     """A store, and the shortest way to an evaluation in it."""
 
-    store: Store
-    settings: Settings
+    workspace: Workspace
     folder: Path
 
-    def commit(self, asset: str, files: Mapping[str, Path], inputs: Sequence[Input] = ()) -> Input:
-        """Commits files as an asset with a passed validation."""
-        recipe = Recipe(
-            asset=asset,
-            partition=PARTITION,
-            code=digest_json("code"),
-            params={"of": {name: digest_file(path) for name, path in files.items()}},
-            environment={},
-            inputs=tuple(inputs),
-        )
-        outputs = tuple(OutputFile(name=name, path=path, media_type="x/y") for name, path in files.items())
-        committed = materialize(self.store, recipe, lambda: StageResult(files=outputs, stats={}))
-        self.accept(asset)
-        return Input(asset=asset, partition={"release": "r1"}, digest=committed.manifest_digest)
+    @property
+    def store(self) -> Store:
+        return self.workspace.store
 
-    def accept(self, asset: str) -> None:
-        """Puts a passed validation of what the asset is now on record."""
-        ref = require_ref(self.store, asset, PARTITION)
-        record_validation(
-            self.store, ref, rules=digest_json("r"), findings=[Finding(rule="r", passed=True, detail="good")]
-        )
-
-    def release(self, rows: Sequence[Mapping[str, Any]]) -> Input:
+    def release(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Commits a dataset release of one shard."""
         arrow = write_arrow(
             table_of([tensors(row) for row in rows], tensors_schema(FEATURES)), self.folder / "tensors.arrow"
         )
-        shards = {"shards": [{"release": "r1", "shard": "0000", "tensors": self.store.put_file(arrow)}]}
-        (self.folder / "shards.json").write_bytes(canonical_json(shards))
+        nothing = digest_json("not read")
+        shard = Shard(
+            generation=0, samples=nothing, signals=nothing, embedding_signals=nothing,
+            tensors=self.store.put_file(arrow),
+        )  # fmt: skip
         counted = [
             {**row, "text_tokens": 10 if row["has_text"] else 0, "audio_frames": 40 if row["has_audio"] else 0}
             for row in rows
         ]
-        samples = write_parquet(table_of(counted, pa.schema(COLUMNS.items())), self.folder / "samples.parquet")
-        return self.commit("dataset_release", {"samples.parquet": samples, "shards.json": self.folder / "shards.json"})
+        files = {
+            "samples.parquet": write_parquet(
+                table_of(counted, pa.schema(COLUMNS.items())), self.folder / "samples.parquet"
+            ),
+            "shards.json": write_shards([shard], self.folder / "shards.json"),
+        }
+        make_by_hand(self.workspace, "dataset_release", "r1", files)
 
-    def model(self, release: Input, classes: Sequence[str], consumed: Sequence[str] = ()) -> Input:
+    def model(self, classes: Sequence[str], consumed: Sequence[str] = ()) -> None:
         """Commits an untrained network of those classes and a ledger of the samples it consumed."""
         model = ModelConfig(
             width=16, heads=2, tower_layers=1, fused_layers=1, ngram_buckets=64, stem_channels=(4, 4), projection_dim=8
@@ -131,33 +120,39 @@ class World:
         network = build_network({"model": to_json(model), "layout": layout, "classes": list(classes)})
         save_file(network.state_dict(), self.folder / "weights.safetensors")
         schema = pa.schema({"step": pa.int32(), "ids": pa.list_(pa.string())})
-        ledger = write_parquet(table_of([{"step": 0, "ids": list(consumed)}], schema), self.folder / "ledger.parquet")
-        files = {name: self.folder / name for name in ("config.json", "weights.safetensors")}
-        return self.commit("model", files | {"ledger.parquet": ledger}, [release])
+        write_parquet(table_of([{"step": 0, "ids": list(consumed)}], schema), self.folder / "ledger.parquet")
+        (self.folder / "plan.parquet").write_bytes(b"not read here")
+        make_by_hand(self.workspace, "batch_plan", "r1", {"plan.parquet": self.folder / "plan.parquet"})
+        self.commit_model()
 
-    def spec(self, config: EvaluationConfig = CONFIG) -> ReleaseSpec:
-        """A spec whose recipe has an evaluation section."""
-        return ReleaseSpec(
-            schema="mm.release/1", release="r1", drops=[], parent=None, exclusions=[], policy={}, encoder={}, seed=0,
-            num_shards=1, recipe={"evaluation": to_json(config)},
-        )  # fmt: skip
+    def commit_model(self) -> None:
+        """Commits the files of a model as they are in the folder."""
+        names = ("config.json", "weights.safetensors", "ledger.parquet")
+        make_by_hand(self.workspace, "model", "r1", {name: self.folder / name for name in names})
 
-    def evaluate(self, *, config: EvaluationConfig = CONFIG, force: bool = False) -> Committed:
+    def action(self, config: EvaluationConfig = CONFIG) -> Action:
+        """What the evaluation would be made from now, with another configuration than the release's."""
+        action = self.workspace.resolve("evaluation", PARTITION, {})
+        return replace(action, params={**action.params, "config": to_json(config)})
+
+    def evaluate(self, *, config: EvaluationConfig | None = None, force: bool = False) -> Committed:
         """Resolves, computes and commits the evaluation."""
-        recipe = resolve_evaluation(self.store, self.spec(config), PARTITION, {})
+        if config is None:
+            return self.workspace.run("evaluation", PARTITION, environment={}, force=force)
+        action = self.action(config)
         workdir = self.folder / f"work-{len(list(self.folder.iterdir()))}"
         workdir.mkdir()
-        return materialize(
-            self.store, recipe, lambda: compute_evaluation(self.store, recipe, workdir, self.settings), force=force
-        )
+        attempt = Attempt(self.store, action, PARTITION)
+        return attempt.commit_result(self.workspace.compute(action, PARTITION, workdir))
 
 
 @pytest.fixture
 def world(store: Store, settings: Settings, tmp_path: Path) -> World:
-    """An empty world on moto."""
+    """Release r1 is open on moto, and nothing is in it."""
     folder = tmp_path / "world"
     folder.mkdir()
-    return World(store=store, settings=settings, folder=folder)
+    open_by_hand(store, config=replace(SMOKE, evaluation=CONFIG))
+    return World(workspace=Workspace(settings, store), folder=folder)
 
 
 @pytest.fixture

@@ -5,23 +5,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from mm_assets.checks.validations import Finding
-from mm_assets.errors import GateError, SpecError, StageError
+from mm_assets.errors import GateError, ObjectCorruptError, SpecError, StageError
 from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.evaluate import compute_evaluation
-from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.preview import preview
 from mm_assets.evaluation.report import Report, read_report
 from mm_assets.evaluation.rows import read_columns
 from mm_assets.evaluation.validate import validate_evaluation
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Manifest, Partition, Recipe
+from mm_assets.store.commit import Committed
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Manifest, Partition
+from mm_assets.store.objects import object_key
+from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import table_of, write_parquet
+from mm_assets_tests.by_hand import open_by_hand
 
 Rows = list[dict[str, Any]]
 RowOf = Callable[..., dict[str, Any]]
@@ -46,7 +50,8 @@ def mixed(row: RowOf) -> Rows:
 
 def evaluated(world: Any, rows: Rows, classes: Sequence[str] = ("cat", "dog"), **values: Any) -> Committed:
     consumed = values.pop("consumed", [row["id"] for row in rows if row["split"] == "train"])
-    world.model(world.release(rows), classes, consumed)
+    world.release(rows)
+    world.model(classes, consumed)
     return world.evaluate(**values)
 
 
@@ -54,8 +59,13 @@ def report_of(world: Any, committed: Committed) -> Report:
     return read_report(world.store, committed.manifest)
 
 
+def predictions_of(world: Any, manifest: Manifest) -> pa.Table:
+    return read_columns(world.store, manifest.output("predictions.parquet").digest)
+
+
 def findings(world: Any, manifest: Manifest) -> dict[str, Finding]:
-    return {finding.rule: finding for finding in validate_evaluation(world.store, manifest, world.settings)}
+    rules = world.workspace.rules("r1")
+    return {finding.rule: finding for finding in validate_evaluation(world.store, manifest, rules)}
 
 
 def test_a_mixed_set_is_judged_completely(world: Any, row: RowOf) -> None:
@@ -75,7 +85,7 @@ def test_a_mixed_set_is_judged_completely(world: Any, row: RowOf) -> None:
 
 def test_predictions_have_one_clean_row_per_sample(world: Any, row: RowOf) -> None:
     committed = evaluated(world, mixed(row))
-    rows = read_columns(world.store, committed.manifest, "predictions.parquet").to_pylist()
+    rows = predictions_of(world, committed.manifest).to_pylist()
     clean = [entry for entry in rows if entry["corruption"] == ""]
     assert [entry["id"] for entry in clean] == [f"zoo/d1/{index:04d}" for index in range(24, 40)]
     for entry in rows:
@@ -89,7 +99,7 @@ def test_predictions_have_one_clean_row_per_sample(world: Any, row: RowOf) -> No
 
 def test_damage_is_compared_with_the_same_samples(world: Any, row: RowOf) -> None:
     committed = evaluated(world, mixed(row))
-    rows = read_columns(world.store, committed.manifest, "predictions.parquet").to_pylist()
+    rows = predictions_of(world, committed.manifest).to_pylist()
     clean = {entry["id"]: entry["correct"] for entry in rows if entry["corruption"] == ""}
     for entry in report_of(world, committed).corruptions:
         ids = [r["id"] for r in rows if (r["corruption"], r["severity"]) == (entry.corruption, entry.severity)]
@@ -122,7 +132,7 @@ def test_without_labels_retrieval_is_what_remains(world: Any, row: RowOf) -> Non
     assert report.retrieval["image_to_text"].n == 8
     assert report.retrieval["image_to_text"].recall_at_1 is not None
     assert all(entry.n == 0 and entry.accuracy is None for entry in report.corruptions)
-    predictions = read_columns(world.store, committed.manifest, "predictions.parquet")
+    predictions = predictions_of(world, committed.manifest)
     assert predictions["predicted"].null_count == len(predictions)
     assert all(finding.passed for finding in findings(world, committed.manifest).values())
     assert "none labelled" in preview(world.store, committed.manifest)
@@ -192,7 +202,7 @@ def replaced(world: Any, manifest: Manifest, name: str, data: bytes | Path) -> M
 
 def test_a_missing_prediction_fails_with_its_sample(world: Any, row: RowOf, tmp_path: Path) -> None:
     manifest = evaluated(world, mixed(row)).manifest
-    table = read_columns(world.store, manifest, "predictions.parquet")
+    table = predictions_of(world, manifest)
     forged = replaced(world, manifest, "predictions.parquet", write_parquet(table.slice(1), tmp_path / "p"))
     finding = findings(world, forged)["predictions_match_split"]
     assert (finding.passed, finding.failing_ids) == (False, ("zoo/d1/0024",))
@@ -200,7 +210,7 @@ def test_a_missing_prediction_fails_with_its_sample(world: Any, row: RowOf, tmp_
 
 def test_an_accuracy_the_predictions_do_not_support_fails(world: Any, row: RowOf, tmp_path: Path) -> None:
     manifest = evaluated(world, mixed(row)).manifest
-    table = read_columns(world.store, manifest, "predictions.parquet")
+    table = predictions_of(world, manifest)
     wrong = [entry | {"correct": True if entry["label"] else None} for entry in table.to_pylist()]
     forged = replaced(
         world, manifest, "predictions.parquet", write_parquet(table_of(wrong, table.schema), tmp_path / "p")
@@ -231,55 +241,67 @@ def test_a_report_with_an_impossible_number_or_missing_part_fails(world: Any, ro
 
 def test_a_model_of_another_release_is_refused(world: Any, row: RowOf) -> None:
     rows = mixed(row)
-    old = world.release(rows)
-    world.model(old, ("cat", "dog"))
+    world.release(rows)
+    world.model(("cat", "dog"))
     world.release([entry | {"label": "dog"} for entry in rows])
-    with pytest.raises(GateError, match="model r1: was made from another dataset_release"):
+    with pytest.raises(GateError, match="batch_plan r1: is stale"):
         world.evaluate()
 
 
 def test_weights_that_are_not_finite_are_refused(world: Any, row: RowOf) -> None:
-    rows = mixed(row)
-    release = world.release(rows)
-    world.model(release, ("cat", "dog"))
-    poison(world, release)
+    world.release(mixed(row))
+    world.model(("cat", "dog"))
+    poison(world)
     with pytest.raises(StageError, match="zoo/d1/0024: its probabilities are not finite"):
         world.evaluate()
 
 
-def test_another_environment_than_the_recipe_names_is_refused(world: Any, row: RowOf) -> None:
-    world.model(world.release(mixed(row)), ("cat", "dog"))
-    environment = {"libraries": {"torch": "1.0"}}
-    recipe = resolve_evaluation(world.store, world.spec(), Partition(release="r1"), environment)
+@pytest.mark.parametrize(
+    ("asset", "name"),
+    [
+        ("model", "weights.safetensors"),
+        ("model", "config.json"),
+        ("dataset_release", "samples.parquet"),
+        ("dataset_release", "shards.json"),
+    ],
+)
+def test_a_flipped_bit_of_what_is_read_is_refused(world: Any, row: RowOf, asset: str, name: str) -> None:
+    world.release(mixed(row))
+    world.model(("cat", "dog"))
+    digest = require_ref(world.store, asset, Partition(release="r1")).output(name).digest
+    key = f"{world.store.prefix}/{object_key(digest)}"
+    data = bytearray(world.store.get_bytes(digest))
+    data[len(data) // 2] ^= 1
+    world.store.client.put_object(Bucket=world.store.bucket, Key=key, Body=bytes(data))
+    with pytest.raises(ObjectCorruptError, match=digest.removeprefix("sha256:")):
+        world.evaluate()
+
+
+def test_another_environment_than_the_action_names_is_refused(world: Any, row: RowOf) -> None:
+    world.release(mixed(row))
+    world.model(("cat", "dog"))
+    action = world.workspace.resolve("evaluation", Partition(release="r1"), {"libraries": {"torch": "1.0"}})
     with pytest.raises(StageError, match="torch differs from what the action declares: expected 1.0"):
-        compute_evaluation(world.store, recipe, world.folder, world.settings)
+        compute_evaluation(Job(store=world.store, action=action, workdir=world.folder))
 
 
-def test_a_recipe_without_its_section_is_refused(world: Any, row: RowOf) -> None:
-    world.model(world.release(mixed(row)), ("cat", "dog"))
-    spec = world.spec().model_copy(update={"recipe": {"evaluation": {"num_bins": 0}}})
+def test_a_configuration_without_its_section_is_refused(world: Any, row: RowOf) -> None:
+    open_by_hand(world.store, "r9", sections={"evaluation": {"num_bins": 0}})
     with pytest.raises(SpecError, match="num_bins: is unusable: expected at least 1, got 0"):
-        resolve_evaluation(world.store, spec, Partition(release="r1"), {})
+        world.workspace.resolve("evaluation", Partition(release="r9"), {})
 
 
 def world_config() -> EvaluationConfig:
     return EvaluationConfig(max_corruption_samples=10, corruptions=())
 
 
-def poison(world: Any, release: Any) -> None:
+def poison(world: Any) -> None:
     """Commits the same model with a weight that is not a number."""
     path = world.folder / "weights.safetensors"
     weights = load_file(path)
     weights["classifier.bias"][0] = float("nan")
     save_file(weights, path)
-    files = {name: world.folder / name for name in ("config.json", "weights.safetensors", "ledger.parquet")}
-    recipe = Recipe(
-        asset="model", partition=Partition(release="r1"), code=release.digest, params={"poisoned": True},
-        environment={}, inputs=(release,),
-    )  # fmt: skip
-    outputs = tuple(OutputFile(name=name, path=file, media_type="x/y") for name, file in files.items())
-    materialize(world.store, recipe, lambda: StageResult(files=outputs, stats={}))
-    world.accept("model")
+    world.commit_model()
 
 
 def test_predictions_are_readable_with_plain_pyarrow(world: Any, row: RowOf, tmp_path: Path) -> None:

@@ -3,19 +3,23 @@
 import io
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from mm_assets.features.config import FeaturesConfig
-from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
-from mm_assets.settings import Settings
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.checks.rules import Rules, rules_in_force
+from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.identity.canonical import Json, digest_bytes, to_json
+from mm_assets.materialize import packaged_rules
+from mm_assets.store.commit import Attempt, Committed
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import PARQUET_TYPE, TAR_TYPE, table_of, write_parquet
+from mm_assets.store.tables import table_of, write_parquet
+from mm_assets_tests.by_hand import action_of, commit_files, input_of
 
 PARTITION = Partition(release="r1", shard="0000")
 #: Blobs of one sample by extension: {"txt": b"...", "png": b"..."}.
@@ -69,38 +73,13 @@ def commit_snapshot(
 ) -> Committed:
     """A committed snapshot of one shard."""
     tar, rows = write_snapshot(samples, folder, order=order)
-    recipe = Recipe(
-        asset="snapshot",
-        partition=PARTITION,
-        code=digest_json("snapshot"),
-        params={"ids": list(order or sorted(samples))},
-        environment={},
-        inputs=(),
-    )
-    files = (
-        OutputFile(name="samples.tar", path=tar, media_type=TAR_TYPE),
-        OutputFile(name="samples.parquet", path=rows, media_type=PARQUET_TYPE, num_rows=len(samples)),
-    )
-    stats = {"rows_in": len(samples), "rows_out": len(samples), "dead_letters": 0}
-    return materialize(store, recipe, lambda: StageResult(files=files, stats=stats), force=True)
-
-
-def features_recipe(snapshot: str, config: FeaturesConfig) -> Recipe:
-    """The recipe of features for a snapshot, without a release spec."""
-    entry = Input(asset="snapshot", partition=PARTITION.model_dump(exclude_none=True), digest=snapshot)
-    params: Any = to_json(config)
-    return Recipe(
-        asset="features",
-        partition=PARTITION,
-        code=digest_json("features"),
-        params=params,
-        environment={},
-        inputs=(entry,),
-    )
+    stats: dict[str, Json] = {"rows_in": len(samples), "rows_out": len(samples), "dead_letters": 0}
+    files = {"samples.tar": tar, "samples.parquet": rows}
+    return commit_files(store, action_of("snapshot"), PARTITION, files, stats=stats)
 
 
 @pytest.fixture
-def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[..., Committed]:
+def make_features(store: Store, tmp_path: Path) -> Callable[..., Committed]:
     """Runs ``compute_features`` on samples and commits the result."""
     from mm_assets.features.extract import compute_features
 
@@ -109,8 +88,20 @@ def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[
     def run(samples: Mapping[str, Blobs], config: FeaturesConfig | None = None, order: list[str] | None = None):
         folder = tmp_path / f"run{next(counter)}"
         snapshot = commit_snapshot(store, samples, folder / "in", order=order)
-        recipe = features_recipe(snapshot.manifest_digest, config or FeaturesConfig())
+        action = action_of("features", [input_of(snapshot)], params_of(config or FeaturesConfig()))
         (folder / "out").mkdir()
-        return materialize(store, recipe, lambda: compute_features(store, recipe, folder / "out", settings), force=True)
+        result = compute_features(Job(store=store, action=action, workdir=folder / "out"))
+        return Attempt(store, action, PARTITION).commit_result(result)
 
     return run
+
+
+def params_of(config: FeaturesConfig | EncoderConfig) -> dict[str, Json]:
+    """A section of the configuration as the parameters of an action."""
+    return {name: to_json(value) for name, value in asdict(config).items()}
+
+
+@pytest.fixture
+def rules(store: Store) -> Rules:
+    """The packaged rules."""
+    return rules_in_force(store, "r1", {}, packaged_rules())

@@ -7,16 +7,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mm_assets.errors import ObjectCorruptError, StageError
-from mm_assets.features.bootstrap import bootstrap_encoder_bytes
+from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.embed import compute_embeddings, embed_table
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.neighbours import coherence, near_duplicate_keys
 from mm_assets.features.validate import validate_embeddings, validate_features
-from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
-from mm_assets.store.commit import materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.identity.canonical import digest_bytes, to_json
+from mm_assets.store.commit import Attempt
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Input, NamedDigest, Partition
 from mm_assets.store.tables import map_arrow, read_parquet
+from mm_assets_tests.by_hand import action_of, input_of
 
 CONFIG = EncoderConfig()
 #: Releases pin this digest; another one means that every embedding changes.
@@ -46,30 +48,24 @@ def samples(make_tone, make_blocks, to_wav, to_picture):
 
 
 @pytest.fixture
-def embed(store, settings, tmp_path, make_features):
+def embed(store, tmp_path, make_features):
     """Runs features and embeddings on samples; returns both committed partitions."""
 
-    def run(samples, config=CONFIG):
+    def run(samples, config=CONFIG, microbatch_size=64):
         features = make_features(samples)
         digest = store.put_bytes(bootstrap_encoder_bytes(config))
-        recipe = Recipe(
-            asset="embeddings",
-            partition=PARTITION,
-            code=digest_json("embeddings"),
-            params=to_json(config),
-            environment={},
-            inputs=(
-                Input(
-                    asset="features", partition=PARTITION.model_dump(exclude_none=True), digest=features.manifest_digest
-                ),
-                Input(asset="encoder", partition={"kind": "bootstrap"}, digest=digest),
-            ),
+        encoder = Input(
+            asset="encoder",
+            partition={"kind": "bootstrap"},
+            manifest=digest,
+            outputs=[NamedDigest(name=ENCODER_FILE, digest=digest)],
         )
+        action = action_of("embeddings", [input_of(features), encoder], to_json(config))
         folder = tmp_path / f"embed{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return features, materialize(
-            store, recipe, lambda: compute_embeddings(store, recipe, folder, settings), force=True
-        )
+        placement = {"microbatch_size": microbatch_size}
+        result = compute_embeddings(Job(store=store, action=action, workdir=folder, placement=placement))
+        return features, Attempt(store, action, PARTITION).commit_result(result)
 
     return run
 
@@ -95,12 +91,10 @@ def test_encoder_of_another_size_is_refused():
         load_encoder(bootstrap_encoder_bytes(CONFIG), dim=32, digest=GOLDEN_ENCODER)
 
 
-def test_embeddings_pass_their_gate(embed, store, settings, samples, tmp_path):
+def test_embeddings_pass_their_check(embed, store, rules, samples, tmp_path):
     features, embeddings = embed(samples)
-    assert [finding for finding in validate_features(store, features.manifest, settings) if not finding.passed] == []
-    assert [
-        finding for finding in validate_embeddings(store, embeddings.manifest, settings) if not finding.passed
-    ] == []
+    assert [finding for finding in validate_features(store, features.manifest, rules) if not finding.passed] == []
+    assert [finding for finding in validate_embeddings(store, embeddings.manifest, rules) if not finding.passed] == []
     table = _table(store, embeddings, "embeddings.parquet", tmp_path)
     assert table.column("id").to_pylist() == sorted(samples)
     assert table.column("text").null_count == 1
@@ -111,7 +105,7 @@ def test_embeddings_pass_their_gate(embed, store, settings, samples, tmp_path):
 
 
 def test_micro_batch_size_does_not_change_a_byte(embed, samples):
-    outputs = [_outputs(embed(samples, EncoderConfig(microbatch_size=size))[1]) for size in (1, 5, 64)]
+    outputs = [_outputs(embed(samples, microbatch_size=size)[1]) for size in (1, 5, 64)]
     assert outputs[0] == outputs[1] == outputs[2]
 
 
@@ -214,15 +208,15 @@ def test_sample_without_any_modality_has_no_key():
     assert keys == [None]
 
 
-def test_empty_shard_embeds_to_nothing(embed, store, settings, tmp_path):
+def test_empty_shard_embeds_to_nothing(embed, store, rules, tmp_path):
     _, embeddings = embed({})
     assert _table(store, embeddings, "embeddings.parquet", tmp_path).num_rows == 0
-    assert all(finding.passed for finding in validate_embeddings(store, embeddings.manifest, settings))
+    assert all(finding.passed for finding in validate_embeddings(store, embeddings.manifest, rules))
 
 
 def test_damaged_encoder_is_refused(embed, store, samples):
     _, embeddings = embed(samples)
-    digest = embeddings.manifest.input("encoder").digest
+    digest = embeddings.manifest.input("encoder").manifest
     key = f"{store.prefix}/objects/{digest[7:9]}/{digest[7:]}"
     store.client.put_object(Bucket=store.bucket, Key=key, Body=b"x" * len(bootstrap_encoder_bytes(CONFIG)))
     with pytest.raises(ObjectCorruptError, match=digest[7:]):

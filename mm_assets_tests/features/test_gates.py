@@ -7,41 +7,31 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_assets.checks.validations import Finding, record_validation
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, SpecError
-from mm_assets.features import inputs as stage
 from mm_assets.features import validate
-from mm_assets.features.bootstrap import bootstrap_encoder_bytes
+from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.schema import EMBEDDINGS, tensors_schema
 from mm_assets.features.validate import embedding_finding, tensor_finding, validate_features
 from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
-from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.materialize import Workspace
+from mm_assets.store.action import read_objects
 from mm_assets.store.manifest import Partition
-from mm_assets.store.refs import require_ref
+from mm_assets_tests.by_hand import judge_by_hand, open_by_hand
 
 PARTITION = Partition(release="r1", shard="0000")
 IMAGE, AUDIO = bytes(64 * 64 * 3), np.zeros((3, 40), "<f4").tobytes()
 
 
-def _spec(kind: str = "bootstrap") -> ReleaseSpec:
-    return ReleaseSpec(
-        schema="mm.release/1",
-        release="r1",
-        drops=[],
-        parent=None,
-        exclusions=[],
-        policy={},
-        encoder={"kind": kind, "digest": digest_bytes(bootstrap_encoder_bytes(EncoderConfig()))},
-        seed=1,
-        num_shards=1,
-        recipe={"features": to_json(FeaturesConfig()), "encoder": to_json(EncoderConfig())},
-    )
-
-
-def _pass(store, asset: str, *, passed: bool = True) -> None:
-    finding = Finding(rule="rows", passed=passed, detail="rows differ")
-    record_validation(store, require_ref(store, asset, PARTITION), rules=digest_json("rules"), findings=[finding])
+@pytest.fixture
+def workspace(store, settings, push_samples) -> Workspace:
+    """Release r1 of four samples in one shard, with its snapshot, unchecked."""
+    push_samples(store, "shapes", "d1", num_samples=4)
+    workspace = Workspace(replace(settings, num_shards=1), store)
+    open_named_release(workspace, ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke"))
+    workspace.run("snapshot", PARTITION, environment={})
+    return workspace
 
 
 def _tensors(**changed: object) -> pa.Table:
@@ -49,36 +39,44 @@ def _tensors(**changed: object) -> pa.Table:
     return pa.Table.from_pylist([row], schema=tensors_schema(FeaturesConfig()))
 
 
-def test_recipes_need_a_passed_check_upstream(make_features, store):
-    make_features({"s/d/1": {"txt": b"word"}})
-    with pytest.raises(GateError, match="snapshot r1/0000: no validation on record"):
-        stage.resolve_features(store, _spec(), PARTITION, {})
-    _pass(store, "snapshot", passed=False)
-    with pytest.raises(GateError, match="snapshot r1/0000: failed its checks: rows differ"):
-        stage.resolve_features(store, _spec(), PARTITION, {})
+def test_features_need_a_passed_check_upstream(workspace):
+    with pytest.raises(GateError, match="snapshot r1/0000: was not checked under the rules in force"):
+        workspace.resolve("features", PARTITION, {})
+    judge_by_hand(workspace, "snapshot", PARTITION, problem="rows differ")
+    with pytest.raises(GateError, match="snapshot r1/0000: failed its check: rows differ"):
+        workspace.resolve("features", PARTITION, {})
 
 
-def test_recipes_pin_their_inputs_and_environment(make_features, store):
-    features = make_features({"s/d/1": {"txt": b"word"}})
-    _pass(store, "snapshot")
-    _pass(store, "features")
-    first = stage.resolve_features(store, _spec(), PARTITION, {"torch": "1"})
-    assert first.fingerprint == stage.resolve_features(store, _spec(), PARTITION, {"torch": "2"}).fingerprint
+def test_actions_name_what_is_read_and_their_environment(workspace):
+    workspace.check("snapshot", PARTITION)
+    features = workspace.run("features", PARTITION, environment={})
+    workspace.check("features", PARTITION)
+    first = workspace.resolve("features", PARTITION, {"torch": "1"})
+    assert first.fingerprint == workspace.resolve("features", PARTITION, {"torch": "2"}).fingerprint
     assert first.environment["libsndfile"]
-    second = stage.resolve_embeddings(store, _spec(), PARTITION, {"torch": "1"})
-    assert second.environment == {"torch": "1"}
-    assert [(entry.asset, entry.digest) for entry in second.inputs] == [
-        ("features", features.manifest_digest),
-        ("encoder", _spec().encoder["digest"]),
+    assert [item["role"] for item in read_objects(first.inputs)] == [
+        "snapshot/samples.parquet",
+        "snapshot/samples.tar",
     ]
+    second = workspace.resolve("embeddings", PARTITION, {"torch": "1"})
+    assert second.environment == {"torch": "1"}
+    outputs = features.manifest
+    encoder = workspace.spec("r1").encoder["digest"]
+    assert read_objects(second.inputs) == [
+        {"role": "features/signals.parquet", "digest": outputs.output("signals.parquet").digest},
+        {"role": "features/tensors.arrow", "digest": outputs.output("tensors.arrow").digest},
+        {"role": f"encoder/{ENCODER_FILE}", "digest": encoder},
+    ]
+    assert encoder == digest_bytes(bootstrap_encoder_bytes(EncoderConfig()))
 
 
-def test_unknown_encoder_kind_is_refused(store):
-    with pytest.raises(SpecError, match="release r1: encoder kind 'towers' is unknown"):
-        stage.resolve_embeddings(store, _spec("towers"), PARTITION, {})
+def test_unknown_encoder_kind_is_refused(store, settings):
+    open_by_hand(store, "r9", encoder={"kind": "towers", "digest": digest_json("towers")})
+    with pytest.raises(SpecError, match="release r9: encoder kind 'towers' is unknown"):
+        Workspace(settings, store).resolve("embeddings", Partition(release="r9", shard="0000"), {})
 
 
-def test_every_field_of_the_configuration_changes_the_recipe():
+def test_every_field_of_the_configuration_changes_the_parameters():
     for config in (FeaturesConfig(), EncoderConfig()):
         names = to_json(config)
         assert isinstance(names, dict)
@@ -114,12 +112,10 @@ def test_vectors_that_are_not_of_length_one_are_found_by_id():
     assert embedding_finding("image", pa.Table.from_pylist(rows, schema=EMBEDDINGS)).passed
 
 
-def test_too_many_dead_letters_fail_the_gate_and_a_poor_sample_is_named(make_features, store, settings, to_wav):
+def test_too_many_dead_letters_fail_the_gate_and_a_poor_sample_is_named(make_features, store, rules, to_wav):
     clipped = to_wav(np.where(np.arange(8_000) % 40 < 20, 1.0, -1.0).astype(np.float32), 16_000)
     samples = {f"s/d/{number}": {"wav": clipped} for number in range(3)} | {"s/d/bad": {"txt": b"\xff"}}
-    findings = {
-        finding.rule: finding for finding in validate_features(store, make_features(samples).manifest, settings)
-    }
+    findings = {finding.rule: finding for finding in validate_features(store, make_features(samples).manifest, rules)}
     assert findings["rows"].passed
     assert not findings["max_dead_letter_fraction"].passed
     assert "1 of 4" in findings["max_dead_letter_fraction"].detail

@@ -1,26 +1,23 @@
 """A small world for decisions: reports of any quality, and releases whose three inputs are committed and checked."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report
 from mm_assets.identity.canonical import canonical_json, digest_json
-from mm_assets.promotion.config import Thresholds, read_thresholds
-from mm_assets.promotion.decide import CHAMPION_EVALUATION, CHAMPION_MODEL, compute_promotion
-from mm_assets.promotion.inputs import resolve_promotion
-from mm_assets.releases.spec import ParentPin, ReleaseSpec, write_spec
-from mm_assets.settings import Settings, read_settings
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Partition, Recipe
+from mm_assets.materialize import Workspace, packaged_rules
+from mm_assets.promotion.config import THRESHOLDS_FILE, Thresholds, parse_thresholds
+from mm_assets.releases.spec import ReleasePin, ReleaseSpec
+from mm_assets.settings import Settings
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import table_of, write_parquet
+from mm_assets_tests.by_hand import make_by_hand, open_by_hand
 
 SOURCES = [
     {"source": "emoji", "owner": "Unicode", "licence": "CC-BY-4.0", "digest": digest_json("source")},
@@ -122,12 +119,18 @@ def report_of() -> Callable[..., Report]:
 @pytest.fixture
 def thresholds() -> Thresholds:
     """The packaged thresholds."""
-    return read_thresholds(read_settings({}).config_file("promotion.yaml"))
+    return parse_thresholds(packaged_rules()[THRESHOLDS_FILE], THRESHOLDS_FILE)
 
 
 @pytest.fixture
-def commit_inputs(store: Store, tmp_path: Path) -> Callable[..., ReleaseSpec]:
-    """Opens a release and commits its dataset release, model and evaluation, each with a passed validation."""
+def workspace(store: Store, settings: Settings) -> Workspace:
+    """What decisions are made and checked through."""
+    return Workspace(settings, store)
+
+
+@pytest.fixture
+def commit_inputs(workspace: Workspace, tmp_path: Path) -> Callable[..., ReleaseSpec]:
+    """Opens a release and commits its dataset release, plan, model and evaluation, each with a passed check."""
 
     def commit(
         release: str,
@@ -137,76 +140,48 @@ def commit_inputs(store: Store, tmp_path: Path) -> Callable[..., ReleaseSpec]:
         version: int = 0,
         right: float = 0.5,
         weights: bytes | None = None,
+        samples: bytes | None = None,
     ) -> ReleaseSpec:
-        partition = Partition(release=release)
-        spec = ReleaseSpec(
-            schema="mm.release/1",
-            release=release,
-            drops=[],
-            parent=ParentPin(release=parent, digest=digest_json(parent)) if parent else None,
-            exclusions=[],
-            policy={},
-            encoder={},
-            seed=0,
-            num_shards=1,
-            recipe={},
-        )
-        write_spec(store, spec)
-        inputs: list[Input] = []
-        labelled = report.num_labelled > 0
-        table = write_parquet(predictions(right, labelled=labelled), tmp_path / "table.parquet")
-        contents = {
-            "dataset_release": {"record.json": canonical_json({"sources": SOURCES})},
-            "model": {"weights.safetensors": weights or f"{release} {version}".encode()},
-            "evaluation": {"report.json": report.encode(), "predictions.parquet": table.read_bytes()},
+        pin = ReleasePin(release=parent, digest=digest_json(parent)) if parent else None
+        spec = open_by_hand(workspace.store, release, parent=pin)
+        record = {"sources": SOURCES, "drops": [{"source": "zoo", "drop": "d1"}], "coverage": {"num_selected": 200}}
+        metrics = pa.table({"loss": [2.0, 1.25], "num_samples": pa.array([100, 100], pa.int32())})
+        table = predictions(right, labelled=report.num_labelled > 0)
+        contents: dict[str, dict[str, bytes | pa.Table]] = {
+            "dataset_release": {
+                "record.json": canonical_json(record),
+                "samples.parquet": samples or f"samples of {release}".encode(),
+                "shards.json": b"{}",
+            },
+            "batch_plan": {"plan.parquet": b"plan"},
+            "model": {
+                "weights.safetensors": weights or f"{release} {version}".encode(),
+                "metrics.parquet": metrics,
+                "config.json": b"{}",
+                "ledger.parquet": b"ledger",
+            },
+            "evaluation": {"report.json": report.encode(), "predictions.parquet": table},
         }
         for asset, files in contents.items():
-            params = {"version": version} if asset == "model" else {}
-            inputs.append(_commit(store, tmp_path, asset, partition, files, params, tuple(inputs)))
+            make_by_hand(workspace, asset, release, {name: _write(tmp_path / name, v) for name, v in files.items()})
         return spec
 
     return commit
 
 
-def _commit(
-    store: Store,
-    folder: Path,
-    asset: str,
-    partition: Partition,
-    files: dict[str, bytes],
-    params: dict[str, Any],
-    inputs: tuple[Input, ...],
-) -> Input:
-    recipe = Recipe(
-        asset=asset, partition=partition, code=digest_json("code"), params=params, environment={}, inputs=inputs
-    )
-
-    def compute() -> StageResult:
-        outputs: list[OutputFile] = []
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-            outputs.append(OutputFile(name=name, path=folder / name, media_type="application/octet-stream"))
-        return StageResult(files=tuple(outputs), stats={"rows_out": 200, "num_steps": 10, "final_loss": 1.25})
-
-    committed = materialize(store, recipe, compute)
-    ref = require_ref(store, asset, partition)
-    record_validation(store, ref, rules=digest_json("rules"), findings=[Finding(rule="r", passed=True, detail="good")])
-    return Input(asset=asset, partition={"release": partition.release}, digest=committed.manifest_digest)
+def _write(path: Path, value: bytes | pa.Table) -> Path:
+    if isinstance(value, pa.Table):
+        return write_parquet(value, path)
+    path.write_bytes(value)
+    return path
 
 
 @pytest.fixture
-def promote(
-    store: Store, settings: Settings, tmp_path: Path, commit_inputs: Callable[..., ReleaseSpec]
-) -> Callable[..., Committed]:
+def promote(workspace: Workspace, commit_inputs: Callable[..., ReleaseSpec]) -> Callable[..., Committed]:
     """Commits a release's inputs and its promotion; the registry is left to the test."""
 
-    def run(release: str, report: Report, *, champion: Committed | None = None, **options: Any) -> Committed:
-        spec = commit_inputs(release, report, **options)
-        recipe = resolve_promotion(store, spec, Partition(release=release), {})
-        if champion is not None:
-            pairs = ((CHAMPION_MODEL, "model"), (CHAMPION_EVALUATION, "evaluation"))
-            own = [champion.manifest.input(asset).model_copy(update={"asset": role}) for role, asset in pairs]
-            recipe = replace(recipe, inputs=(*recipe.inputs, *own))
-        return materialize(store, recipe, lambda: compute_promotion(store, recipe, tmp_path, settings))
+    def run(release: str, report: Report, **options: Any) -> Committed:
+        commit_inputs(release, report, **options)
+        return workspace.run("promotion", Partition(release=release), environment={})
 
     return run

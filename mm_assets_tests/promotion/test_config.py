@@ -1,11 +1,9 @@
 """The thresholds file is read strictly: a mistake is named with its file, line and key; no gate is off on the quiet."""
 
-from pathlib import Path
-
 import pytest
 
 from mm_assets.errors import SettingsError
-from mm_assets.promotion.config import Disabled, Thresholds, parse_thresholds, read_thresholds
+from mm_assets.promotion.config import Disabled, Thresholds, parse_thresholds
 from mm_assets.settings import read_settings
 
 WHERE = "rules/promotion.yaml"
@@ -16,7 +14,7 @@ def packaged() -> str:
     return read_settings({}).config_file("promotion.yaml").read_text(encoding="utf-8")
 
 
-def test_the_packaged_file_is_valid_and_survives_a_recipe(thresholds: Thresholds) -> None:
+def test_the_packaged_file_is_valid_and_survives_json(thresholds: Thresholds) -> None:
     assert thresholds.to_json()["overall"] == {"min_balanced_accuracy": 0.35}
     assert thresholds.to_json()["production"] == {"confidence": 0.95, "min_samples": 30, "max_loss": 0.0}
     assert Thresholds.model_validate(thresholds.to_json()) == thresholds
@@ -58,11 +56,9 @@ def test_a_mistake_is_named_with_its_place(packaged: str, old: str, new: str, me
         parse_thresholds(packaged.replace(old, new).encode(), WHERE)
 
 
-def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "promotion.yaml"
-    path.write_text("- 1\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match=f"{path}: line 1: key the file is unusable"):
-        read_thresholds(path)
+def test_a_file_that_is_not_a_mapping_is_refused() -> None:
+    with pytest.raises(SettingsError, match=f"{WHERE}: line 1: key the file is unusable"):
+        parse_thresholds(b"- 1\n", WHERE)
     with pytest.raises(SettingsError, match="rules/promotion.yaml: is not UTF-8: byte 0"):
         parse_thresholds(b"\xff", WHERE)
 

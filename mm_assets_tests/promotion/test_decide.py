@@ -1,47 +1,73 @@
-"""From committed inputs to a decision, a card and a check of both."""
+"""From committed inputs to a decision, a card, a check of both, and the move of the registry behind it."""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from mm_assets.checks.validations import Finding, record_validation
-from mm_assets.errors import GateError, SettingsError
+from mm_assets.checks.rules import replace_rules
+from mm_assets.checks.validations import Finding
+from mm_assets.errors import GateError, ObjectCorruptError, SettingsError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import canonical_json, digest_json
-from mm_assets.promotion.decide import compute_promotion
+from mm_assets.materialize import Workspace, packaged_rules
+from mm_assets.promotion.config import THRESHOLDS_FILE
+from mm_assets.promotion.decide import CHAMPION
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.history import validate_registration
-from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.preview import preview
-from mm_assets.promotion.registry import find_champion, read_production, register
+from mm_assets.promotion.registry import read_history, read_production, read_registry
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.store.commit import Committed, materialize
-from mm_assets.store.manifest import Manifest, Partition
-from mm_assets.store.objects import Store
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Input, Manifest, Partition
+from mm_assets.store.objects import Store, object_key
 from mm_assets.store.refs import require_ref
+from mm_assets_tests.by_hand import judge_by_hand
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]
+R1 = Partition(release="r1")
 
 
-def findings(store: Store, manifest: Manifest, settings: Settings) -> dict[str, Finding]:
-    return {finding.rule: finding for finding in validate_promotion(store, manifest, settings)}
+def findings(workspace: Workspace, manifest: Manifest) -> dict[str, Finding]:
+    rules = workspace.rules(manifest.partition.release)
+    return {finding.rule: finding for finding in validate_promotion(workspace.store, manifest, rules)}
 
 
 def output(store: Store, manifest: Manifest, name: str) -> bytes:
     return store.get_bytes(manifest.output(name).digest)
 
 
+def register(workspace: Workspace, committed: Committed) -> Committed:
+    """Checks a promotion and materializes the registration behind it."""
+    partition = committed.manifest.partition
+    assert workspace.check("promotion", partition).passed
+    return workspace.run("registration", partition, environment={})
+
+
+def judged(workspace: Workspace, registration: Committed) -> Finding:
+    rules = workspace.rules(registration.manifest.partition.release)
+    (finding,) = validate_registration(workspace.store, registration.manifest, rules)
+    return finding
+
+
+def champion_of(workspace: Workspace, release: str) -> dict[str, Input]:
+    action = workspace.resolve("promotion", Partition(release=release), {})
+    return {entry.asset: entry for entry in action.inputs if entry.role == CHAMPION}
+
+
+def delete(store: Store, prefix: str) -> None:
+    for info in list(store.list_keys(prefix)):
+        store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{info.key}")
+
+
 def test_a_good_model_is_promoted_registered_and_sound(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = promote("r1", report_of())
-    register(store, committed.manifest, committed.manifest_digest)
     decision = json.loads(output(store, committed.manifest, "decision.json"))
     assert set(decision) == {
         "schema", "decision", "state", "model", "dataset_release", "evaluation", "thresholds", "champion",
@@ -49,26 +75,40 @@ def test_a_good_model_is_promoted_registered_and_sound(
     }  # fmt: skip
     assert (decision["decision"], decision["state"]) == ("promoted", "production")
     assert decision["thresholds"] == digest_json(committed.manifest.params["thresholds"])
-    production = read_production(store)
-    assert production is not None
     assert decision["champion"] is None
     assert decision["comparison"] == {
         "outcome": "no_champion", "reason": "no model is in production", "num_shared": 0, "difference": None,
         "interval": None,
     }  # fmt: skip
-    assert (production.model, production.decision) == (decision["model"], committed.manifest_digest)
-    assert all(finding.passed for finding in findings(store, committed.manifest, settings).values())
+    assert decision["model"] == require_ref(store, "model", R1).output("weights.safetensors").digest
+    assert all(finding.passed for finding in findings(workspace, committed.manifest).values())
     assert "**Promoted** to **production**" in preview(store, committed.manifest)
+    assert read_production(store) is None, "a decision moves nothing"
+    registration = register(workspace, committed)
+    production = read_production(store)
+    assert production is not None
+    assert (production.model, production.decision) == (
+        require_ref(store, "model", R1).manifest,
+        committed.manifest_digest,
+    )
+    document = json.loads(output(store, registration.manifest, "registration.json"))
+    assert (document["moved"], document["reason"]) == (
+        ["candidate", "production"],
+        "registered for candidate and production",
+    )
+    assert workspace.check("registration", R1).passed
 
 
 def test_a_rejected_model_materializes_passes_its_check_and_moves_nothing(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
     committed = promote("r1", report_of(overall=0.3))
-    register(store, committed.manifest, committed.manifest_digest)
+    registration = register(workspace, committed)
     assert committed.manifest.stats["num_failed_gates"] == 1
     assert read_production(store) is None
-    found = findings(store, committed.manifest, settings)
+    assert registration.manifest.stats == {"moved": [], "reason": "the decision is a rejection"}
+    assert workspace.check("registration", R1).passed
+    found = findings(workspace, committed.manifest)
     assert all(finding.passed for finding in found.values())
     assert "rejected: overall_balanced_accuracy" in found["decision_follows_gates"].detail
     assert (
@@ -76,54 +116,93 @@ def test_a_rejected_model_materializes_passes_its_check_and_moves_nothing(
     )
 
 
-def registration(store: Store, committed: Committed) -> Finding:
-    (finding,) = validate_registration(store, committed.manifest, committed.manifest_digest)
-    return finding
+def test_a_registration_waits_for_the_check_of_its_promotion(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
+    promote("r1", report_of())
+    with pytest.raises(GateError, match="promotion r1: was not checked under the rules in force"):
+        workspace.run("registration", R1, environment={})
+    judge_by_hand(workspace, "promotion", R1, problem="the model card lacks its metadata")
+    with pytest.raises(GateError, match="promotion r1: failed its check: the model card lacks"):
+        workspace.run("registration", R1, environment={})
+    assert read_registry(store, "candidate") is None
+
+
+def test_a_registration_repeated_makes_the_same_bytes_and_moves_nothing(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
+    committed = promote("r1", report_of())
+    first = register(workspace, committed)
+    again = register(workspace, committed)
+    assert again.manifest_digest == first.manifest_digest
+    assert len(list(read_history(store, "production"))) == 1
+    workspace.check("registration", R1)
+    assert workspace.find_current("registration", R1, {}) == require_ref(store, "registration", R1)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "ledger.parquet"])
+def test_damaged_bytes_are_never_registered(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf, name: str
+) -> None:
+    committed = promote("r1", report_of())
+    digest = require_ref(store, "model", R1).output(name).digest
+    data = store.get_bytes(digest)
+    key = f"{store.prefix}/{object_key(digest)}"
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(ObjectCorruptError, match=object_key(digest)):
+        register(workspace, committed)
+    assert read_registry(store, "candidate") is None
 
 
 def test_a_promotion_that_never_reached_the_registry_fails_the_check_of_its_registration(
-    store: Store, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
-    committed = promote("r1", report_of())
-    finding = registration(store, committed)
+    registration = register(workspace, promote("r1", report_of()))
+    finding = judged(workspace, registration)
+    assert (finding.passed, finding.detail) == (True, "registered for candidate, production, as decided")
+    delete(store, "registry/production/")
+    delete(store, "refs/registry/production")
+    finding = judged(workspace, registration)
     assert not finding.passed
     assert "production: the promoted model is not registered" in finding.detail
-    register(store, committed.manifest, committed.manifest_digest)
-    finding = registration(store, committed)
-    assert (finding.passed, finding.detail) == (True, "registered for candidate, production, as decided")
 
 
 def test_a_superseded_promotion_still_passes_the_check_of_its_registration(
-    store: Store, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
-    committed = [promote("r1", report_of()), promote("r2", report_of()), promote("r1", report_of(), version=1)]
-    for entry in committed:
-        register(store, entry.manifest, entry.manifest_digest)
-    for entry in committed:
-        assert registration(store, entry).passed
-    assert "production: release r1 was superseded by r2" in registration(store, committed[2]).detail
+    registrations = [
+        register(workspace, promote(release, report_of(), version=version))
+        for release, version in (("r1", 0), ("r2", 0), ("r1", 1))
+    ]
+    for registration in registrations:
+        assert judged(workspace, registration).passed
+    assert "production: release r1 was superseded by r2" in judged(workspace, registrations[2]).detail
+    assert registrations[2].manifest.stats == {"moved": [], "reason": "release r1 was superseded by r2"}
+    assert [record.release for record in read_history(store, "production")] == ["r2", "r1"]
 
 
 def test_a_rejected_model_that_is_registered_fails_the_check_of_its_registration(
-    store: Store, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
-    good, bad = promote("r1", report_of()), promote("r2", report_of(overall=0.3))
-    register(store, good.manifest, good.manifest_digest)
+    register(workspace, promote("r1", report_of()))
+    bad = promote("r2", report_of(overall=0.3))
+    registration = register(workspace, bad)
+    assert judged(workspace, registration).passed
     head = store.read_key("refs/registry/production.json")
     assert head is not None
     forged = {**json.loads(head.data), "decision": bad.manifest_digest}
     assert store.replace_key("refs/registry/production.json", canonical_json(forged), head.etag)
-    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/registry/production/00000001.json")
-    finding = registration(store, bad)
+    delete(store, "registry/production/00000001")
+    finding = judged(workspace, registration)
     assert (finding.passed, finding.num_failing) == (False, 1)
     assert "production: the model is registered although the decision is rejected" in finding.detail
 
 
 def test_a_model_that_is_worse_than_the_one_in_production_is_rejected(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
-    champion = promote("r1", report_of(), right=0.8)
-    committed = promote("r2", report_of(), right=0.4, champion=champion)
+    register(workspace, promote("r1", report_of(), right=0.8))
+    committed = promote("r2", report_of(), right=0.4)
     decision = json.loads(output(store, committed.manifest, "decision.json"))
     assert decision["decision"] == "rejected"
     (failed,) = (gate for gate in decision["gates"] if not gate["passed"])
@@ -132,33 +211,63 @@ def test_a_model_that_is_worse_than_the_one_in_production_is_rejected(
     assert decision["comparison"]["interval"][1] < 0
     assert decision["comparison"]["num_shared"] == 200
     assert decision["champion"] == {
-        "model": champion.manifest.input("model").digest,
-        "evaluation": champion.manifest.input("evaluation").digest,
+        "model": require_ref(store, "model", R1).output("weights.safetensors").digest,
+        "evaluation": require_ref(store, "evaluation", R1).output("predictions.parquet").digest,
     }
-    assert all(finding.passed for finding in findings(store, committed.manifest, settings).values())
+    assert all(finding.passed for finding in findings(workspace, committed.manifest).values())
     card = output(store, committed.manifest, "README.md").decode()
     assert f"Compared with the model in production (`{decision['champion']['model']}`): balanced accuracy -0." in card
 
 
-def test_the_same_model_in_another_release_is_promoted(store: Store, promote: Promote, report_of: ReportOf) -> None:
-    champion = promote("r1", report_of(), weights=b"same")
-    committed = promote("r2", report_of(), weights=b"same", champion=champion)
+def test_the_same_model_in_another_release_is_promoted(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
+    register(workspace, promote("r1", report_of(), weights=b"same"))
+    committed = promote("r2", report_of(), weights=b"same")
     decision = json.loads(output(store, committed.manifest, "decision.json"))
     assert (decision["decision"], decision["comparison"]["outcome"]) == ("promoted", "same_model")
 
 
-def test_the_champion_is_the_model_before_the_candidate(store: Store, promote: Promote, report_of: ReportOf) -> None:
+def test_the_champion_is_the_model_before_the_candidate(
+    workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
+    first = promote("r1", report_of())
+    assert champion_of(workspace, "r1") == {}
+    register(workspace, first)
+    # The decision that moved the registry is not out of date because it did.
+    assert champion_of(workspace, "r1") == {}
+    workspace.check("promotion", R1)
+    assert workspace.find_current("promotion", R1, {}) is not None
+    second = promote("r2", report_of())
+    champion = champion_of(workspace, "r2")
+    assert set(champion) == {"model", "evaluation"}
+    assert champion["model"].manifest == first.manifest.input("model").manifest
+    assert [entry.name for entry in champion["model"].outputs] == ["weights.safetensors"]
+    register(workspace, second)
+    assert champion_of(workspace, "r2") == champion
+    assert champion_of(workspace, "r1") == {}
+
+
+def test_a_decision_made_before_production_moved_is_out_of_date(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
     first, second = promote("r1", report_of()), promote("r2", report_of())
-    own, other = (entry.manifest.input("model").digest for entry in (first, second))
-    assert find_champion(store, release="r1", model=own) is None
-    register(store, first.manifest, first.manifest_digest)
-    assert find_champion(store, release="r1", model=own) is None
-    champion = find_champion(store, release="r2", model=other)
-    assert champion is not None
-    assert champion.model == own
-    register(store, second.manifest, second.manifest_digest)
-    assert find_champion(store, release="r2", model=other) == champion
-    assert find_champion(store, release="r1", model=own) is None
+    register(workspace, first)
+    with pytest.raises(GateError, match="promotion r2: is stale"):
+        register(workspace, second)
+    assert [record.release for record in read_history(store, "production")] == ["r1"]
+
+
+def test_equal_inputs_in_another_release_are_decided_once(
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
+) -> None:
+    same = {"weights": b"same", "samples": b"same"}
+    first, second = promote("r1", report_of(), **same), promote("r2", report_of(), **same)
+    assert second.cached
+    assert (second.ref.content, second.ref.fingerprint) == (first.ref.content, first.ref.fingerprint)
+    assert second.manifest.input("model").partition == {"release": "r2"}
+    for name in ("decision.json", "README.md"):
+        assert b"r1" not in output(store, first.manifest, name)
 
 
 def test_a_decision_of_the_first_version_is_read(store: Store, promote: Promote, report_of: ReportOf) -> None:
@@ -176,7 +285,7 @@ def test_a_decision_of_the_first_version_is_read(store: Store, promote: Promote,
 
 
 def test_a_forged_decision_fails_its_check(
-    store: Store, settings: Settings, promote: Promote, report_of: ReportOf
+    store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
     manifest = promote("r1", report_of(overall=0.3)).manifest
     forged = json.loads(output(store, manifest, "decision.json")) | {"decision": "promoted", "state": "production"}
@@ -185,18 +294,15 @@ def test_a_forged_decision_fails_its_check(
         entry.model_copy(update={"digest": digest}) if entry.name == "decision.json" else entry
         for entry in manifest.outputs
     ]
-    finding = findings(store, manifest.model_copy(update={"outputs": outputs}), settings)["decision_follows_gates"]
+    finding = findings(workspace, manifest.model_copy(update={"outputs": outputs}))["decision_follows_gates"]
     assert (finding.passed, finding.detail) == (False, "decided again, these fields differ: decision, state")
 
 
-def test_the_same_inputs_give_the_same_bytes(
-    store: Store, settings: Settings, tmp_path: Path, promote: Promote, report_of: ReportOf
-) -> None:
+def test_the_same_inputs_give_the_same_bytes(workspace: Workspace, promote: Promote, report_of: ReportOf) -> None:
     committed = promote("r1", report_of())
-    recipe = resolve_promotion(store, spec_of(store, "r1"), Partition(release="r1"), {"ignored": 1})
-    assert recipe.fingerprint == committed.manifest.fingerprint
-    again = materialize(store, recipe, lambda: compute_promotion(store, recipe, tmp_path, settings), force=True)
-    assert again.manifest_digest == committed.manifest_digest
+    assert workspace.run("promotion", R1, environment={"ignored": 1}).cached
+    again = workspace.run("promotion", R1, environment={}, force=True)
+    assert (again.cached, again.manifest_digest) == (False, committed.manifest_digest)
 
 
 @pytest.mark.parametrize("unusual", [{}, {"num_labelled": 0}, {"overall": 0.3}])
@@ -214,61 +320,55 @@ def test_the_model_card_is_valid(
     assert results.get("balanced_accuracy") == (
         None if unusual.get("num_labelled") == 0 else unusual.get("overall", 0.5)
     )
-    assert committed.manifest.input("model").digest in card.text
+    assert committed.manifest.input("model").digest("weights.safetensors") in card.text
     assert "| speech | not given | not given |" in card.text
 
 
-def test_changed_thresholds_are_another_decision(
-    store: Store, tmp_path: Path, commit_inputs: Callable[..., ReleaseSpec], report_of: ReportOf, settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    spec = commit_inputs("r1", report_of(overall=0.5))
-    partition = Partition(release="r1")
-    before = resolve_promotion(store, spec, partition, {})
-    own = tmp_path / "config"
-    own.mkdir()
-    text = settings.config_file("promotion.yaml").read_text(encoding="utf-8")
-    (own / "promotion.yaml").write_text(text.replace("0.35", "0.6"), encoding="utf-8")
-    monkeypatch.setenv("MM_CONFIG_DIR", str(own))
-    after = resolve_promotion(store, spec, partition, {})
-    assert after.fingerprint != before.fingerprint
-    committed = materialize(store, after, lambda: compute_promotion(store, after, tmp_path, settings))
-    assert committed.manifest.stats["decision"] == "rejected"
-    (own / "promotion.yaml").write_text(text.replace("overall:", "overal:"), encoding="utf-8")
-    with pytest.raises(SettingsError, match="key overal is unknown|key overall is missing"):
-        resolve_promotion(store, spec, partition, {})
-
-
-def test_an_evaluation_that_failed_its_checks_cannot_be_promoted(
-    store: Store, commit_inputs: Callable[..., ReleaseSpec], report_of: ReportOf
+def test_rules_that_were_replaced_on_record_are_another_decision(
+    store: Store, settings: Settings, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
-    spec = commit_inputs("r1", report_of())
-    ref = require_ref(store, "evaluation", Partition(release="r1"))
-    leak = Finding(rule="no_leakage", passed=False, detail="3 evaluated samples are in the training ledger")
-    record_validation(store, ref, rules=digest_json("rules"), findings=[leak])
-    with pytest.raises(GateError, match="evaluation r1: failed its checks: 3 evaluated samples"):
-        resolve_promotion(store, spec, Partition(release="r1"), {})
+    before = promote("r1", report_of(overall=0.5))
+    assert workspace.check("promotion", R1).passed
+    text = packaged_rules()[THRESHOLDS_FILE].decode()
+
+    def replaced(text: str) -> Workspace:
+        pinned = workspace.spec("r1").rules
+        replace_rules(store, "r1", pinned, {THRESHOLDS_FILE: text.encode()}, reason="stricter", by="me")
+        return Workspace(settings, store)
+
+    stricter = replaced(text.replace("0.35", "0.6"))
+    with pytest.raises(GateError, match="was not checked under the rules in force"):
+        stricter.require_passed("promotion", R1)
+    # The old decision does not pass under the new rules either.
+    assert not findings(stricter, before.manifest)["decided_by_rules_in_force"].passed
+    after = stricter.run("promotion", R1, environment={})
+    assert after.ref.fingerprint != before.ref.fingerprint
+    assert after.manifest.stats["decision"] == "rejected"
+    with pytest.raises(SettingsError, match="key overal is unknown|key overall is missing"):
+        replaced(text.replace("overall:", "overal:")).resolve("promotion", R1, {})
+
+
+def test_an_evaluation_that_failed_its_check_cannot_be_promoted(
+    workspace: Workspace, commit_inputs: Callable[..., ReleaseSpec], report_of: ReportOf
+) -> None:
+    commit_inputs("r1", report_of())
+    judge_by_hand(workspace, "evaluation", R1, problem="3 evaluated samples are in the training ledger")
+    with pytest.raises(GateError, match="evaluation r1: failed its check: 3 evaluated samples"):
+        workspace.resolve("promotion", R1, {})
 
 
 def test_an_evaluation_of_another_model_cannot_promote_this_one(
-    store: Store, commit_inputs: Callable[..., ReleaseSpec], report_of: ReportOf
+    store: Store, workspace: Workspace, commit_inputs: Callable[..., ReleaseSpec], report_of: ReportOf
 ) -> None:
-    spec = commit_inputs("r1", report_of())
-    evaluation = require_ref(store, "evaluation", Partition(release="r1"))
+    commit_inputs("r1", report_of())
+    evaluation = require_ref(store, "evaluation", R1)
     commit_inputs("r1", report_of(), version=1)
-    current = require_ref(store, "evaluation", Partition(release="r1"))
-    # The old evaluation back in place, next to the new model.
+    # The old evaluation, which passed its check, back in place next to the new model.
     key = "refs/evaluation/r1.json"
     state = store.read_key(key)
     assert state is not None
-    assert current.manifest != evaluation.manifest
-    assert store.replace_key(key, json.dumps(evaluation.model_dump(by_alias=True)).encode(), state.etag)
-    record_validation(store, evaluation, rules=digest_json("r"), findings=[Finding(rule="r", passed=True, detail="ok")])
-    with pytest.raises(GateError, match="evaluation r1: was made from another model"):
-        resolve_promotion(store, spec, Partition(release="r1"), {})
-
-
-def spec_of(store: Store, release: str) -> ReleaseSpec:
-    data = store.read_key(f"releases/{release}/spec.json")
-    assert data is not None
-    return ReleaseSpec.model_validate_json(data.data)
+    assert require_ref(store, "evaluation", R1).manifest != evaluation.manifest
+    old = json.dumps(evaluation.model_dump(by_alias=True, mode="json")).encode()
+    assert store.replace_key(key, old, state.etag)
+    with pytest.raises(GateError, match="evaluation r1: is stale"):
+        workspace.resolve("promotion", R1, {})

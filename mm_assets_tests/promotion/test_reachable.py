@@ -9,12 +9,13 @@ import pytest
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import Report
-from mm_assets.identity.canonical import digest_bytes, digest_json
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.promotion.reachable import object_target, verify_reachable, walk_objects
 from mm_assets.promotion.registry import read_production
-from mm_assets.store.commit import Committed, OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Input, Manifest, Partition, Recipe, read_manifest
+from mm_assets.store.commit import Committed
+from mm_assets.store.manifest import Input, Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store, object_key
+from mm_assets_tests.by_hand import action_of, commit_files
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]
@@ -29,7 +30,7 @@ def flip(store: Store, key: str) -> None:
 
 
 def model_of(store: Store, promotion: Manifest) -> Manifest:
-    return read_manifest(store, promotion.input("model").digest)
+    return read_manifest(store, promotion.input("model").manifest)
 
 
 @pytest.fixture
@@ -40,8 +41,9 @@ def promoted(promote: Promote, report_of: ReportOf) -> Committed:
 def test_a_sound_promotion_is_counted(store: Store, promoted: Committed) -> None:
     calls: list[int] = []
     count = verify_reachable(store, [promoted.manifest_digest], lambda: calls.append(1))
-    # Four manifests; the record, the weights, the report, the predictions, the decision and the card.
-    assert count == len(calls) == 10
+    # Five manifests; of the release 3 objects, the plan, of the model 3 (its config is alike to the shards), of the
+    # evaluation 2, the decision and the card.
+    assert count == len(calls) == 16
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_a_sound_promotion_is_counted(store: Store, promoted: Committed) -> None
 def test_a_flipped_bit_is_named_before_anything_is_registered(
     store: Store, promoted: Committed, asset: str, name: str
 ) -> None:
-    upstream = read_manifest(store, promoted.manifest.input(asset).digest)
+    upstream = read_manifest(store, promoted.manifest.input(asset).manifest)
     key = object_key(upstream.output(name).digest)
     flip(store, key)
     with pytest.raises(ObjectCorruptError, match=f"{key}: bytes do not match their digest: expected sha256"):
@@ -72,7 +74,7 @@ def test_an_object_that_is_gone_is_named(store: Store, promoted: Committed) -> N
 
 
 def test_a_damaged_manifest_is_named(store: Store, promoted: Committed) -> None:
-    key = object_key(promoted.manifest.input("dataset_release").digest)
+    key = object_key(promoted.manifest.input("dataset_release").manifest)
     flip(store, key)
     with pytest.raises(ObjectCorruptError, match=key):
         verify_reachable(store, [promoted.manifest_digest])
@@ -95,17 +97,12 @@ def shard(store: Store, tmp_path: Path) -> Committed:
     digest = store.put_bytes(json.dumps(drop.model_dump(by_alias=True), indent=2).encode())
     encoder = store.put_bytes(b"{ not JSON, but it begins like it")
     inputs = (
-        Input(asset="drop", partition={"source": "zoo", "drop": "d1"}, digest=digest),
-        Input(asset="encoder", partition={}, digest=encoder),
+        Input(asset="drop", partition={"source": "zoo", "drop": "d1"}, manifest=digest, outputs=[]),
+        Input(asset="encoder", partition={}, manifest=encoder, outputs=[]),
     )
-    recipe = Recipe(
-        asset="toy", partition=Partition(release="r1", shard="0000"), code=digest_json("c"), params={}, environment={},
-        inputs=inputs,
-    )  # fmt: skip
     path = tmp_path / "toy.bin"
     path.write_bytes(b"toy")
-    file = OutputFile(name="toy.bin", path=path, media_type="application/octet-stream")
-    return materialize(store, recipe, lambda: StageResult(files=(file,), stats={}))
+    return commit_files(store, action_of("toy", inputs), Partition(release="r1", shard="0000"), {"toy.bin": path})
 
 
 def test_raw_objects_of_a_drop_are_reached(store: Store, shard: Committed) -> None:

@@ -23,8 +23,10 @@ from mm_assets.promotion.registry import (
     registry_key,
 )
 from mm_assets.store.commit import Committed
-from mm_assets.store.manifest import Input, Manifest, Output, Partition, Recipe
+from mm_assets.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from mm_assets.store.manifest import Input, Manifest, Output, Partition, content_digest
 from mm_assets.store.objects import Store, object_key
+from mm_assets_tests.by_hand import action_of
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]
@@ -46,18 +48,18 @@ def promotion(store: Store, release: str, version: int, *, state: str = "product
     output = Output(
         name="decision.json", digest=store.put_bytes(data), size_bytes=len(data), media_type="application/json"
     )
-    recipe = Recipe(
-        asset="promotion",
-        partition=Partition(release=release),
-        code=digest_json("c"),
-        params={},
-        environment={},
-        inputs=tuple(
-            Input(asset=asset, partition={"release": release}, digest=decision[asset])
+    action = action_of(
+        "promotion",
+        [
+            Input(asset=asset, partition={"release": release}, manifest=decision[asset], outputs=[])
             for asset in ("model", "dataset_release", "evaluation")
-        ),
+        ],
     )
-    manifest = recipe.manifest([output], {})
+    manifest = Manifest(
+        schema=MANIFEST_SCHEMA, asset="promotion", partition=Partition(release=release),
+        fingerprint=action.fingerprint, content=content_digest([output]), code=action.code, params={}, environment={},
+        inputs=list(action.inputs), outputs=[output], stats={},
+    )  # fmt: skip
     return manifest, store.put_bytes(manifest.encode())
 
 
@@ -206,7 +208,7 @@ DAMAGES: dict[str, Callable[[Store], None]] = {
 def first_version(store: Store, release: str, previous: str | None) -> bytes:
     """A record as ``mm.production/1`` wrote it."""
     manifest, digest = promotion(store, release, 0)
-    named = {asset: manifest.input(asset).digest for asset in ("model", "dataset_release")}
+    named = {asset: manifest.input(asset).manifest for asset in ("model", "dataset_release")}
     record = {"schema": "mm.production/1", "state": "production", "release": release, "decision": digest}
     return canonical_json(record | named | {"previous": previous})
 

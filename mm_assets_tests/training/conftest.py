@@ -1,6 +1,5 @@
 """A small dataset release in a store, as the stages before this one would have left it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,24 +10,20 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.inputs import resolve_batch_plan
-from mm_assets.batching.plan import compute_batch_plan
-from mm_assets.checks.validations import record_validation
+from mm_assets.configurations import SMOKE, PlacementConfig
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
-from mm_assets.identity.canonical import to_json
-from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.identity.canonical import digest_json
+from mm_assets.materialize import Workspace
+from mm_assets.release.shards import Shard, write_shards
 from mm_assets.settings import Settings
-from mm_assets.store.commit import OutputFile, StageResult, materialize
-from mm_assets.store.manifest import Manifest, Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.manifest import Manifest, Partition
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import require_ref
-from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, write_arrow, write_parquet
+from mm_assets.store.tables import write_arrow, write_parquet
 from mm_assets.training.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from mm_assets.training.inputs import resolve_model
-from mm_assets.training.train import compute_model
+from mm_assets_tests.by_hand import make_by_hand, open_by_hand
 
-RELEASE = Partition(release="r1")
 FEATURES = FeaturesConfig(image_size=16, num_mels=8)
 PLAN = PlanConfig(pack_tokens=64, packs_per_lane=1, image_patch=8, audio_stack=4, window=16, block=4)
 TRAINING = TrainingConfig(
@@ -38,7 +33,6 @@ TRAINING = TrainingConfig(
     ),
     optimizer=OptimizerConfig(warmup_steps=2),
     augment=AugmentConfig(shift=2),
-    log_every=2,
 )  # fmt: skip
 WORDS = ("red apple", "blue whale", "green tree", "grey stone")
 
@@ -50,32 +44,31 @@ class Bench:
     store: Store
     settings: Settings
     folder: Path
-    spec: ReleaseSpec
+    partition: Partition
+
+    def workspace(self, *, world_size: int = 1) -> Workspace:
+        return Workspace(replace(self.settings, world_size=world_size), self.store)
 
     def plan(self) -> Manifest:
-        recipe = resolve_batch_plan(self.store, self.spec, RELEASE, {})
-        return self.commit(recipe, lambda workdir: compute_batch_plan(self.store, recipe, workdir, self.settings))
+        return self.make("batch_plan")
 
-    def model_recipe(self, environment: dict[str, Any] | None = None) -> Recipe:
-        return resolve_model(self.store, self.spec, RELEASE, environment or {})
+    def model_action(self, environment: dict[str, Any] | None = None) -> Action:
+        return self.workspace().resolve("model", self.partition, environment or {})
 
     def train(self, *, world_size: int = 1, force: bool = False) -> Manifest:
-        recipe = self.model_recipe()
-        settings = replace(self.settings, world_size=world_size)
-        return self.commit(recipe, lambda workdir: compute_model(self.store, recipe, workdir, settings), force=force)
+        return self.make("model", world_size=world_size, force=force)
 
-    def commit(self, recipe: Recipe, compute: Callable[[Path], StageResult], *, force: bool = False) -> Manifest:
-        """Materializes and validates, so that the next stage's gate opens."""
-
-        def in_new_folder() -> StageResult:
-            workdir = self.folder / f"{recipe.asset}-{len(list(self.folder.iterdir()))}"
-            workdir.mkdir()
-            return compute(workdir)
-
-        committed = materialize(self.store, recipe, in_new_folder, force=force)
-        ref = require_ref(self.store, recipe.asset, recipe.partition)
-        record_validation(self.store, ref, rules=committed.manifest.code, findings=())
+    def make(self, asset: str, *, world_size: int = 1, force: bool = False) -> Manifest:
+        """Materializes and checks, so that the next stage may use it."""
+        workspace = self.workspace(world_size=world_size)
+        committed = workspace.run(asset, self.partition, environment={}, force=force)
+        workspace.check(asset, self.partition)
         return committed.manifest
+
+    def failures(self, asset: str) -> list[str]:
+        """The rules that the partition's check found broken."""
+        record = self.workspace().check(asset, self.partition)
+        return [str(finding["rule"]) for finding in record.findings if not finding["passed"]]
 
 
 @pytest.fixture
@@ -84,24 +77,26 @@ def make_bench(store: Store, settings: Settings, tmp_path: Path) -> Callable[...
 
     def make(
         *,
+        release: str = "r1",
         num_samples: int = 24,
         modalities: tuple[str, ...] = ("text", "image", "audio"),
         is_labelled: bool = True,
         num_steps: int = 6,
         checkpoint_every: int = 2,
+        log_every: int = 2,
     ) -> Bench:
-        sections = {
-            "plan": replace(PLAN, num_steps=num_steps),
-            "training": replace(TRAINING, checkpoint_every=checkpoint_every),
-            "features": FEATURES,
-        }
-        spec = ReleaseSpec(
-            schema="mm.release/1", release="r1", drops=[], parent=None, exclusions=[], policy={}, encoder={}, seed=5,
-            num_shards=2, recipe={name: to_json(section) for name, section in sections.items()},
-        )  # fmt: skip
+        config = replace(
+            SMOKE,
+            seed=5,
+            features=FEATURES,
+            plan=replace(PLAN, num_steps=num_steps),
+            training=replace(TRAINING, checkpoint_every=checkpoint_every),
+            placement=PlacementConfig(log_every=log_every),
+        )
+        open_by_hand(store, release, config=config, num_shards=2)
         folder = tmp_path / "bench"
         folder.mkdir(exist_ok=True)
-        bench = Bench(store=store, settings=settings, folder=folder, spec=spec)
+        bench = Bench(store=store, settings=settings, folder=folder, partition=Partition(release=release))
         rows = [sample_row(index, modalities, is_labelled=is_labelled) for index in range(num_samples)]
         commit_release(bench, rows)
         return bench
@@ -130,38 +125,27 @@ def sample_row(index: int, modalities: tuple[str, ...], *, is_labelled: bool) ->
     }
 
 
-def commit_release(bench: Bench, rows: list[dict[str, Any]]) -> Manifest:
+def commit_release(bench: Bench, rows: list[dict[str, Any]]) -> None:
     """Writes two shards of tensors and the tables of a dataset release, and commits them."""
-    recipe = Recipe(
-        asset="dataset_release", partition=RELEASE, code="sha256:" + "0" * 64, params={"rows": len(rows)},
-        environment={}, inputs=(),
-    )  # fmt: skip
-
-    def compute(workdir: Path) -> StageResult:
-        shards: list[dict[str, Any]] = []
-        schema = tensors_schema(FEATURES)
-        for shard in range(2):
-            members = rows[shard::2]
-            table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in members], schema)
-            path = write_arrow(table, workdir / f"{shard}.arrow")
-            shards.append({"release": "r1", "shard": f"{shard:04d}", "tensors": bench.store.put_file(path)})
-        (workdir / "shards.json").write_text(json.dumps({"shards": shards}))
-        columns = ("id", "split", "label", "has_image", "text_tokens", "audio_frames")
-        samples = [
-            {name: row[name] for name in columns}
-            | {"release": "r1", "shard": f"{index % 2:04d}", "row": index // 2, "selected": True}
-            for index, row in enumerate(rows)
-        ]
-        schema = pa.schema([
-            ("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("has_image", pa.bool_()),
-            ("text_tokens", pa.int32()), ("audio_frames", pa.int32()), ("release", pa.string()),
-            ("shard", pa.string()), ("row", pa.int32()), ("selected", pa.bool_()),
-        ])  # fmt: skip
-        write_parquet(pa.Table.from_pylist(samples, schema), workdir / "samples.parquet")
-        files = (
-            OutputFile(name="samples.parquet", path=workdir / "samples.parquet", media_type=PARQUET_TYPE),
-            OutputFile(name="shards.json", path=workdir / "shards.json", media_type=JSON_TYPE),
-        )
-        return StageResult(files=files, stats={})
-
-    return bench.commit(recipe, compute)
+    shards: list[Shard] = []
+    schema = tensors_schema(FEATURES)
+    for number in range(2):
+        table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows[number::2]], schema)
+        tensors = bench.store.put_file(write_arrow(table, bench.folder / f"{number}.arrow"))
+        nothing = digest_json("not read")
+        shards.append(Shard(generation=0, samples=nothing, signals=nothing, embedding_signals=nothing, tensors=tensors))
+    columns = ("id", "split", "label", "has_image", "text_tokens", "audio_frames")
+    samples = [
+        {name: row[name] for name in columns} | {"shard": index % 2, "row": index // 2, "selected": True}
+        for index, row in enumerate(rows)
+    ]
+    schema = pa.schema([
+        ("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("has_image", pa.bool_()),
+        ("text_tokens", pa.int32()), ("audio_frames", pa.int32()), ("shard", pa.int32()), ("row", pa.int32()),
+        ("selected", pa.bool_()),
+    ])  # fmt: skip
+    files = {
+        "samples.parquet": write_parquet(pa.Table.from_pylist(samples, schema), bench.folder / "samples.parquet"),
+        "shards.json": write_shards(shards, bench.folder / "shards.json"),
+    }
+    make_by_hand(bench.workspace(), "dataset_release", bench.partition.release, files)

@@ -1,9 +1,10 @@
-"""What the code server reads of this stage: configurations, recipes and gates, without torch."""
+"""What the code server reads of this stage: configurations, actions and checks, without torch."""
 
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from pydantic import TypeAdapter
 
 from mm_assets.errors import SpecError
 from mm_assets.identity.canonical import to_json
-from mm_assets.store.manifest import Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.job import Job
+from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord
 from mm_assets.training.config import ModelConfig, TrainingConfig
 from mm_assets.training.inputs import check_training_config
@@ -32,7 +35,7 @@ def make_chain(num_records: int) -> list[CheckpointRecord]:
     for index in range(num_records):
         records.append(
             CheckpointRecord(
-                schema="mm.checkpoint/1", fingerprint=RUN, step=10 * (index + 1), state=digest("b"),
+                schema="mm.checkpoint/2", run=RUN, step=10 * (index + 1), state=digest("b"),
                 weights=digest("c"), segment=digest("d"), previous=records[-1].digest if records else None,
             )
         )  # fmt: skip
@@ -50,7 +53,7 @@ def test_what_the_code_server_imports_is_torch_free() -> None:
 
 
 def test_a_configuration_survives_json() -> None:
-    config = replace(TrainingConfig(), model=ModelConfig(ngrams=(2, 7)), budget_usd=3.5)
+    config = replace(TrainingConfig(), model=ModelConfig(ngrams=(2, 7)), checkpoint_every=7)
     assert TypeAdapter(TrainingConfig).validate_python(json.loads(json.dumps(to_json(config)))) == config
 
 
@@ -60,7 +63,7 @@ def test_a_configuration_survives_json() -> None:
         ({"precision": "fp8"}, "precision: expected fp32"),
         ({"threads_per_rank": 0}, "threads_per_rank"),
         ({"model": ModelConfig(width=30, heads=4)}, "model.heads: expected a divisor"),
-        ({"experiment_class": "fun"}, "expected one of exploratory"),
+        ({"checkpoint_every": 0}, "checkpoint_every: expected at least 1"),
     ],
 )
 def test_unusable_configuration_is_named(change: dict[str, Any], message: str) -> None:
@@ -68,15 +71,19 @@ def test_unusable_configuration_is_named(change: dict[str, Any], message: str) -
         check_training_config("r1", replace(TrainingConfig(), **change))
 
 
-def test_spec_fingerprint_covers_the_seed() -> None:
-    recipe = Recipe(
-        asset="model", partition=Partition(release="r1"), code=RUN, environment={}, inputs=(),
+def test_spec_fingerprint_covers_the_seed_and_not_the_code(store: Store, tmp_path: Path) -> None:
+    action = Action(
+        asset="model", code=RUN, environment={}, inputs=(),
         params={"training": to_json(TrainingConfig()), "plan": {"num_lanes": 4}, "seed": 1},
     )  # fmt: skip
-    spec = training_spec(recipe)
-    other = training_spec(replace(recipe, params={**recipe.params, "seed": 2}))
-    assert spec["schema"] == "mm.training/1"
-    assert spec["fingerprint"] != other["fingerprint"]
+
+    def spec_of(action: Action) -> dict[str, Any]:
+        return training_spec(Job(store=store, action=action, workdir=tmp_path))
+
+    spec = spec_of(action)
+    assert spec["schema"] == "mm.training/2"
+    assert spec["fingerprint"] != spec_of(replace(action, params={**action.params, "seed": 2}))["fingerprint"]
+    assert spec == spec_of(replace(action, code=digest("e")))
 
 
 @pytest.mark.parametrize(

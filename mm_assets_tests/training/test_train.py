@@ -7,18 +7,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from mm_assets.batching.validate import validate_batch_plan
 from mm_assets.errors import GateError, NonDeterminismError, StageError
+from mm_assets.store.job import Job
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.ledger import LEDGER
+from mm_assets.training.resume import find_chain
+from mm_assets.training.spec import training_spec
 from mm_assets.training.train import compute_model
-from mm_assets.training.validate import check_ledger, planned_entries, validate_model
+from mm_assets.training.validate import check_ledger, planned_entries
 
 pytestmark = pytest.mark.integration
 
@@ -32,10 +35,9 @@ def weights(manifest: Any) -> str:
 def test_a_run_trains_and_passes_its_gate(make_bench: Make) -> None:
     bench = make_bench()
     plan = bench.plan()
-    assert all(finding.passed for finding in validate_batch_plan(bench.store, plan, bench.settings))
+    assert bench.failures("batch_plan") == []
     manifest = bench.train()
-    findings = validate_model(bench.store, manifest, bench.settings)
-    assert [finding.rule for finding in findings if not finding.passed] == []
+    assert bench.failures("model") == []
     assert manifest.stats["num_steps"] == 6
     assert (plan.stats["rows_in"], plan.stats["steps_per_epoch"]) == (20, 2)
     assert manifest.stats["num_classes"] == 4
@@ -51,8 +53,8 @@ def test_one_two_and_four_processes_give_the_same_manifest(make_bench: Make) -> 
 def test_a_run_killed_with_sigkill_resumes_in_another_folder_bit_for_bit(make_bench: Make) -> None:
     bench = make_bench(num_steps=40, checkpoint_every=5)
     bench.plan()
-    recipe = bench.model_recipe()
-    prefix = f"checkpoints/{recipe.fingerprint.removeprefix('sha256:')}/"
+    action = bench.model_action()
+    prefix = f"checkpoints/{action.fingerprint.removeprefix('sha256:')}/"
     killed: list[int] = []
 
     def kill_after_first_checkpoint() -> None:
@@ -74,14 +76,44 @@ def test_a_run_killed_with_sigkill_resumes_in_another_folder_bit_for_bit(make_be
     resumed = bench.train()
     # Forced: starts anew, and would fail if it met a checkpoint with other bits.
     assert bench.train(force=True).encode() == resumed.encode()
-    assert all(finding.passed for finding in validate_model(bench.store, resumed, bench.settings))
+    assert bench.failures("model") == []
+
+
+def test_how_often_progress_is_logged_is_no_part_of_a_model(make_bench: Make) -> None:
+    actions = []
+    for release, log_every in (("r1", 1), ("r2", 5)):
+        bench = make_bench(release=release, log_every=log_every)
+        bench.plan()
+        actions.append(bench.model_action())
+    assert actions[0].fingerprint == actions[1].fingerprint
+    trained = make_bench(release="r1", log_every=1).train()
+    again = make_bench(release="r2", log_every=5).train(force=True)
+    assert (again.content, again.fingerprint) == (trained.content, trained.fingerprint)
+
+
+def test_nothing_that_a_model_holds_names_the_code_that_made_it(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.plan()
+    manifest = bench.train()
+    job, other = (
+        Job(store=bench.store, action=replace(bench.model_action(), code=code), workdir=bench.folder)
+        for code in (manifest.code, "sha256:" + "0" * 64)
+    )
+    assert training_spec(job) == training_spec(other)
+    for name in ("spec.json", "checkpoints.json", "config.json"):
+        held = bench.store.get_bytes(manifest.output(name).digest).decode()
+        assert manifest.code not in held
+        assert manifest.fingerprint not in held
+    # Other code goes on from checkpoints of its own.
+    assert find_chain(bench.store, manifest.fingerprint, run=str(training_spec(job)["fingerprint"]))
+    assert not find_chain(bench.store, other.action.fingerprint, run=str(training_spec(job)["fingerprint"]))
 
 
 def test_checkpoint_with_other_bits_is_non_determinism(make_bench: Make) -> None:
     bench = make_bench()
     bench.plan()
-    recipe = bench.model_recipe()
-    bench.store.create_key(f"checkpoints/{recipe.fingerprint.removeprefix('sha256:')}/00000002.json", b"{}")
+    action = bench.model_action()
+    bench.store.create_key(f"checkpoints/{action.fingerprint.removeprefix('sha256:')}/00000002.json", b"{}")
     with pytest.raises(NonDeterminismError, match="step 2"):
         bench.train()
 
@@ -115,9 +147,10 @@ def test_unusual_data_trains(
     make_bench: Make, num_samples: int, modalities: tuple[str, ...], is_labelled: bool
 ) -> None:
     bench = make_bench(num_samples=num_samples, modalities=modalities, is_labelled=is_labelled)
-    assert all(finding.passed for finding in validate_batch_plan(bench.store, bench.plan(), bench.settings))
+    bench.plan()
+    assert bench.failures("batch_plan") == []
     manifest = bench.train()
-    assert all(finding.passed for finding in validate_model(bench.store, manifest, bench.settings))
+    assert bench.failures("model") == []
     assert (manifest.stats["num_classes"] == 0) is not is_labelled
 
 
@@ -129,16 +162,16 @@ def test_release_without_training_samples_is_one_clear_error(make_bench: Make) -
 def test_undeclared_environment_is_refused_by_the_rank(make_bench: Make, tmp_path: Path) -> None:
     bench = make_bench()
     bench.plan()
-    recipe = bench.model_recipe({"libraries": {"torch": "0.4.0"}})
+    action = bench.model_action({"libraries": {"torch": "0.4.0"}})
     with pytest.raises(StageError, match="expected 0.4.0"):
-        compute_model(bench.store, recipe, tmp_path, bench.settings)
+        compute_model(Job(store=bench.store, action=action, workdir=tmp_path))
 
 
 def test_plan_of_another_dataset_release_is_refused(make_bench: Make) -> None:
     make_bench().plan()
     bench = make_bench(num_samples=30)
-    with pytest.raises(GateError, match="was made from another dataset release"):
-        bench.model_recipe()
+    with pytest.raises(GateError, match="batch_plan r1: is stale: it was made from other data"):
+        bench.model_action()
 
 
 def test_tampered_ledger_and_plan_are_named(make_bench: Make, tmp_path: Path) -> None:
