@@ -144,29 +144,43 @@ def _trained(workspace: Workspace, folder: Path, modes: dict[str, str]) -> str:
     action = workspace.resolve("model", RELEASE, stage_environment())
     job = prepare_job(Job(store=workspace.store, action=action, workdir=folder)) | {"log_every": 1000}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    subprocess.run(
-        [sys.executable, "-m", "mm_assets.training.worker", str(folder / "job.json")],
-        env=without_math_modes(os.environ) | modes, stdin=subprocess.PIPE, check=True, timeout=RUN_TIMEOUT_S,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "mm_assets.training.worker", str(folder / "job.json")]
+    # A rank ends when its stdin is closed, so it stays open until then.
+    with subprocess.Popen(command, env=without_math_modes(os.environ) | modes, stdin=subprocess.PIPE) as process:
+        assert process.wait(RUN_TIMEOUT_S) == 0
     records = [path for path in (folder / "checkpoints").glob("*.json") if path.stem.isdigit()]
     return json.loads(max(records).read_bytes())["weights"]
 
 
-@pytest.mark.e2e
-def test_modes_in_the_environment_change_no_bit_and_would_without_their_removal(
-    seaweed_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drop = _drop(tmp_path / "drop")
-    clean = _world(seaweed_server, tmp_path / "clean", drop, {})
-    told = _world(seaweed_server, tmp_path / "told", drop, MODES)
-    contents = _contents(told.workspace(monkeypatch))
-    workspace = clean.workspace(monkeypatch)
-    assert _contents(workspace) == contents
+@pytest.fixture(scope="module")
+def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _drop(tmp_path_factory.mktemp("modes") / "drop")
 
+
+@pytest.fixture(scope="module")
+def clean(seaweed_server: Server, tmp_path_factory: pytest.TempPathFactory, drop: Path) -> World:
+    """A release that was run in an environment without modes."""
+    return _world(seaweed_server, tmp_path_factory.mktemp("clean"), drop, {})
+
+
+@pytest.mark.e2e
+def test_modes_in_the_environment_of_a_run_change_no_bit(
+    clean: World, seaweed_server: Server, tmp_path: Path, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _world(seaweed_server, tmp_path, drop, MODES)
+    contents = _contents(told.workspace(monkeypatch))
+    assert contents == _contents(clean.workspace(monkeypatch))
+
+
+@pytest.mark.e2e
+def test_a_rank_would_have_other_bits_without_the_removal(
+    clean: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = clean.workspace(monkeypatch)
     model = read_manifest(workspace.store, require_ref(workspace.store, "model", RELEASE).manifest)
     weights = model.output("weights.safetensors").digest
-    assert _trained(workspace, tmp_path / "same", {}) == weights
-    if _trained(workspace, tmp_path / "other", MODES) == weights:
+    assert _trained(workspace, tmp_path / "clean", {}) == weights
+    if _trained(workspace, tmp_path / "told", MODES) == weights:
         pytest.skip("MKL_CBWR and ONEDNN_MAX_CPU_ISA change no bit of training on this processor")
 
 
