@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from mm_assets.errors import MmError, UsageError
 from mm_assets.identity.canonical import to_json
 from mm_assets.operations.screen import Outcome, make_console
-from mm_assets.settings import MAX_PARALLEL
+from mm_assets.settings import MAX_PARALLEL, clear_math_modes
 
 FAILED = 1
 BAD_USAGE = 2
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A terminated command ends the workers it started, as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        # Before a command loads a library that would read them.
+        clear_math_modes()
         outcome = _call(args)
     except MmError as error:
         return _fail(error, BAD_USAGE if isinstance(error, UsageError) else FAILED, as_json=args.json)

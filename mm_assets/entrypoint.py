@@ -28,7 +28,7 @@ from mm_assets.launchers.environment import Placement, record_environment, stage
 from mm_assets.launchers.messages import failure_message, success_message
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import ASSETS
-from mm_assets.settings import Settings, read_settings
+from mm_assets.settings import Settings, read_settings, restart_without_math_modes
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import open_store
 
@@ -144,4 +144,6 @@ def _end_with_the_parent() -> None:
 
 
 if __name__ == "__main__":
+    # Libraries that were loaded with the modules above may have read the environment: this process starts anew.
+    restart_without_math_modes([sys.executable, "-m", "mm_assets.entrypoint", *sys.argv[1:]])
     sys.exit(main())

@@ -27,7 +27,7 @@ from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.pipeline import ASSETS, RULES_FILES, Asset, asset_named, check_roots, code_roots
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.releases.spec import ReleaseSpec, read_spec
-from mm_assets.settings import PACKAGED_CONFIG, Settings
+from mm_assets.settings import PACKAGED_CONFIG, Settings, clear_math_modes
 from mm_assets.store.action import Action, adopted_codes, inputs_digest
 from mm_assets.store.commit import Attempt, Committed, StageResult
 from mm_assets.store.job import Job
@@ -219,7 +219,12 @@ class Workspace:
         return Attempt(self.store, action, partition, run_id).commit_known(self._adopted_codes(action))
 
     def compute(self, action: Action, partition: Partition, workdir: Path) -> StageResult:
-        """Computes an action's outputs as files in ``workdir``; commits nothing."""
+        """Computes an action's outputs as files in ``workdir``; commits nothing.
+
+        Raises:
+            SettingsError: a loaded library was told by the environment to compute in another way.
+        """
+        clear_math_modes()
         module, _, function = asset_named(action.asset).compute.partition(":")
         placement: dict[str, Any] = dict(self.spec(partition.release).configuration.get("placement", {}))
         job = Job(

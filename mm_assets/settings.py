@@ -1,9 +1,12 @@
 """The only reader of the environment: where things are, never what is computed.
 
-Nothing here enters a fingerprint. A missing ``MM_STORE_URI`` means the embedded store under ``MM_HOME``.
+Nothing here enters a fingerprint. A missing ``MM_STORE_URI`` means the embedded store under ``MM_HOME``. Variables with
+which somebody tells a math library to compute in another way are removed from every process that computes: what
+remains of the environment changes no byte, or is in the environment identity (``ATEN_CPU_CAPABILITY`` is).
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,52 @@ PACKAGED_CONFIG = Path(__file__).parent / "config"
 LAUNCHERS = ("subprocess", "kubernetes")
 MAX_SHARDS = 10_000
 MAX_PARALLEL = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MathMode:
+    """Variables that a math library reads to decide how it computes.
+
+    Attributes:
+        names: The variables; one that ends in ``*`` stands for all that begin so.
+        reader: The module that reads them when it is loaded or first used; empty if they are read at every call.
+        reason: What they change.
+    """
+
+    names: tuple[str, ...]
+    reader: str
+    reason: str
+
+    def covers(self, variable: str) -> bool:
+        """Whether ``variable`` is one of these."""
+        return any(variable.startswith(name[:-1]) if name.endswith("*") else variable == name for name in self.names)
+
+
+#: Never inherited. Whole families where a library has many, so that a new version's new switch is covered.
+MATH_MODES = (
+    MathMode(names=("MKL_*",), reader="torch", reason="CBWR, ENABLE_INSTRUCTIONS and DEBUG_CPU_TYPE choose kernels of "
+             "matrix products; NUM_THREADS, DYNAMIC and NUM_STRIPES choose how sums are split"),
+    MathMode(names=("ONEDNN_*", "DNNL_*"), reader="torch", reason="MAX_CPU_ISA and CPU_ISA_HINTS choose kernels of "
+             "convolutions and products, DEFAULT_FPMATH_MODE their precision"),
+    MathMode(names=("FBGEMM_*",), reader="torch", reason="chooses kernels of quantised and embedding operations"),
+    MathMode(names=("TORCH_MKLDNN_MATMUL_*", "TORCH_LINEAR_FLATTEN_3D"), reader="torch",
+             reason="choose the library that multiplies"),
+    MathMode(names=("OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_SCHEDULE", "OMP_NESTED", "OMP_MAX_ACTIVE_LEVELS"),
+             reader="torch", reason="give kernels other threads than were asked for: they then sum in another order"),
+    MathMode(names=("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"), reader="torch",
+             reason="switch the precision of products on GPUs"),
+    MathMode(names=("CUBLAS_*", "CUBLASLT_*", "CUDNN_*", "TORCH_CUDNN_*", "TORCH_BLAS_*", "TORCH_LINALG_*",
+                    "DISABLE_ADDMM_*"), reader="torch", reason="choose libraries, kernels and workspaces on GPUs"),
+    MathMode(names=("OPENBLAS_CORETYPE", "OPENBLAS_BLOCK_FACTOR", "OPENBLAS_L2_SIZE"), reader="numpy",
+             reason="choose kernels and block sizes of numpy's matrix products"),
+    MathMode(names=("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"), reader="numpy",
+             reason="choose numpy's kernels; no other bits were measured so far"),
+    MathMode(names=("ARROW_USER_SIMD_LEVEL",), reader="pyarrow", reason="chooses kernels of Arrow's sums"),
+    MathMode(names=("SOXR_*",), reader="", reason="USE_SIMD, USE_SIMD32 and USE_SIMD64 choose the resampler's "
+             "kernels, the others its filter"),
+)  # fmt: skip
+#: Set by us: torch's deterministic class demands one of two workspaces on CUDA.
+MATH_SETTINGS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +120,51 @@ class Settings:
         return parts.netloc, parts.path.strip("/")
 
 
+def without_math_modes(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` with no variable that makes a math library compute in another way than ours."""
+    return {name: value for name, value in environ.items() if _math_mode(name) is None} | MATH_SETTINGS
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment for one that computes: without inherited math modes."""
+    return without_math_modes(os.environ)
+
+
+def clear_math_modes() -> None:
+    """Removes inherited math modes from this process; call it before a math library is loaded.
+
+    Raises:
+        SettingsError: a library that obeys one of them is loaded, and may have read it.
+    """
+    for name in inherited_math_modes():
+        mode = _math_mode(name)
+        assert mode is not None
+        if mode.reader in sys.modules:
+            raise SettingsError(
+                f"{name}: changes how {mode.reader} computes, and {mode.reader} is loaded: expected it to be unset, "
+                f"got {os.environ[name]!r}. Unset it and start the process again."
+            )
+        os.environ.pop(name, None)
+    os.environ.update(MATH_SETTINGS)
+
+
+def restart_without_math_modes(command: list[str]) -> None:
+    """Replaces this process by the same program without inherited math modes; returns if there are none."""
+    if inherited_math_modes():
+        os.execve(command[0], command, clean_environment())
+
+
+def inherited_math_modes() -> list[str]:
+    """Names of the variables of this process that make a math library compute in another way than ours, sorted."""
+    return sorted(name for name, value in os.environ.items() if _math_mode(name) and MATH_SETTINGS.get(name) != value)
+
+
+def _math_mode(variable: str) -> MathMode | None:
+    return next((mode for mode in MATH_MODES if mode.covers(variable)), None)
+
+
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the variables that make a worker process read the same settings."""
+    """``clean_environment`` with the variables that make a worker process read the same settings."""
     own = {
         "MM_STORE_URI": settings.store_uri,
         "MM_S3_ENDPOINT": settings.s3_endpoint,
@@ -81,7 +173,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "MM_HOME": str(settings.home),
         "MM_WORLD_SIZE": str(settings.world_size),
     }
-    inherited = {name: value for name, value in os.environ.items() if name not in own}
+    inherited = {name: value for name, value in clean_environment().items() if name not in own}
     return inherited | {name: value for name, value in own.items() if value is not None}
 
 

@@ -50,10 +50,21 @@ def stage_environment() -> dict[str, Json]:
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "machine": platform.machine(),
+        "cpu_vendor": cpu_vendor(Path("/proc/cpuinfo")),
         "cpu_capability": cpu_capability(Path("/proc/cpuinfo"), read_settings().cpu_capability),
         "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia/gpus")),
         "libraries": {name: _installed_version(name) for name in LIBRARIES},
     }
+
+
+def cpu_vendor(cpuinfo: Path) -> str:
+    """Who made this processor, as it says itself: MKL has other kernels for Intel's than for the rest.
+
+    Args:
+        cpuinfo: ``/proc/cpuinfo``, or a copy of it.
+    """
+    facts = _first_processor(cpuinfo)
+    return facts.get("vendor_id") or facts.get("CPU implementer") or "unknown"
 
 
 def cpu_capability(cpuinfo: Path, override: str | None = None) -> str:
@@ -65,14 +76,8 @@ def cpu_capability(cpuinfo: Path, override: str | None = None) -> str:
     """
     if override and override.upper() in {*CAPABILITY_FLAGS, "DEFAULT"}:
         return override.upper()
-    if not cpuinfo.is_file():
-        return "DEFAULT"
-    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            flags = set(value.split())
-            return next((family for family, needed in CAPABILITY_FLAGS.items() if needed <= flags), "DEFAULT")
-    return "DEFAULT"
+    flags = set(_first_processor(cpuinfo).get("flags", "").split())
+    return next((family for family, needed in CAPABILITY_FLAGS.items() if needed <= flags), "DEFAULT")
 
 
 def accelerator(devices: Path, drivers: Path) -> str:
@@ -101,6 +106,19 @@ def known_environment(store: Store, placement: Placement) -> dict[str, Json] | N
     """The environment of pods of this placement, or None if none ran yet."""
     current = store.read_key(placement.key)
     return None if current is None else dict(json.loads(current.data)["environment"])
+
+
+def _first_processor(cpuinfo: Path) -> dict[str, str]:
+    """The facts of the first processor that is listed."""
+    if not cpuinfo.is_file():
+        return {}
+    facts: dict[str, str] = {}
+    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in facts:
+            break
+        facts[name.strip()] = value.strip()
+    return facts
 
 
 def _installed_version(name: str) -> str | None:

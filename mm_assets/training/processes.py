@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from mm_assets.errors import StageError
+from mm_assets.settings import clean_environment
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,12 @@ def run_processes(job: Path, *, world_size: int, on_poll: Callable[[], None]) ->
     """
     with (job.parent / "stderr.txt").open("wb") as errors:
         process = subprocess.Popen(
-            _command(job, world_size), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            _command(job, world_size),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            # Gloo otherwise picks the interface of the host's name, which need not resolve.
+            env=clean_environment() | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         )
         assert process.stdout is not None
         reader = threading.Thread(target=_log_progress, args=(process.stdout,), daemon=True)
@@ -55,8 +61,6 @@ def _command(job: Path, world_size: int) -> list[str]:
     if world_size == 1:
         return [sys.executable, *worker]
     return [
-        # Gloo otherwise picks the interface of the host's name, which need not resolve.
-        "env", "GLOO_SOCKET_IFNAME=lo", "OMP_NUM_THREADS=1",
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
         "--nproc-per-node", str(world_size), "--max-restarts", "0", *worker, "--distributed",
     ]  # fmt: skip

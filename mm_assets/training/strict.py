@@ -1,4 +1,7 @@
-"""The strict class of determinism on CPU: what a process must set, and what it must be running on."""
+"""The strict class of determinism: what a process must set, and what it must be running on.
+
+What the environment could tell torch's libraries was removed before this process started (``settings.MATH_MODES``).
+"""
 
 from collections.abc import Mapping
 
@@ -12,12 +15,16 @@ def set_strict(num_threads: int) -> None:
     """Makes torch's results a function of its inputs; call it before the first tensor is computed.
 
     The number of threads decides in which order kernels sum, denormals are flushed because whether they are depends
-    on the thread otherwise, and an operation without a deterministic kernel raises.
+    on the thread otherwise, and an operation without a deterministic kernel raises. On CUDA, products and convolutions
+    keep all bits of a float, and kernels are not chosen by what was faster just now.
     """
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)
     torch.set_default_dtype(torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
 
 
 def verify_environment(environment: Mapping[str, Json]) -> None:

@@ -8,6 +8,7 @@ from mm_assets.launchers.environment import (
     Placement,
     accelerator,
     cpu_capability,
+    cpu_vendor,
     known_environment,
     record_environment,
     stage_environment,
@@ -49,6 +50,20 @@ def test_a_processor_without_flags_has_the_default_capability(tmp_path: Path) ->
     assert cpu_capability(tmp_path / "missing") == "DEFAULT"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n\nprocessor\t: 1\nvendor_id\t: Other\n", "GenuineIntel"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "0x41"),
+        ("processor\t: 0\n", "unknown"),
+    ],
+)
+def test_vendor_is_that_of_the_first_processor(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert cpu_vendor(tmp_path / "cpuinfo") == expected
+    assert cpu_vendor(tmp_path / "missing") == "unknown"
+
+
 def test_accelerator_is_named_by_model_and_only_if_its_device_can_be_opened(tmp_path: Path) -> None:
     devices, drivers = tmp_path / "dev", tmp_path / "gpus"
     (drivers / "0000:01:00.0").mkdir(parents=True)
@@ -64,7 +79,7 @@ def test_environment_is_the_same_in_a_process_without_torch_and_names_no_host() 
     environment = stage_environment()
     text = canonical_json(environment).decode()
     assert json.loads(text) == environment
-    assert set(environment) == {"python", "machine", "cpu_capability", "accelerator", "libraries"}
+    assert set(environment) == {"python", "machine", "cpu_vendor", "cpu_capability", "accelerator", "libraries"}
     assert Path("/etc/hostname").read_text().strip() not in text
 
 
