@@ -36,6 +36,7 @@ from mm_assets.store.client import make_client
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import Ref, require_ref
+from mm_assets_tests.lenient_rules import write_lenient_rules
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -48,18 +49,6 @@ SHARD_LEVEL = [asset.name for asset in ASSETS.values() if asset.is_sharded]
 MAX_FREEZE_S = 60.0
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 WRITES = {"PUT", "POST", "DELETE"}
-
-THRESHOLDS = """\
-schema: mm.thresholds/2
-promote_to: candidate
-evidence: {min_samples: 1}
-overall: {disabled: a handful of samples}
-slices: {disabled: a handful of samples}
-calibration: {disabled: a handful of samples}
-corruptions: {disabled: a handful of samples}
-retrieval: {disabled: a handful of samples}
-production: {disabled: a handful of samples}
-"""
 
 WIDER = replace(SMOKE, training=replace(SMOKE.training, model=replace(SMOKE.training.model, width=48)))
 OTHER_EVALUATION = replace(
@@ -144,12 +133,11 @@ def server() -> Iterator[CountingServer]:
 def environ(server: CountingServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Variables of this process and all that it starts: an empty store, and gates that a handful of samples passes."""
     folder = tmp_path_factory.mktemp("experiments")
-    (folder / "promotion.yaml").write_text(THRESHOLDS, "utf-8")
     make_client(server.endpoint, {"access_key": "test", "secret_key": "test"}).create_bucket(Bucket="experiments")
     environ = KEYS | {
         "MM_STORE_URI": "s3://experiments/store",
         "MM_S3_ENDPOINT": server.endpoint,
-        "MM_CONFIG_DIR": str(folder),
+        "MM_CONFIG_DIR": str(write_lenient_rules(folder / "config", promote_to="candidate")),
         "MM_NUM_SHARDS": str(NUM_SHARDS),
         "MM_WORLD_SIZE": "1",
         "MM_HOME": str(folder / "home"),
