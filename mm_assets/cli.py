@@ -16,8 +16,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from mm_assets.errors import MmError, UsageError
 from mm_assets.identity.canonical import to_json
@@ -30,12 +31,16 @@ INTERRUPTED = 130
 MAX_HELP_WIDTH = 100
 
 if TYPE_CHECKING:
-    _Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
+    _Commands: TypeAlias = argparse._SubParsersAction[Any]  # pyright: ignore[reportPrivateUsage]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    args = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        args = build_parser().parse_args(given)
+    except UsageError as error:
+        return _fail(error, BAD_USAGE, as_json="--json" in given)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     if not args.verbose:
         # Libraries warn developers; a user can do nothing about it.
@@ -45,21 +50,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = _call(args)
     except MmError as error:
-        print(f"mm: {error}", file=sys.stderr)
-        return BAD_USAGE if isinstance(error, UsageError) else FAILED
-    except KeyboardInterrupt:
-        print("mm: interrupted. Run the command again: what was committed is not computed twice.", file=sys.stderr)
-        return INTERRUPTED
+        return _fail(error, BAD_USAGE if isinstance(error, UsageError) else FAILED, as_json=args.json)
+    except KeyboardInterrupt as error:
+        sentence = "interrupted. Run the command again: what was committed is not computed twice."
+        return _fail(error, INTERRUPTED, as_json=args.json, sentence=sentence)
     except BrokenPipeError:
         # The reader of our output (`mm ... | head`) is gone; the interpreter would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        print(f"mm: {error.filename or 'file'}: {error.strerror or error}.", file=sys.stderr)
-        return FAILED
+        sentence = f"{error.filename or 'file'}: {error.strerror or error}."
+        return _fail(error, FAILED, as_json=args.json, sentence=sentence)
     if args.json:
         print(json.dumps(to_json(outcome.result), ensure_ascii=False, sort_keys=True))
     return 0 if outcome.ok else FAILED
+
+
+def _fail(error: BaseException, status: int, *, as_json: bool, sentence: str | None = None) -> int:
+    """Says what went wrong: one sentence on stderr, and with ``--json`` one object on stdout."""
+    text = sentence or str(error)
+    print(f"mm: {text}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": text, "class": type(error).__name__, "status": status}, ensure_ascii=False))
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are raised, so that ``--json`` holds for them too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}. See `{self.prog} --help`.")
 
 
 def _call(args: argparse.Namespace) -> Outcome:
@@ -70,9 +95,8 @@ def _call(args: argparse.Namespace) -> Outcome:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="mm", description="From raw multimodal data in S3 to promoted models.", **_layout()
-    )
+    parser = _Parser(prog="mm", description="From raw multimodal data in S3 to promoted models.", **_layout())
+    parser.add_argument("--version", action="version", version=f"mm {metadata.version('mm-assets')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     demo = _command(commands, "demo", "demo:demo", "Build a real drop and run the whole pipeline on it.")
     demo.add_argument("--release", default="demo", metavar="R", help="name of the release (default: demo)")

@@ -205,7 +205,7 @@ def _frozen(workspace: Workspace, release: str, option: str) -> ReleasePin:
         workspace.spec(release)
         digest = workspace.require_sound("dataset_release", Partition(release=release))
     except ObjectMissingError as error:
-        raise UsageError(f"{option} {release}: {error}") from error
+        raise UsageError(f"{option} {release}: cannot be used: {error}") from error
     return ReleasePin(release=release, digest=digest)
 
 

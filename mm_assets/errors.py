@@ -38,6 +38,10 @@ class ObjectCorruptError(MmError, ValueError):
     """Bytes do not match the digest they are named by."""
 
 
+class UnknownReleaseError(UsageError, ObjectMissingError):
+    """A release was named that is not open."""
+
+
 class CommitConflictError(MmError, RuntimeError):
     """Somebody else moved the ref first: re-read it and rebuild."""
 

@@ -16,6 +16,7 @@ from mm_assets.evaluation.inputs import resolve_evaluation
 from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
+from mm_assets.modalities.table import modality_modules
 from mm_assets.promotion.inputs import resolve_promotion, resolve_registration
 from mm_assets.promotion.registration import validate_registration
 from mm_assets.promotion.validate import validate_promotion
@@ -49,8 +50,10 @@ class Asset:
         resolve: Says what a partition would be made from now. Torch-free.
         compute: ``module:function`` that makes its bytes.
         code: Modules whose code makes its bytes, where that is not the module of ``compute`` alone.
+        aspects: Aspects of modalities whose code makes its bytes too; they are loaded by name.
         libraries: Distributions whose version can change its bytes, for what runs inside the Dagster run.
         validate: Checks what was made. Torch-free.
+        check_aspects: Aspects of modalities that its check loads by name.
         rules: Rules files that its check depends on.
         preview: ``module:function`` that draws a partition for the UI; empty for none.
     """
@@ -67,7 +70,9 @@ class Asset:
     is_launched: bool = False
     is_remembered: bool = True
     code: tuple[str, ...] = ()
+    aspects: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    check_aspects: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     preview: str = ""
     upstream: tuple[str, ...] = field(init=False)
@@ -85,6 +90,7 @@ _ROWS = (
         "dead letter.",
         kinds=frozenset({"s3", "webdataset"}),
         resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot",
+        aspects=("header",),
         libraries=("pyarrow", "soundfile"),
         validate=validate_snapshot, rules=(SNAPSHOT_RULES,), preview="mm_assets.snapshot.preview:preview",
     ),
@@ -94,8 +100,10 @@ _ROWS = (
         description="The shard's samples decoded once into Arrow tensors, with quality signals that drop nothing.",
         kinds=frozenset({"arrow", "python"}),
         resolve=resolve_features, compute="mm_assets.features.extract:compute_features",
+        aspects=("decode", "tensor", "column", "signals"),
         libraries=("numpy", "pillow", "pyarrow", "soundfile", "soxr"),
-        validate=validate_features, rules=(FEATURES_RULES,), preview="mm_assets.features.preview:preview",
+        validate=validate_features, check_aspects=("column",), rules=(FEATURES_RULES,),
+        preview="mm_assets.features.preview:preview",
     ),
     Asset(
         name="embeddings", stage="features", is_sharded=True, is_launched=True,
@@ -103,6 +111,7 @@ _ROWS = (
         description="A vector per modality by the release's pinned encoder, and near-duplicate and coherence signals.",
         kinds=frozenset({"torch"}),
         resolve=resolve_embeddings, compute="mm_assets.features.embed:compute_embeddings",
+        aspects=("column", "descriptor"),
         validate=validate_embeddings,
     ),
     Asset(
@@ -126,6 +135,7 @@ _ROWS = (
         "parameters and the seed.",
         kinds=frozenset({"parquet", "python"}),
         resolve=resolve_batch_plan, compute="mm_assets.batching.plan:compute_batch_plan",
+        aspects=("tokens",),
         libraries=("numpy", "pyarrow"),
         validate=validate_batch_plan,
     ),
@@ -136,6 +146,7 @@ _ROWS = (
         kinds=frozenset({"torch", "safetensors"}),
         resolve=resolve_model, compute="mm_assets.training.train:compute_model",
         code=("mm_assets.training.train", "mm_assets.training.worker"),
+        aspects=("column", "tokens", "augment", "embedder"),
         validate=validate_model, preview="mm_assets.training.preview:preview",
     ),
     Asset(
@@ -147,6 +158,7 @@ _ROWS = (
         description="Accuracy per slice and corruption, calibration, retrieval, and every single prediction.",
         kinds=frozenset({"torch", "json"}),
         resolve=resolve_evaluation, compute="mm_assets.evaluation.evaluate:compute_evaluation",
+        aspects=("column", "tokens", "embedder", "corruptions"),
         validate=validate_evaluation, preview="mm_assets.evaluation.preview:preview",
     ),
     Asset(
@@ -202,6 +214,11 @@ def assets_of(stage: str | None) -> list[Asset]:
     return [asset for asset in ASSETS.values() if stage in (None, asset.stage)]
 
 
+def check_roots(asset: Asset) -> tuple[str, ...]:
+    """The modules whose import closure checks the asset."""
+    return (asset.validate.__module__, *modality_modules(*asset.check_aspects))
+
+
 def code_roots(asset: Asset) -> tuple[str, ...]:
     """The modules whose import closure makes the asset's bytes."""
-    return asset.code or (asset.compute.partition(":")[0],)
+    return (asset.code or (asset.compute.partition(":")[0],)) + modality_modules(*asset.aspects)

@@ -1,13 +1,15 @@
 """Packs of samples as arrays: deterministic, checked against the plan, versioned.
 
 Several samples share a pack; ``segments`` tells them apart, so attention is block-diagonal. Within a sample the order
-is CLS, image patches, audio stacks, text tokens. A dead sample keeps its slot: its tokens are there, but masked.
+is CLS, then the modalities in the order ``PACKED``, text last. A dead sample keeps its slot: its tokens are there, but
+masked.
 
-Shapes: P packs, T tokens per pack, S samples, N images, H height, W width, C channels, A audio tokens, F features.
+Shapes: P packs, T tokens per pack, S samples, M modalities.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,12 @@ import numpy.typing as npt
 from mm_assets.batching.samples import Sample
 from mm_assets.batching.schedule import CLS_TOKENS
 from mm_assets.errors import StageError
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
-SCHEMA = "mm.batch/1"
-PAD, CLS, TEXT, IMAGE, AUDIO = range(5)
-MODALITIES = ("text", "image", "audio")
+SCHEMA = "mm.batch/2"
+PAD, CLS = range(2)
+#: Kind of a modality's tokens.
+KIND_OF = {name: CLS + 1 + index for index, name in enumerate(NAMES)}
 NO_LABEL = -100
 
 Ints = npt.NDArray[np.int64]
@@ -26,43 +30,43 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How samples become tokens; part of a model's configuration."""
+    """How samples become tokens; part of a model's configuration. ``shape`` holds the numbers of all modalities."""
 
     pack_tokens: int
-    image_size: int
-    image_patch: int
-    num_mels: int
-    audio_stack: int
+    shape: Mapping[str, int]
 
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of one picture."""
-        return (self.image_size // self.image_patch) ** 2
-
-    def tokens(self, sample: Sample) -> tuple[int, int, int]:
-        """Text, image and audio tokens of a sample."""
-        return (
-            0 if sample.text_T is None else len(sample.text_T),
-            0 if sample.image_HWC is None else self.image_tokens,
-            0 if sample.audio_FM is None else -(-len(sample.audio_FM) // self.audio_stack),
-        )
+    def tokens(self, sample: Sample) -> tuple[int, ...]:
+        """Tokens of a sample, by modality in the order of the table."""
+        return tuple(self._count(name, sample.tensors.get(name)) for name in NAMES)
 
     def length(self, sample: Sample) -> int:
         """Length of a sample in a pack."""
         return CLS_TOKENS + sum(self.tokens(sample))
+
+    def _count(self, name: str, tensor: npt.NDArray[Any] | None) -> int:
+        if tensor is None:
+            return 0
+        length = 1 if MODALITIES[name].length_column is None else len(tensor)
+        return aspect(name, "tokens").count(length, self.shape)
+
+
+def layout_of(values: Mapping[str, int]) -> Layout:
+    """The layout that a model's ``config.json`` holds: ``pack_tokens`` and the numbers of all modalities."""
+    shape = {name: value for name, value in values.items() if name != "pack_tokens"}
+    return Layout(pack_tokens=values["pack_tokens"], shape=shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
     """One sample's place in a pack.
 
-    ``num_tokens`` (text, image, audio) is what the plan reserved for it. ``sample`` is None for a dead one; ``label``
-    is a class id or ``NO_LABEL``.
+    ``num_tokens`` (by modality, in the order of the table) is what the plan reserved for it. ``sample`` is None for a
+    dead one; ``label`` is a class id or ``NO_LABEL``.
     """
 
     id: str
     start: int
-    num_tokens: tuple[int, int, int]
+    num_tokens: tuple[int, ...]
     sample: Sample | None
     label: int = NO_LABEL
 
@@ -72,9 +76,9 @@ class Batch:
     """Arrays of a list of packs.
 
     ``segments_PT`` is 0 for padding and dead samples, else 1 + the sample's number in ``ids``; ``kinds_PT`` is one of
-    PAD, CLS, TEXT, IMAGE, AUDIO; ``positions_PT`` counts within a sample's modality; ``tokens_PT`` holds text token
-    ids. ``images_NHWC`` and ``audio_AF`` hold what stands behind the image and audio tokens, in pack order.
-    ``presence_SM`` is in the order of ``MODALITIES`` and all False for a dead sample.
+    PAD, CLS and ``KIND_OF``; ``positions_PT`` counts within a sample's modality. ``values`` holds by modality what
+    stands behind its tokens, in pack order. ``presence_SM`` is in the order of the table and all False for a dead
+    sample.
     """
 
     schema: str
@@ -82,9 +86,7 @@ class Batch:
     segments_PT: Ints
     kinds_PT: Ints
     positions_PT: Ints
-    tokens_PT: Ints
-    images_NHWC: npt.NDArray[np.uint8]
-    audio_AF: npt.NDArray[np.float32]
+    values: Mapping[str, npt.NDArray[Any]]
     labels_S: Ints
     presence_SM: npt.NDArray[np.bool_]
 
@@ -97,34 +99,30 @@ def collate(packs: Sequence[Sequence[Slot]], layout: Layout) -> Batch:
     """
     slots = [(number, slot) for number, pack in enumerate(packs) for slot in pack]
     shape = (len(packs), layout.pack_tokens)
-    segments, kinds, positions, tokens = (np.zeros(shape, np.int64) for _ in range(4))
-    images: list[npt.NDArray[np.uint8]] = []
-    stacks: list[npt.NDArray[np.float32]] = []
+    segments, kinds, positions = (np.zeros(shape, np.int64) for _ in range(3))
+    values: dict[str, list[npt.NDArray[Any]]] = {
+        name: [aspect(name, "tokens").values(None, 0, layout.shape)] for name in NAMES
+    }
     for index, (pack, slot) in enumerate(slots):
         _check(slot, layout, free=kinds[pack])
         place = slice(slot.start, slot.start + CLS_TOKENS + sum(slot.num_tokens))
-        kinds[pack, place], positions[pack, place] = _token_columns(*slot.num_tokens)
+        kinds[pack, place], positions[pack, place] = _token_columns(slot.num_tokens)
         segments[pack, place] = 0 if slot.sample is None else index + 1
-        if slot.num_tokens[1]:
-            images.append(_image(slot.sample, layout))
-        if slot.num_tokens[2]:
-            stacks.append(_stack(slot, layout))
-        if slot.sample is not None and slot.sample.text_T is not None:
-            tokens[pack, place.stop - len(slot.sample.text_T) : place.stop] = slot.sample.text_T
-    size, features = layout.image_size, layout.audio_stack * layout.num_mels
+        for name, num_tokens in zip(NAMES, slot.num_tokens, strict=True):
+            tensor = None if slot.sample is None else slot.sample.tensors.get(name)
+            if num_tokens:
+                values[name].append(aspect(name, "tokens").values(tensor, num_tokens, layout.shape))
     return Batch(
         schema=SCHEMA,
         ids=tuple(slot.id for _, slot in slots),
         segments_PT=segments,
         kinds_PT=kinds,
         positions_PT=positions,
-        tokens_PT=tokens,
-        images_NHWC=np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8),
-        audio_AF=np.concatenate(stacks) if stacks else np.zeros((0, features), np.float32),
+        values={name: np.concatenate(parts) for name, parts in values.items()},
         labels_S=np.array([NO_LABEL if slot.sample is None else slot.label for _, slot in slots], np.int64),
         presence_SM=np.array(
             [[slot.sample is not None and count > 0 for count in slot.num_tokens] for _, slot in slots], np.bool_
-        ).reshape(-1, len(MODALITIES)),
+        ).reshape(-1, len(NAMES)),
     )
 
 
@@ -148,26 +146,13 @@ def _check(slot: Slot, layout: Layout, *, free: Ints) -> None:
         raise StageError(f"sample {slot.id}: does not fit its slot: tokens {slot.start} to {end} are taken or outside.")
     if slot.sample is not None and layout.tokens(slot.sample) != slot.num_tokens:
         raise StageError(
-            f"sample {slot.id}: has other tensors than planned: expected {slot.num_tokens} text, image and audio "
-            f"tokens, got {layout.tokens(slot.sample)}. Compute the batch plan again."
+            f"sample {slot.id}: has other tensors than planned: expected {slot.num_tokens} tokens of "
+            f"{', '.join(NAMES)}, got {layout.tokens(slot.sample)}. Compute the batch plan again."
         )
 
 
-def _token_columns(num_text: int, num_image: int, num_audio: int) -> tuple[Ints, Ints]:
-    counts = (CLS_TOKENS, num_image, num_audio, num_text)
-    kinds = np.repeat(np.array([CLS, IMAGE, AUDIO, TEXT]), counts)
+def _token_columns(num_tokens: tuple[int, ...]) -> tuple[Ints, Ints]:
+    by_name = dict(zip(NAMES, num_tokens, strict=True))
+    counts = [CLS_TOKENS, *(by_name[name] for name in PACKED)]
+    kinds = np.repeat(np.array([CLS, *(KIND_OF[name] for name in PACKED)]), counts)
     return kinds, np.concatenate([np.arange(count) for count in counts])
-
-
-def _image(sample: Sample | None, layout: Layout) -> npt.NDArray[np.uint8]:
-    if sample is None or sample.image_HWC is None:
-        return np.zeros((layout.image_size, layout.image_size, 3), np.uint8)
-    return sample.image_HWC
-
-
-def _stack(slot: Slot, layout: Layout) -> npt.NDArray[np.float32]:
-    num_stacks, width = slot.num_tokens[2], layout.audio_stack
-    frames_FM = np.zeros((num_stacks * width, layout.num_mels), np.float32)
-    if slot.sample is not None and slot.sample.audio_FM is not None:
-        frames_FM[: len(slot.sample.audio_FM)] = slot.sample.audio_FM
-    return frames_FM.reshape(num_stacks, width * layout.num_mels)

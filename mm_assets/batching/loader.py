@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.collate import NO_LABEL, Batch, Layout, Slot, collate
+from mm_assets.batching.plan import TOKEN_COLUMNS
 from mm_assets.batching.samples import Reader
 
 
@@ -78,11 +79,7 @@ class PlanLoader:
         return Slot(
             id=sample.id,
             start=int(columns["start"][row]),
-            num_tokens=(
-                int(columns["text_tokens"][row]),
-                int(columns["image_tokens"][row]),
-                int(columns["audio_tokens"][row]),
-            ),
-            sample=None if sample.text_T is None and sample.image_HWC is None and sample.audio_FM is None else sample,
+            num_tokens=tuple(int(columns[name][row]) for name in TOKEN_COLUMNS.values()),
+            sample=sample if sample.tensors else None,
             label=self._class_ids[sample_row],
         )

@@ -11,20 +11,21 @@ from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
+from mm_assets.modalities.table import MODALITIES, NAMES, aspect
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, read_parquet, write_parquet
 
 SCHEMA = "mm.plan/1"
-COLUMNS = ["id", "split", "selected", "has_image", "text_tokens", "audio_frames"]
+#: By modality the column that says how long its tensor is; presence where all are equally long.
+LENGTH_COLUMNS = {name: row.length_column or f"has_{name}" for name, row in MODALITIES.items()}
+TOKEN_COLUMNS = {name: f"{name}_tokens" for name in NAMES}
+COLUMNS = ["id", "split", "selected", *LENGTH_COLUMNS.values()]
 PLAN = pa.schema(
     [
         *(pa.field(name, pa.int32(), nullable=False) for name in ("epoch", "step", "lane", "pack", "slot", "sample")),
         pa.field("id", pa.string(), nullable=False),
-        *(
-            pa.field(name, pa.int32(), nullable=False)
-            for name in ("text_tokens", "image_tokens", "audio_tokens", "start")
-        ),
+        *(pa.field(name, pa.int32(), nullable=False) for name in (*TOKEN_COLUMNS.values(), "start")),
     ]
 )
 
@@ -76,13 +77,15 @@ def train_rows(samples: pa.Table) -> Ints:
 
 
 def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:
-    """Tokens of the given rows: text tokens, image patches, stacks of audio frames."""
-    frames = samples["audio_frames"].to_numpy(zero_copy_only=False)[rows].astype(np.int64)
-    has_image = samples["has_image"].to_numpy(zero_copy_only=False)[rows].astype(bool)
+    """Tokens of the given rows, by modality."""
+    shape = {"image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack}
     return Lengths(
-        text=samples["text_tokens"].to_numpy(zero_copy_only=False)[rows].astype(np.int64),
-        image=has_image * (image_size // config.image_patch) ** 2,
-        audio=-(-frames // config.audio_stack),
+        tokens={
+            name: aspect(name, "tokens").count(
+                samples[column].to_numpy(zero_copy_only=False)[rows].astype(np.int64), shape
+            )
+            for name, column in LENGTH_COLUMNS.items()
+        }
     )
 
 
@@ -103,18 +106,18 @@ def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: 
     epoch, step, lane, pack, slot, position, start = np.array(slots, np.int32).T
     columns = {
         "epoch": epoch, "step": step, "lane": lane, "pack": pack, "slot": slot, "sample": rows[position],
-        "id": samples["id"].take(pa.array(rows[position])), "text_tokens": lengths.text[position],
-        "image_tokens": lengths.image[position], "audio_tokens": lengths.audio[position], "start": start,
+        "id": samples["id"].take(pa.array(rows[position])), "start": start,
+        **{column: lengths.tokens[name][position] for name, column in TOKEN_COLUMNS.items()},
     }  # fmt: skip
     return pa.table(
-        {name: _column(values, PLAN.field(name).type) for name, values in columns.items()},
+        {name: _column(columns[name], PLAN.field(name).type) for name in PLAN.names},
         schema=PLAN,
     )
 
 
 def summarise(table: pa.Table, config: PlanConfig) -> dict[str, Json]:
     """Sizes of the plan and how full its packs are, as ``plan.json`` has them."""
-    used = sum(int(table[name].to_numpy().sum()) for name in ("text_tokens", "image_tokens", "audio_tokens"))
+    used = sum(int(table[name].to_numpy().sum()) for name in TOKEN_COLUMNS.values())
     used += CLS_TOKENS * len(table)
     num_packs = int((table["slot"].to_numpy() == 0).sum())
     epoch, step = table["epoch"].to_numpy(), table["step"].to_numpy()

@@ -3,34 +3,30 @@
 Every file is fetched by digest and verified once; after that a row is read without copying the rest of its file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mm_assets.batching.plan import LENGTH_COLUMNS
 from mm_assets.errors import StageError
+from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.release.shards import parse_shards
 from mm_assets.store.job import Job
 from mm_assets.store.tables import map_arrow, read_parquet
 
-COLUMNS = ["id", "shard", "row", "split", "selected", "label", "text_tokens", "audio_frames", "has_image"]
+COLUMNS = ["id", "shard", "row", "split", "selected", "label", *LENGTH_COLUMNS.values()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One training item as tensors; an absent modality is None.
-
-    ``text_T`` int32 token ids, ``image_HWC`` uint8, ``audio_FM`` float32 log-mel frames.
-    """
+    """One training item: by modality the array that its ``column`` describes; an absent modality has none."""
 
     id: str
-    text_T: npt.NDArray[np.int32] | None
-    image_HWC: npt.NDArray[np.uint8] | None
-    audio_FM: npt.NDArray[np.float32] | None
+    tensors: Mapping[str, npt.NDArray[Any]]
 
 
 class TensorFile:
@@ -38,22 +34,16 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self._table: pa.Table = map_arrow(path)
-        metadata = self._table.schema.metadata or {}
-        self.image_size = int(metadata[b"image_size"])
-        self.num_mels = int(metadata[b"num_mels"])
+        self.shape = {name.decode(): int(value) for name, value in (self._table.schema.metadata or {}).items()}
 
     def read(self, row: int) -> Sample:
         """The sample in that row."""
-        values = {name: self._table[name][row] for name in ("text", "image", "audio")}
-        text, image, audio = (values[name] if values[name].is_valid else None for name in ("text", "image", "audio"))
-        size = self.image_size
+        values = {name: self._table[name][row] for name in NAMES}
         return Sample(
             id=self._table["id"][row].as_py(),
-            text_T=None if text is None else text.values.to_numpy(zero_copy_only=False).astype(np.int32),
-            image_HWC=None if image is None else np.frombuffer(image.as_buffer(), np.uint8).reshape(size, size, 3),
-            audio_FM=None
-            if audio is None
-            else np.frombuffer(audio.as_buffer(), "<f4").reshape(-1, self.num_mels).astype(np.float32, copy=False),
+            tensors={
+                name: aspect(name, "column").read(value, self.shape) for name, value in values.items() if value.is_valid
+            },
         )
 
 

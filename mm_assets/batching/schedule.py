@@ -4,7 +4,7 @@ No I/O, no global shuffle: blocks of neighbouring rows are dealt to lanes by a k
 lane shuffles and packs one window of its own samples at a time. Nothing here knows how many processes will follow it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +15,7 @@ from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.packing import pack_best_fit
 from mm_assets.errors import StageError
 from mm_assets.identity.randomness import keyed_rng
+from mm_assets.modalities.table import NAMES
 
 Ints = npt.NDArray[np.int64]
 CLS_TOKENS = 1
@@ -22,21 +23,20 @@ CLS_TOKENS = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
-    """Tokens per candidate sample, by modality; equally long arrays."""
+    """Tokens per candidate sample, by modality; equally long arrays, one for every modality."""
 
-    text: Ints
-    image: Ints
-    audio: Ints
+    tokens: Mapping[str, Ints]
 
     @property
     def total(self) -> Ints:
         """Length of each sample in a pack: its modalities and one CLS token."""
-        return CLS_TOKENS + self.text + self.image + self.audio
+        return CLS_TOKENS + np.stack([self.tokens[name] for name in NAMES]).sum(axis=0)
 
     @property
     def combination(self) -> Ints:
-        """Bit set of the modalities present: 1 text, 2 image, 4 audio."""
-        return (self.text > 0) + 2 * (self.image > 0) + 4 * (self.audio > 0)
+        """Bit set of the modalities present, the first of the table in the lowest bit."""
+        present_MN = np.stack([self.tokens[name] > 0 for name in NAMES])
+        return (1 << np.arange(len(NAMES))) @ present_MN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def schedule(lengths: Lengths, config: PlanConfig, seed: int) -> Iterator[Step]:
     Raises:
         StageError: there is nothing to train on.
     """
-    if len(lengths.text) == 0:
+    if len(lengths.total) == 0:
         raise StageError("batch plan: no sample is selected for training. Check the curation policy and the splits.")
     return islice(_all_steps(lengths, config, seed), config.num_steps)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.plan import COLUMNS, PLAN, train_rows
+from mm_assets.batching.plan import COLUMNS, PLAN, TOKEN_COLUMNS, train_rows
 from mm_assets.batching.schedule import CLS_TOKENS, Ints
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
@@ -83,7 +83,7 @@ def check_lanes(plan: pa.Table, config: PlanConfig) -> Finding:
 
 
 def _ends(plan: pa.Table) -> Ints:
-    tokens = sum(plan[name].to_numpy().astype(np.int64) for name in ("text_tokens", "image_tokens", "audio_tokens"))
+    tokens = sum(plan[name].to_numpy().astype(np.int64) for name in TOKEN_COLUMNS.values())
     return plan["start"].to_numpy() + CLS_TOKENS + tokens
 
 

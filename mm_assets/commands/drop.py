@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mm_assets.drops.check import DropReport, Problem, check_drop
 from mm_assets.drops.create import create_drop, list_files, push_drop
+from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.operations.screen import Outcome, print_table, progress_bar
 from mm_assets.settings import read_settings
@@ -56,6 +57,13 @@ def push(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def _check(folder: Path, console: Console) -> DropReport:
+    """Checks a drop.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
     with progress_bar(console, "reading samples") as show:
         return check_drop(folder, on_object=_counter(show, folder))
 

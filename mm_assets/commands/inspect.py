@@ -32,13 +32,16 @@ def verify(args: argparse.Namespace, console: Console) -> Outcome:
         report = verify_store(store, on_object=count)
     wrong = [("corrupt", key) for key in report.corrupt] + [("missing", key) for key in report.missing]
     if wrong:
-        print_table(console, "Damaged objects", ("problem", "key"), wrong, left=2)
-        console.print("Restore these objects, or delete them and run the partitions that made them again.")
+        rows = [(problem, key, report.reasons[key]) for problem, key in wrong[:MAX_ROWS]]
+        more = f" (the first {MAX_ROWS} of {len(wrong)}; --json has all)" if len(wrong) > MAX_ROWS else ""
+        print_table(console, f"Damaged{more}", ("problem", "key", "why"), rows, left=3)
+        console.print("Run `mm run --release R --force` for the releases they belong to: what is stored is put right.")
     console.print(f"{report.objects} objects checked, {len(wrong)} damaged.")
     result: dict[str, Json] = {
         "objects": report.objects,
         "corrupt": list(report.corrupt),
         "missing": list(report.missing),
+        "reasons": dict(report.reasons),
     }
     return Outcome(result=result, ok=report.is_sound)
 

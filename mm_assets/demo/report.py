@@ -92,7 +92,10 @@ def print_evaluation(console: Console, report: Report) -> None:
 
 def print_decision(console: Console, decision: Decision) -> None:
     """The gates and what they decided."""
-    rows = [(gate.name, "passed" if gate.passed else "FAILED", gate.reason) for gate in decision.gates]
+    rows = [
+        (gate.name, "FAILED" if gate.outcome == "failed" else gate.outcome.replace("_", " "), gate.reason)
+        for gate in decision.gates
+    ]
     print_table(console, "Promotion gates", ("gate", "outcome", "why"), rows, left=3)
     style = "bold green" if decision.decision == "promoted" else "bold yellow"
     console.print(f"Decision: {decision.decision}, state {decision.state}.", style=style)

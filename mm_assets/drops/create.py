@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mm_assets.drops.headers import Refusal
 from mm_assets.drops.index import read_index
 from mm_assets.drops.loose import index_loose_files
 from mm_assets.drops.record import (
@@ -22,6 +21,7 @@ from mm_assets.drops.record import (
     DROP_FILE,
     INDEX_FILES,
     NAME_PATTERN,
+    NAME_RULE,
     SOURCE_FILE,
     Drop,
     DropObject,
@@ -33,6 +33,8 @@ from mm_assets.drops.record import (
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_file
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 
@@ -71,13 +73,10 @@ def create_drop(
         DropError: the folder holds no data, or ``source.yaml``, an argument or the index's form is unusable.
     """
     if not folder.is_dir():
-        raise DropError(f"{folder}: is no folder. Name the folder that holds the drop's files.")
+        raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
     for option, name in (("source", source), ("drop", drop)):
         if not re.fullmatch(NAME_PATTERN, name):
-            raise UsageError(
-                f"--{option} {name}: is no name: expected lower-case letters, digits, '.', '_' and '-', at most 63, "
-                "the first a letter or digit. Choose another."
-            )
+            raise UsageError(f"--{option} {name}: is not a valid name: {NAME_RULE}. Choose another.")
     source_path = folder / SOURCE_FILE
     if not source_path.is_file():
         source_path.write_bytes(source_template(source))
@@ -189,7 +188,7 @@ def _named_files(folder: Path, index: str, names: set[str]) -> set[str]:
     found: set[str] = set()
     for row in read_index(folder / index, str(folder / index)):
         if not isinstance(row.columns, Refusal):
-            values = (row.columns.get("image"), row.columns.get("audio"))
+            values = [row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline]
             found.update(value.removeprefix("./") for value in values if value)
     return found & names
 

@@ -7,9 +7,10 @@ from typing import cast
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.samples import LABEL_COLUMNS, Blob, Rejection, Sample, metadata_json
 from mm_assets.errors import IdentityError
+from mm_assets.modalities.table import NAMES
 
 #: Columns of an index. All but ``id`` may be missing, and all are strings or null.
-KNOWN_COLUMNS = ("id", "text", "image", "audio", *LABEL_COLUMNS)
+KNOWN_COLUMNS = ("id", *NAMES, *LABEL_COLUMNS)
 SIMILARITY = 0.8
 
 
@@ -43,18 +44,17 @@ def finish_sample(
     line: int | None = None,
 ) -> Sample | Rejection:
     """The sample made of ``blobs`` and ``columns``, or why its key or its metadata are refused."""
-    trouble = _bad_key(key, config)
+    trouble = _bad_key(key, config) or _bad_label(columns)
     further = {name: value for name, value in columns.items() if name not in LABEL_COLUMNS}
     metadata = "{}"
     if trouble is None:
         try:
             metadata = metadata_json(further)
-            _check_labels(columns)
             if len(metadata.encode()) > config.max_metadata_bytes:
                 size = f"{len(metadata.encode())} bytes; {config.max_metadata_bytes} are allowed"
                 trouble = "metadata_too_large", f"metadata has {size}"
-        except IdentityError as error:
-            trouble = "bad_metadata", str(error)
+        except IdentityError:
+            trouble = "bad_metadata", "metadata holds a string that is no Unicode text"
     if trouble is not None:
         reason, detail = trouble
         return Rejection(reason=reason, detail=detail, object=object_key, key=printable(key), line=line)
@@ -67,12 +67,13 @@ def finish_sample(
     )
 
 
-def _check_labels(columns: Mapping[str, object]) -> None:
+def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:
     for name in LABEL_COLUMNS:
         try:
             str(columns.get(name)).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise IdentityError(f"{name}: is no Unicode text: {error.reason}.") from error
+        except UnicodeEncodeError:
+            return "bad_metadata", f"{name} is no Unicode text"
+    return None
 
 
 def printable(key: str) -> str:

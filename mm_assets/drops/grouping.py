@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mm_assets.drops.fields import finish_sample
-from mm_assets.drops.headers import Refusal
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.drops.samples import MODALITY_OF, Blob, Contents, Rejection, Sample
+from mm_assets.drops.samples import Blob, Contents, Rejection, Sample
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITY_OF, any_of
 
 #: Extensions that describe a sample.
 DESCRIPTIONS = ("json", "cls")
@@ -130,9 +131,7 @@ def _assemble(key: str, pieces: list[Piece], object_key: str, config: SnapshotCo
         columns[UNKNOWN_MEMBERS] = unknown
     if not blobs:
         found = ", ".join(piece.extension for piece in pieces)
-        return _rejection(
-            key, object_key, pieces[0], "no_modality", f"sample has no text, image or audio, only {found}"
-        )
+        return _rejection(key, object_key, pieces[0], "no_modality", f"sample has no {any_of()}, only {found}")
     return finish_sample(key, object_key, blobs, columns, config)
 
 

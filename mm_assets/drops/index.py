@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_assets.drops.fields import KNOWN_COLUMNS, misspelt, wrongly_typed
-from mm_assets.drops.headers import Refusal
 from mm_assets.errors import DropError
+from mm_assets.modalities.reasons import Refusal
 
 BATCH_ROWS = 1024
 MAX_LINE_BYTES = 4 << 20

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mm_assets.modalities.table import MODALITIES
+
 MIB = 1 << 20
 
 
@@ -25,4 +27,4 @@ class SnapshotConfig:
 
     def max_bytes(self, modality: str) -> int:
         """The ceiling on one blob of ``modality``."""
-        return {"text": self.max_text_bytes, "image": self.max_image_bytes, "audio": self.max_audio_bytes}[modality]
+        return getattr(self, f"max_{modality}_bytes", MODALITIES[modality].max_bytes)

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from mm_assets.drops.fields import KNOWN_COLUMNS
-from mm_assets.drops.samples import MODALITY_OF
 from mm_assets.errors import DropError
+from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES
 
 
 def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
@@ -35,7 +34,8 @@ def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
         if column == "json":
             row.update(_columns(folder / name))
         else:
-            row[column] = name if column in ("image", "audio") else _text(folder / name, strip=column == "label")
+            is_file = column in MODALITIES and not MODALITIES[column].is_inline
+            row[column] = name if is_file else _text(folder / name, strip=column == "label")
     if not rows:
         known = ", ".join(sorted(MODALITY_OF))
         raise DropError(f"{folder}: holds no data: expected tars, an index, or files ending in {known}.")
@@ -57,4 +57,4 @@ def _columns(path: Path) -> dict[str, Any]:
         raise DropError(f"{path}: is a {type(values).__name__}: expected an object with columns.")
     columns = cast("dict[str, Any]", values)
     # What the files themselves say wins over a description of them.
-    return {name: value for name, value in columns.items() if name not in KNOWN_COLUMNS[:4]}
+    return {name: value for name, value in columns.items() if name not in ("id", *NAMES)}

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.fields import finish_sample, printable
-from mm_assets.drops.headers import Refusal, inspect_blob
 from mm_assets.drops.index import Row
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
-from mm_assets.drops.samples import MODALITIES, Blob, Contents, Rejection, Sample, Spool, VerifiedReader
+from mm_assets.drops.samples import Blob, Contents, Rejection, Sample, Spool, VerifiedReader
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITIES, NAMES, any_of
 
 OpenObject = Callable[[DropObject], VerifiedReader]
 
@@ -74,18 +76,18 @@ class _RowReader:
         if isinstance(row.columns, Refusal):
             return self.reject(row, row.columns)
         blobs: dict[str, Blob] = {}
-        for modality in MODALITIES:
+        for modality, kind in MODALITIES.items():
             value = row.columns.get(modality)
             # An empty string is how many exports spell "none": it names no file and is no text.
             if not value:
                 continue
-            made = self._read_text(value) if modality == "text" else self._read_file(modality, value)
+            made = self._read_inline(modality, value) if kind.is_inline else self._read_file(modality, value)
             if isinstance(made, Refusal):
-                return self.reject(row, made, modality=modality, file=None if modality == "text" else value)
+                return self.reject(row, made, modality=modality, file=None if kind.is_inline else value)
             blobs[modality] = made
         if not blobs:
             return self.reject(row, _nothing(row.columns))
-        columns = {name: value for name, value in row.columns.items() if name not in ("id", *MODALITIES)}
+        columns = {name: value for name, value in row.columns.items() if name not in ("id", *NAMES)}
         return finish_sample(row.columns["id"], self._index, blobs, columns, self._config, line=row.line)
 
     def reject(self, row: Row, refusal: Refusal, *, modality: str | None = None, file: str | None = None) -> Rejection:
@@ -102,13 +104,13 @@ class _RowReader:
             size_bytes=declared.size_bytes if declared else None,
         )
 
-    def _read_text(self, text: str) -> Blob | Refusal:
+    def _read_inline(self, modality: str, text: str) -> Blob | Refusal:
         try:
             # `mm drop create` keeps bytes of a loose text that are no UTF-8 as lone surrogates; this restores them.
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
-            return Refusal("text_not_utf8", f"text is no Unicode text: {error.reason}")
-        return self._keep("text", data)
+            return Refusal("text_not_utf8", f"{modality} is no Unicode text: {error.reason}")
+        return self._keep(modality, data)
 
     def _read_file(self, modality: str, name: str) -> Blob | Refusal:
         declared = self._objects.get(name.removeprefix("./"))
@@ -128,9 +130,6 @@ class _RowReader:
         return self._keep(modality, b"".join(chunks))
 
     def _keep(self, modality: str, data: bytes) -> Blob | Refusal:
-        ceiling = self._config.max_bytes(modality)
-        if len(data) > ceiling:
-            return Refusal("too_large", f"{modality} has {len(data)} bytes; {ceiling} are allowed")
         found = inspect_blob(modality, data, self._config)
         if isinstance(found, Refusal):
             return found
@@ -138,6 +137,7 @@ class _RowReader:
 
 
 def _nothing(columns: Mapping[str, object]) -> Refusal:
-    if columns.get("text") == "":
-        return Refusal("empty_file", "sample has only an empty text")
-    return Refusal("no_modality", "sample has no text, image or audio")
+    for modality, kind in MODALITIES.items():
+        if kind.is_inline and columns.get(modality) == "":
+            return Refusal("empty_file", f"sample has only an empty {modality}")
+    return Refusal("no_modality", f"sample has no {any_of()}")

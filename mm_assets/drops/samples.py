@@ -13,11 +13,6 @@ from mm_assets.errors import IdentityError, ObjectCorruptError
 from mm_assets.identity.canonical import CHUNK_BYTES, Json, canonical_json
 from mm_assets.store.client import translated
 
-MODALITIES = ("text", "image", "audio")
-MODALITY_OF = {
-    "txt": "text", "jpg": "image", "jpeg": "image", "png": "image", "webp": "image",
-    "wav": "audio", "flac": "audio", "ogg": "audio", "mp3": "audio",
-}  # fmt: skip
 #: Columns about a sample rather than of it; they are strings or null.
 LABEL_COLUMNS = ("label", "language", "group")
 

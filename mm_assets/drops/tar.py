@@ -12,13 +12,12 @@ import tarfile
 from pathlib import PurePosixPath
 from typing import Any, cast
 
+from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.fields import misspelt, printable, wrongly_typed
 from mm_assets.drops.grouping import DESCRIPTIONS, Grouping, Piece
-from mm_assets.drops.headers import Refusal, inspect_blob
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.samples import (
     LABEL_COLUMNS,
-    MODALITY_OF,
     Blob,
     Contents,
     Spool,
@@ -26,6 +25,8 @@ from mm_assets.drops.samples import (
 )
 from mm_assets.errors import MmError, StageError
 from mm_assets.identity.canonical import CHUNK_BYTES
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITY_OF
 
 #: Extended headers hold names; a larger one is an attack on memory.
 MAX_HEADER_BYTES = 1 << 20

@@ -3,23 +3,14 @@
 from dataclasses import dataclass
 
 from mm_assets.errors import SpecError
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 
 MAX_SEVERITY = 5
 
-#: Every corruption by name, with the modality it needs. What each does is written in ``corruptions.py``.
+#: Every corruption by name, with the modality it needs. What each does is written in the modality's ``corruptions``.
 CORRUPTION_MODALITY = {
-    "image_jpeg": "image",
-    "image_blur": "image",
-    "image_low_light": "image",
-    "audio_noise": "audio",
-    "audio_clipping": "audio",
-    "audio_low_pass": "audio",
-    "audio_gaps": "audio",
-    "text_ocr": "text",
-    "drop_text": "text",
-    "drop_image": "image",
-    "drop_audio": "audio",
-}
+    corruption: row.name for row in MODALITIES.values() for corruption in (*row.corruptions, *row.further_corruptions)
+} | {f"drop_{name}": name for name in NAMES}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,16 +44,8 @@ class CorruptionConfig:
 
 
 DEFAULT_CORRUPTIONS = (
-    CorruptionConfig(name="image_jpeg"),
-    CorruptionConfig(name="image_blur"),
-    CorruptionConfig(name="image_low_light"),
-    CorruptionConfig(name="audio_noise"),
-    CorruptionConfig(name="audio_clipping"),
-    CorruptionConfig(name="audio_low_pass"),
-    CorruptionConfig(name="text_ocr"),
-    CorruptionConfig(name="drop_text", severities=(1,)),
-    CorruptionConfig(name="drop_image", severities=(1,)),
-    CorruptionConfig(name="drop_audio", severities=(1,)),
+    *(CorruptionConfig(name=corruption) for name in PACKED for corruption in MODALITIES[name].corruptions),
+    *(CorruptionConfig(name=f"drop_{name}", severities=(1,)) for name in NAMES),
 )
 
 

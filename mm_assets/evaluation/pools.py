@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from mm_assets.batching.samples import ReleaseReader
 from mm_assets.evaluation.config import EvaluationConfig
-from mm_assets.evaluation.corruptions import FIELDS
 from mm_assets.evaluation.retrieval import DIRECTIONS, Recall, measure_recall
 from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.identity.canonical import digest_bytes
@@ -46,5 +45,5 @@ def measure_retrieval(
 def thing_keys(reader: ReleaseReader, row: Row, modality: str) -> set[str]:
     """What a sample counts as: its group if it has one, and the content of its answer."""
     (sample,) = reader.read([row.row])
-    content = digest_bytes(np.asarray(getattr(sample, FIELDS[modality])).tobytes())
+    content = digest_bytes(np.ascontiguousarray(sample.tensors[modality]).tobytes())
     return {content} if row.group is None else {content, f"group {row.group}"}

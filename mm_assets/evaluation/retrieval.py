@@ -8,18 +8,15 @@ a random order would reach with those same answers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
-DIRECTIONS = (
-    ("image", "text"),
-    ("text", "image"),
-    ("text", "audio"),
-    ("audio", "text"),
-    ("image", "audio"),
-    ("audio", "image"),
-)
+from mm_assets.modalities.table import NAMES
+
+#: Asked and answered modality.
+DIRECTIONS = tuple(permutations(NAMES, 2))
 CUTOFFS = (1, 5, 10)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.identity.canonical import digest_json
+from mm_assets.modalities.table import NAMES
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
-MODALITIES = ("text", "image", "audio")
-ROW_COLUMNS = ["id", "split", "selected", "label", "language", "group", *(f"has_{m}" for m in MODALITIES)]
+ROW_COLUMNS = ["id", "split", "selected", "label", "language", "group", *(f"has_{m}" for m in NAMES)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def read_rows(store: Store, samples: str, split: str) -> list[Row]:
             label=record["label"],
             language=record["language"],
             group=record["group"],
-            modalities=tuple(m for m in MODALITIES if record[f"has_{m}"]),
+            modalities=tuple(m for m in NAMES if record[f"has_{m}"]),
         )
         for number, record in zip(numbers, table.take(pa.array(numbers)).to_pylist(), strict=True)
     ]

@@ -1,8 +1,4 @@
-"""Blobs of a snapshot: where each lies in ``samples.tar``, read by offset and verified by digest.
-
-Also the one error a blob can cause here: ``BlobRejectedError`` turns a sample into a dead letter. It never leaves
-this package.
-"""
+"""Blobs of a snapshot: where each lies in ``samples.tar``, read by offset and verified by digest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +6,6 @@ from types import TracebackType
 
 from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import digest_bytes
-
-
-class BlobRejectedError(ValueError):
-    """A blob that cannot become a tensor: a stable ``reason`` code and a sentence of detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

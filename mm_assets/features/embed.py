@@ -7,7 +7,6 @@ The encoder is loaded once, by digest, and stays on its device; micro-batches ar
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +18,15 @@ from mm_assets.errors import StageError
 from mm_assets.features.bootstrap import ENCODER_FILE
 from mm_assets.features.config import EncoderConfig
 from mm_assets.features.encoder import BootstrapEncoder, load_encoder
-from mm_assets.features.neighbours import Present, coherence, near_duplicate_keys
-from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS, MODALITIES
+from mm_assets.features.neighbours import KEY_COLUMNS, Present, coherence, near_duplicate_keys
+from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
+from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_parquet
 
 #: Rows per forward pass where the configuration does not say; no embedding depends on it.
 DEFAULT_MICROBATCH_SIZE = 64
-#: The image descriptor sums over a 16 x 16 grid, the audio descriptor over 10 groups of 40 bands.
-IMAGE_MULTIPLE, NUM_MELS = 16, 40
 
 
 def compute_embeddings(job: Job) -> StageResult:
@@ -41,7 +39,7 @@ def compute_embeddings(job: Job) -> StageResult:
     digest = job.digest("encoder", ENCODER_FILE)
     encoder = load_encoder(job.store.get_bytes(digest), dim=config.dim, digest=digest)
     tensors = map_arrow(job.fetch("features", "tensors.arrow"))
-    signals = read_parquet(job.fetch("features", "signals.parquet"), ["id", "text_minhash", "image_phash"])
+    signals = read_parquet(job.fetch("features", "signals.parquet"), ["id", *KEY_COLUMNS])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = int(str(job.placement.get("microbatch_size", DEFAULT_MICROBATCH_SIZE)))
     with _one_thread():
@@ -75,62 +73,41 @@ def embed_table(encoder: BootstrapEncoder, tensors: pa.Table, *, microbatch_size
         StageError: the tensors have a shape that the encoder does not know.
     """
     shape = _shape(tensors)
-    rows: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.int64)] for name in MODALITIES}
-    vectors: dict[str, list[Tensor]] = {name: [torch.zeros(0, encoder.dim)] for name in MODALITIES}
+    rows: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.int64)] for name in NAMES}
+    vectors: dict[str, list[Tensor]] = {name: [torch.zeros(0, encoder.dim)] for name in NAMES}
     with torch.inference_mode():
         for start in range(0, tensors.num_rows, microbatch_size):
             batch = tensors.slice(start, microbatch_size)
-            for name in MODALITIES:
+            for name in NAMES:
                 column = batch.column(name).combine_chunks()
                 present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
                 if len(present):
                     rows[name].append(torch.from_numpy(present + start))
-                    vectors[name].append(_embed(encoder, name, column.drop_null(), shape).cpu())
-    return {name: (torch.cat(rows[name]), torch.cat(vectors[name])) for name in MODALITIES}
+                    inputs = aspect(name, "descriptor").collect(column.drop_null(), shape)
+                    vectors[name].append(encoder.encode(name, *inputs).cpu())
+    return {name: (torch.cat(rows[name]), torch.cat(vectors[name])) for name in NAMES}
 
 
-def _shape(tensors: pa.Table) -> tuple[int, int]:
-    metadata = tensors.schema.metadata or {}
-    size, num_mels = int(metadata[b"image_size"]), int(metadata[b"num_mels"])
-    if size % IMAGE_MULTIPLE or num_mels != NUM_MELS:
-        raise StageError(
-            f"bootstrap encoder: does not fit these features: expected an image size divisible by {IMAGE_MULTIPLE} and "
-            f"{NUM_MELS} mel bands, got {size} and {num_mels}. Change the features section of the recipe."
-        )
-    return size, num_mels
-
-
-def _embed(encoder: BootstrapEncoder, modality: str, column: Any, shape: tuple[int, int]) -> Tensor:
-    device = encoder.projections["image"].device
-    if modality == "image":
-        pixels = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in column])
-        return encoder.encode_image(torch.from_numpy(pixels.reshape(-1, shape[0], shape[0], 3)).to(device))
-    if modality == "audio":
-        clips = [np.frombuffer(value.as_buffer(), "<f4").reshape(-1, shape[1]) for value in column]
-        lengths = torch.tensor([len(clip) for clip in clips])
-        return encoder.encode_audio(torch.from_numpy(_padded(clips)).to(device), lengths.to(device))
-    texts = [value.values.to_numpy() for value in column]
-    return encoder.encode_text(torch.from_numpy(_padded(texts)).long().to(device))
-
-
-def _padded(arrays: list[Any]) -> Any:
-    """Arrays of different first lengths as one, filled with zeros."""
-    longest = max(len(array) for array in arrays)
-    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-    return padded
+def _shape(tensors: pa.Table) -> dict[str, int]:
+    shape = {name.decode(): int(value) for name, value in (tensors.schema.metadata or {}).items()}
+    for name in NAMES:
+        expected = aspect(name, "descriptor").misfit(shape)
+        if expected:
+            raise StageError(
+                f"bootstrap encoder: does not fit these features: expected {expected}. "
+                "Change the features section of the configuration."
+            )
+    return shape
 
 
 def _write(
     ids: list[str], embeddings: dict[str, Present], signals: pa.Table, *, config: EncoderConfig, workdir: Path
 ) -> StageResult:
-    columns = [_column(len(ids), *embeddings[name]) for name in MODALITIES]
+    columns = [_column(len(ids), *embeddings[name]) for name in NAMES]
     keys = near_duplicate_keys(
         len(ids),
         embeddings,
-        text_minhash=signals.column("text_minhash").to_pylist(),
-        image_phash=signals.column("image_phash").to_pylist(),
+        columns={name: signals.column(name).to_pylist() for name in KEY_COLUMNS},
         config=config,
     )
     tables = {
@@ -154,7 +131,7 @@ def _write(
         "rows_in": len(ids),
         "rows_out": len(ids),
         "dead_letters": 0,
-        "modalities": {name: len(embeddings[name][0]) for name in MODALITIES},
+        "modalities": {name: len(embeddings[name][0]) for name in NAMES},
     }
     return StageResult(files=files, stats=stats)
 

@@ -13,21 +13,18 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from mm_assets.features.audio import DecodedAudio, decode_audio, resampled_start
-from mm_assets.features.blobs import BlobRef, BlobRejectedError, TarBlobs
+from mm_assets.features.blobs import BlobRef, TarBlobs
 from mm_assets.features.codecs import codec_versions
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.images import DecodedImage, decode_image, image_tensor
-from mm_assets.features.mel import log_mel
-from mm_assets.features.schema import DEAD_LETTERS, MODALITIES, signals_schema, tensors_schema
-from mm_assets.features.signals import signal_row
-from mm_assets.features.text import decode_text, token_ids
+from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
+from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import ARROW_TYPE, BATCH_ROWS, PARQUET_TYPE, read_parquet, table_of, write_parquet
 
 READ_COLUMNS = ["id", "object"] + [
-    f"{modality}_{column}" for modality in MODALITIES for column in ("digest", "offset", "size_bytes")
+    f"{modality}_{column}" for modality in NAMES for column in ("digest", "offset", "size_bytes")
 ]
 
 Row = dict[str, Any]
@@ -123,11 +120,10 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
     """Tensors and signals of one sample.
 
     Raises:
-        _SampleRejectedError: one of its blobs does not decode; which one is stable (text, image, audio).
+        _SampleRejectedError: one of its blobs does not decode; the first in the order of the table.
     """
     decoded: dict[str, Any] = {}
-    decoders = {"text": decode_text, "image": decode_image, "audio": decode_audio}
-    for modality in MODALITIES:
+    for modality, kind in MODALITIES.items():
         if row[f"{modality}_digest"] is None:
             continue
         ref = BlobRef(
@@ -138,30 +134,24 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
             size_bytes=row[f"{modality}_size_bytes"],
         )
         try:
-            decoded[modality] = decoders[modality](blobs.read(ref), config)
+            decoded[modality] = kind.aspect("decode").decode(blobs.read(ref), config)
         except BlobRejectedError as error:
             raise _SampleRejectedError(row, ref, error) from error
     return _rows(row["id"], decoded, config)
 
 
 def _rows(sample: str, decoded: Mapping[str, Any], config: FeaturesConfig) -> tuple[Row, Row]:
-    text: str | None = decoded.get("text")
-    image: DecodedImage | None = decoded.get("image")
-    audio: DecodedAudio | None = decoded.get("audio")
-    tokens = None if text is None else token_ids(text, config.max_text_tokens)
-    mel = None if audio is None else log_mel(resampled_start(audio, config), config)
-    tensors: Row = {
-        "id": sample,
-        "text": tokens,
-        "image": None if image is None else image_tensor(image, config.image_size),
-        "audio": None if mel is None else mel.tobytes(),
-    }
-    signals: Row = {
-        "id": sample,
-        "text_tokens": 0 if tokens is None else len(tokens),
-        "audio_frames": 0 if mel is None else len(mel),
-        **signal_row(text, image, audio, min_language_confidence=config.min_language_confidence),
-    }
+    tensors: Row = {"id": sample}
+    signals: Row = {"id": sample}
+    for modality in PACKED:
+        kind, value = MODALITIES[modality], decoded.get(modality)
+        made, length = (None, 0) if value is None else kind.aspect("tensor").make_tensor(value, config)
+        tensors[modality] = made
+        signals[f"has_{modality}"] = value is not None
+        if kind.length_column is not None:
+            signals[kind.length_column] = length
+        if value is not None:
+            signals |= kind.aspect("signals").measure(value, config)
     return tensors, signals
 
 
@@ -176,6 +166,6 @@ def _stats(rows: pa.Table, signals: pa.Table, letters: list[Row]) -> dict[str, A
         "rows_in": rows.num_rows,
         "rows_out": signals.num_rows,
         "dead_letters": len(letters),
-        "modalities": {name: sum(signals.column(f"has_{name}").to_pylist()) for name in MODALITIES},
+        "modalities": {name: sum(signals.column(f"has_{name}").to_pylist()) for name in NAMES},
         "reasons": {reason: sum(letter["reason"] == reason for letter in letters) for reason in reasons},
     }

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from mm_assets.features.config import EncoderConfig
-from mm_assets.features.schema import MODALITIES
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 
 #: Embeddings are rounded to this grid before they are compared: sums of 64 products stay whole numbers.
 GRID = 127
 CHUNK_ROWS = 1024
+#: The columns of signals that keys begin with.
+KEY_COLUMNS = tuple(row.near_key_column for row in MODALITIES.values() if row.near_key_column is not None)
 
 #: One modality's embeddings: rows that have it (ascending) and their vectors [rows, dim].
 Present = tuple[Tensor, Tensor]
@@ -26,8 +28,7 @@ def near_duplicate_keys(
     num_rows: int,
     embeddings: Mapping[str, Present],
     *,
-    text_minhash: Sequence[str | None],
-    image_phash: Sequence[str | None],
+    columns: Mapping[str, Sequence[str | None]],
     config: EncoderConfig,
 ) -> list[str | None]:
     """One key per row: equal keys mean nearly the same picture; without one, the same sound; without both, text.
@@ -39,13 +40,18 @@ def near_duplicate_keys(
 
     Source: sign bits of projections, Charikar 2002, "Similarity estimation techniques from rounding algorithms".
     """
-    keys: list[str | None] = [f"text:{value}" if value else None for value in text_minhash]
-    for modality, bits in (("audio", config.dim), ("image", config.near_duplicate_bits)):
+    keys: list[str | None] = [None] * num_rows
+    for modality in reversed(PACKED):
+        row = MODALITIES[modality]
+        given = columns[row.near_key_column] if row.near_key_column is not None else None
+        if row.near_key_bits is None:
+            keys = [f"{modality}:{value}" if value else key for key, value in zip(keys, given or keys, strict=True)]
+            continue
         rows, vectors = embeddings[modality]
-        packed = np.packbits((vectors[:, :bits] > 0).numpy(), axis=1)
-        for row, signs in zip(rows.tolist(), packed, strict=True):
-            prefix = f"{image_phash[row]}:" if modality == "image" else ""
-            keys[row] = f"{modality}:{prefix}{signs.tobytes().hex()}"
+        packed = np.packbits((vectors[:, : getattr(config, row.near_key_bits)] > 0).numpy(), axis=1)
+        for place, signs in zip(rows.tolist(), packed, strict=True):
+            prefix = f"{given[place]}:" if given is not None else ""
+            keys[place] = f"{modality}:{prefix}{signs.tobytes().hex()}"
     return keys
 
 
@@ -60,7 +66,7 @@ def coherence(ids: Sequence[str], embeddings: Mapping[str, Present], config: Enc
     """
     order = [hashlib.sha256(name.encode()).digest() for name in ids]
     scores: list[list[float]] = [[] for _ in ids]
-    for first, second in combinations(MODALITIES, 2):
+    for first, second in combinations(NAMES, 2):
         rows, vectors = _both(embeddings[first], embeddings[second])
         chosen = sorted(range(len(rows)), key=lambda position: order[rows[position]])[: config.reference_rows]
         if len(chosen) <= 2 * config.neighbours:

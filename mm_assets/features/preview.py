@@ -7,23 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mm_assets.features.schema import MODALITIES
+from mm_assets.modalities.table import NAMES, PACKED, aspect
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
-NUMBERS = (
-    "sharpness",
-    "brightness",
-    "contrast",
-    "audio_seconds",
-    "snr_db",
-    "loudness",
-    "silence_fraction",
-    "clipping_fraction",
-    "text_chars",
-)
-FLAGS = ("has_email", "has_phone", "has_url")
 MAX_LANGUAGES = 8
 
 
@@ -34,16 +22,21 @@ def preview(store: Store, manifest: Manifest) -> str:
     return "\n\n".join([_modalities(signals, manifest), _spread(signals), _languages(signals)]) + "\n"
 
 
+def _named(group: str) -> list[str]:
+    """Columns that the modalities want shown, by the name of the group."""
+    return [name for modality in PACKED for name in getattr(aspect(modality, "signals"), group)]
+
+
 def _modalities(signals: pa.Table, manifest: Manifest) -> str:
-    counts = {name: sum(signals.column(f"has_{name}").to_pylist()) for name in MODALITIES}
-    flags = {name.removeprefix("has_"): sum(filter(None, signals.column(name).to_pylist())) for name in FLAGS}
+    counts = {name: sum(signals.column(f"has_{name}").to_pylist()) for name in NAMES}
+    flags = {name.removeprefix("has_"): sum(filter(None, signals.column(name).to_pylist())) for name in _named("FLAGS")}
     cells = {"samples": signals.num_rows, **counts, "dead letters": manifest.stats.get("dead_letters", 0), **flags}
     return _table(list(cells), [[str(value) for value in cells.values()]])
 
 
 def _spread(signals: pa.Table) -> str:
     rows: list[list[str]] = []
-    for name in NUMBERS:
+    for name in _named("NUMBERS"):
         values: npt.NDArray[np.float64] = signals.column(name).drop_null().to_numpy().astype(np.float64)
         if len(values):
             quantiles = np.percentile(values, [0, 5, 50, 95, 100])

@@ -5,51 +5,24 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
-MODALITIES = ("text", "image", "audio")
+
+def _columns() -> list[pa.Field]:
+    """Lengths, presence, then each modality's own columns."""
+    rows = MODALITIES.values()
+    return [
+        *(pa.field(row.length_column, pa.int32()) for row in rows if row.length_column is not None),
+        *(pa.field(f"has_{name}", pa.bool_()) for name in NAMES),
+        *(pa.field(name, kind) for modality in PACKED for name, kind in aspect(modality, "signals").COLUMNS),
+    ]
+
 
 TENSORS = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        ("text", pa.list_(pa.int32())),
-        ("image", pa.binary()),
-        ("audio", pa.binary()),
-    ]
+    [pa.field("id", pa.string(), nullable=False), *((name, aspect(name, "column").ARROW_TYPE) for name in NAMES)]
 )
 
-SIGNALS = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        ("text_tokens", pa.int32()),
-        ("audio_frames", pa.int32()),
-        ("has_text", pa.bool_()),
-        ("has_image", pa.bool_()),
-        ("has_audio", pa.bool_()),
-        ("image_width", pa.int32()),
-        ("image_height", pa.int32()),
-        ("sharpness", pa.float64()),
-        ("brightness", pa.float64()),
-        ("contrast", pa.float64()),
-        ("image_phash", pa.string()),
-        ("image_pixels_digest", pa.string()),
-        ("audio_seconds", pa.float64()),
-        ("sample_rate", pa.float64()),
-        ("clipping_fraction", pa.float64()),
-        ("snr_db", pa.float64()),
-        ("silence_fraction", pa.float64()),
-        ("loudness", pa.float64()),
-        ("audio_decode_digest", pa.string()),
-        ("text_chars", pa.int32()),
-        ("text_bytes", pa.int32()),
-        ("language_id", pa.string()),
-        ("language_confidence", pa.float64()),
-        ("has_email", pa.bool_()),
-        ("has_phone", pa.bool_()),
-        ("has_url", pa.bool_()),
-        ("text_digest", pa.string()),
-        ("text_minhash", pa.string()),
-    ]
-)
+SIGNALS = pa.schema([pa.field("id", pa.string(), nullable=False), *_columns()])
 
 DEAD_LETTERS = pa.schema(
     [
@@ -68,9 +41,7 @@ DEAD_LETTERS = pa.schema(
 EMBEDDINGS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        ("text", pa.list_(pa.float32())),
-        ("image", pa.list_(pa.float32())),
-        ("audio", pa.list_(pa.float32())),
+        *((name, pa.list_(pa.float32())) for name in NAMES),
     ]
 )
 
@@ -84,19 +55,11 @@ EMBEDDING_SIGNALS = pa.schema(
 
 
 def tensors_schema(config: FeaturesConfig) -> pa.Schema:
-    """``TENSORS`` with the shapes a reader of the binary columns needs, as schema metadata.
-
-    ``image`` is ``image_size`` x ``image_size`` x 3 uint8; ``audio`` is frames x ``num_mels`` float32, little-endian.
-    """
-    return TENSORS.with_metadata(
-        {
-            "image_size": str(config.image_size),
-            "num_mels": str(config.num_mels),
-            "sample_rate": str(config.sample_rate),
-            "hop_ms": str(config.hop_ms),
-            "vocab_size": "260",
-        }
-    )
+    """``TENSORS`` with what a reader of the columns needs, such as their shapes, as schema metadata."""
+    numbers = {
+        name: value for modality in PACKED for name, value in aspect(modality, "tensor").metadata(config).items()
+    }
+    return TENSORS.with_metadata({name: str(value) for name, value in numbers.items()})
 
 
 def signals_schema(config: FeaturesConfig, codecs: Mapping[str, str]) -> pa.Schema:
@@ -104,8 +67,8 @@ def signals_schema(config: FeaturesConfig, codecs: Mapping[str, str]) -> pa.Sche
 
     A frozen release states them for all of its shards without opening a tensor.
     """
-    params = {"image_size": config.image_size, "sample_rate": config.sample_rate, "num_mels": config.num_mels}
+    params = tensors_schema(config).metadata
     return SIGNALS.with_metadata(
         {f"codec.{name}": version for name, version in sorted(codecs.items())}
-        | {f"params.{name}": str(value) for name, value in sorted(params.items())}
+        | {f"params.{name.decode()}": value.decode() for name, value in sorted(params.items())}
     )

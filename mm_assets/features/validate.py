@@ -17,8 +17,7 @@ from mm_assets.checks.expectations import dead_letter_finding, run_suite
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
-from mm_assets.features.schema import MODALITIES
-from mm_assets.features.text import VOCAB_SIZE
+from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
@@ -57,31 +56,27 @@ def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple
         return (
             _ids_finding("ids of embeddings.parquet and of features", _ids(embeddings), _ids(expected)),
             _ids_finding("ids of signals.parquet and of features", _ids(signals), _ids(expected)),
-            *(_presence_finding(modality, embeddings, expected.column(f"has_{modality}")) for modality in MODALITIES),
-            *(embedding_finding(modality, embeddings) for modality in MODALITIES),
+            *(_presence_finding(modality, embeddings, expected.column(f"has_{modality}")) for modality in NAMES),
+            *(embedding_finding(modality, embeddings) for modality in NAMES),
         )
 
 
 def tensor_finding(tensors: pa.Table) -> Finding:
     """Whether every tensor has the size its schema metadata promises and only values in range."""
-    metadata = tensors.schema.metadata or {}
-    image_bytes = int(metadata[b"image_size"]) ** 2 * 3
-    frame_bytes = int(metadata[b"num_mels"]) * 4
+    shape = {name.decode(): int(value) for name, value in (tensors.schema.metadata or {}).items()}
     failing: list[str] = []
     for batch in tensors.to_batches():
-        for row, name in enumerate(batch.column("id").to_pylist()):
-            text, image, audio = (batch.column(modality)[row] for modality in MODALITIES)
-            sound = (
-                (not text.is_valid or _tokens_in_range(text.values))
-                and (not image.is_valid or len(image.as_buffer()) == image_bytes)
-                and (not audio.is_valid or _frames_are_finite(audio.as_buffer(), frame_bytes))
-            )
-            if not sound:
-                failing.append(name)
+        names = batch.column("id").to_pylist()
+        for modality in NAMES:
+            is_sound = aspect(modality, "column").is_sound
+            values = batch.column(modality)
+            failing += [
+                name for name, value in zip(names, values, strict=True) if value.is_valid and not is_sound(value, shape)
+            ]
     return _finding(
         "tensors",
-        failing,
-        f"tensors of {tensors.num_rows} samples: sizes as declared, tokens in the vocabulary, frames finite",
+        set(failing),
+        f"tensors of {tensors.num_rows} samples: sizes as declared, values in range",
     )
 
 
@@ -96,17 +91,6 @@ def embedding_finding(modality: str, embeddings: pa.Table) -> Finding:
         bad = np.flatnonzero(~(np.abs(length - 1.0) <= UNIT_TOLERANCE))
         failing = [ids[row] for row in bad]
     return _finding(f"{modality}_unit_norm", failing, f"{modality}: {len(ids)} finite vectors of length 1")
-
-
-def _tokens_in_range(values: pa.Array) -> bool:
-    tokens: npt.NDArray[np.int32] = values.to_numpy()
-    return bool(len(tokens) and tokens.min() > 0 and tokens.max() < VOCAB_SIZE)
-
-
-def _frames_are_finite(buffer: pa.Buffer, frame_bytes: int) -> bool:
-    if not buffer.size or buffer.size % frame_bytes:
-        return False
-    return bool(np.isfinite(np.frombuffer(buffer, "<f4")).all())
 
 
 def _rows_finding(num_samples: int, num_rows: int, num_letters: int) -> Finding:

@@ -36,6 +36,7 @@ PLAIN_DECORATORS = frozenset(
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@functools.cache
 def library_versions(*names: str) -> dict[str, str]:
     """Installed versions of the named distributions, without importing them."""
     return {name: metadata.version(name) for name in sorted(names)}

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about
 from mm_assets.release.shards import Place, places
+from mm_assets.releases.spec import read_spec
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 
@@ -46,8 +46,7 @@ def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
 
 def _open_shards(store: Store, release: str) -> list[Place]:
     """What is materialized of a release that is not frozen."""
-    if store.read_key(f"releases/{release}/spec.json") is None:
-        raise UsageError(f"release {release}: is not open. List the open ones with `mm release list`.")
+    read_spec(store, release)
     shards: dict[str, dict[str, str]] = {}
     for asset in ("snapshot", *SIGNAL_ASSETS):
         for digest, manifest in current_manifests(store, asset):

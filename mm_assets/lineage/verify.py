@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mm_assets.checks.rules import read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.registration import find_registry_problems
 from mm_assets.promotion.registry import STATES, read_history
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
+from mm_assets.store.manifest import read_manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import list_refs
+from mm_assets.store.refs import NOT_REFS, read_ref_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +41,16 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     """
     corrupt: dict[str, str] = {}
     missing: dict[str, str] = {}
-    roots = [object_target(ref.manifest, is_input=True) for ref in list_refs(store)]
-    roots += _registry_roots(store)
+    roots = _registry_roots(store)
+    for info in store.list_keys("refs/"):
+        if info.key.startswith(NOT_REFS):
+            continue
+        try:
+            roots.append(_ref_root(store, info.key))
+        except ObjectCorruptError as error:
+            corrupt[info.key] = str(error)
+        except ObjectMissingError as error:
+            missing[info.key] = str(error)
     for release in list_releases(store):
         try:
             roots += _spec_roots(store, release)
@@ -61,12 +71,28 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     )
 
 
+def _ref_root(store: Store, key: str) -> Target:
+    """The manifest that a ref names, which must be the manifest of that very partition and content.
+
+    Raises:
+        ObjectCorruptError: the ref or the manifest is something else. ObjectMissingError: the manifest is gone.
+    """
+    ref = read_ref_key(store, key)
+    manifest = read_manifest(store, ref.manifest)
+    named = (ref.asset, ref.partition, ref.content, ref.fingerprint)
+    if named != (manifest.asset, manifest.partition, manifest.content, manifest.fingerprint):
+        raise ObjectCorruptError(f"{store.uri(key)}: names a manifest of something else. Run its partition again.")
+    return object_target(ref.manifest, is_input=True)
+
+
 def _spec_roots(store: Store, release: str) -> Iterator[Target]:
-    """What an open release pins: drops with their raw objects, descriptions of sources, the parent."""
+    """What an open release pins: drops with their raw objects, sources, rules, encoder, and the release it adds to."""
     spec = read_spec(store, release)
     digests = [digest for pin in spec.drops for digest in (pin.digest, pin.source_digest)]
-    if spec.parent is not None:
-        digests.append(spec.parent.digest)
+    digests += [pin.digest for pin in (spec.parent, spec.data_of) if pin is not None]
+    digests += [spec.encoder["digest"]] if "digest" in spec.encoder else []
+    record = read_rules_record(store, release)
+    digests += [*spec.rules.values(), *(record.rules.values() if record else ())]
     return (object_target(digest, is_input=True) for digest in digests)
 
 

@@ -11,10 +11,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -83,8 +84,10 @@ class RunPool:
                 yield outcome
 
     def _run_here(self, tasks: Sequence[PartitionTask]) -> Generator[PartitionOutcome]:
-        for task in tasks:
-            yield _execute(self.instance, self.definitions, task, self.on_event)
+        with _noted_interruptions() as was_interrupted:
+            for task in tasks:
+                outcome = _execute(self.instance, self.definitions, task, self.on_event)
+                yield replace(outcome, interrupted=outcome.interrupted or was_interrupted())
 
     def _run_in_workers(self, tasks: Sequence[PartitionTask]) -> Generator[PartitionOutcome]:
         waiting = deque(tasks)
@@ -143,6 +146,35 @@ class RunPool:
                     outcome = _execute(instance, self.definitions, pipe.recv(), partial(_send, pipe))
                     pipe.send(outcome)
                     is_interrupted = outcome.interrupted
+
+
+@contextmanager
+def _noted_interruptions() -> Generator[Callable[[], bool]]:
+    """Tells whether an interruption came since.
+
+    Dagster replaces the signal handlers while a run executes and forgets a signal that comes between the run's last
+    step and its end; the interpreter notes every signal here too. Signals reach the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def was_interrupted() -> bool:
+        try:
+            return not {signal.SIGINT, signal.SIGTERM}.isdisjoint(ours.recv(4096))
+        except BlockingIOError:
+            return False
+
+    try:
+        yield was_interrupted
+    finally:
+        signal.set_wakeup_fd(before)
+        ours.close()
+        theirs.close()
 
 
 def _send(pipe: _Pipe, asset: str, partition: Partition, state: str, seconds: float) -> None:

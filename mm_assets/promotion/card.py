@@ -12,12 +12,11 @@ import yaml
 
 from mm_assets.evaluation.preview import retrieval_table
 from mm_assets.evaluation.report import Report
+from mm_assets.modalities.table import NAMES
 from mm_assets.promotion.decision import Decision
 from mm_assets.promotion.preview import comparison_text, gate_table
 from mm_assets.release.card import table
 
-MODALITIES = ("text", "image", "audio")
-#: What damaged pictures and sounds stand for, and what they do not, is written in ``evaluation/corruptions.py``.
 SLICE_TITLES = {"modalities": "Modalities", "language": "Language", "label": "Label"}
 
 
@@ -82,7 +81,7 @@ def _front_matter(facts: CardFacts) -> str:
         "library_name": "mm_assets",
         "license": "other",
         "license_name": "derived from: " + (", ".join(licences_of(facts.sources)) or "unknown"),
-        "tags": ["multimodal", *(name for name in MODALITIES if name in seen)],
+        "tags": ["multimodal", *(name for name in NAMES if name in seen)],
     }
     if languages:
         matter["language"] = languages
@@ -127,8 +126,8 @@ def _summary(facts: CardFacts) -> str:
     else:
         outcome = f"It was rejected: {', '.join(gate.name for gate in decision.failed)} failed."
     return (
-        f"A transformer over text bytes, image patches and log-mel audio frames, trained on the dataset of "
-        f"{facts.data}. Any subset of the three modalities may be present. {outcome}"
+        f"A transformer over {', '.join(NAMES)}, trained on the dataset of {facts.data}. Any subset of these "
+        f"modalities may be present. {outcome}"
     )
 
 

@@ -102,7 +102,7 @@ def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tup
     try:
         promotion = read_manifest(store, promotion_digest)
         decision = read_decision(store, promotion)
-        histories = {state: list(read_history(store, state)) for state in STATES}
+        histories: dict[State, list[RegistryRecord]] = {state: list(read_history(store, state)) for state in STATES}
     except (ObjectMissingError, ObjectCorruptError) as error:
         return (Finding(rule="registry_agrees", passed=False, detail=str(error)),)
     demanded = demanded_states(decision)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.identity.canonical import Json
+from mm_assets.modalities.table import NAMES
 from mm_assets.release.card import dataset_name
 
 _CONTEXT: dict[str, Json] = {
@@ -74,8 +75,8 @@ def croissant_document(record: Mapping[str, Any], schema: pa.Schema, *, samples_
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": name,
         "description": (
-            f"Multimodal dataset of {name}: {record['coverage']['num_selected']} selected samples of text, "
-            "image and audio with splits, from " + ", ".join(sorted({s["source"] for s in record["sources"]})) + "."
+            f"Multimodal dataset of {name}: {record['coverage']['num_selected']} selected samples of "
+            f"{', '.join(NAMES)} with splits, from " + ", ".join(sorted({s["source"] for s in record["sources"]})) + "."
         ),
         "version": "1.0.0",
         "citeAs": f"{name}, Merkle root {root}",

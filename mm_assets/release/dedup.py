@@ -13,19 +13,25 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES, PACKED
 from mm_assets.release.config import FreezeConfig
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
+_DIGESTS = {name: row.digest_column for name, row in MODALITIES.items()}
+_EACH_HAS_DIGEST = " AND ".join(f"has_{name} = ({digest} IS NOT NULL)" for name, digest in _DIGESTS.items())
+_ANY_PRESENT = " OR ".join(f"has_{name}" for name in NAMES)
 #: Equal for samples all of whose modalities are equal; NULL where a digest is missing, which equals nothing.
-CONTENT = """CASE WHEN has_text = (text_digest IS NOT NULL) AND has_image = (image_pixels_digest IS NOT NULL)
-    AND has_audio = (audio_decode_digest IS NOT NULL) AND (has_text OR has_image OR has_audio)
-    THEN concat_ws('|', 'content', coalesce(text_digest, '-'), coalesce(image_pixels_digest, '-'),
-                   coalesce(audio_decode_digest, '-')) END"""
-#: A key has few bits, so it takes equal text and sound as well to throw a sample away.
-_NEAR_CONTENT = """CASE WHEN text_digest IS NOT NULL AND has_image AND near_duplicate_key IS NOT NULL
-    THEN concat_ws('|', 'near', near_duplicate_key, text_digest, coalesce(audio_decode_digest, '-')) END"""
+CONTENT = f"""CASE WHEN {_EACH_HAS_DIGEST} AND ({_ANY_PRESENT})
+    THEN concat_ws('|', 'content', {", ".join(f"coalesce({digest}, '-')" for digest in _DIGESTS.values())}) END"""
+#: A sample's near-duplicate key is about the first of these that it has; here about the very first.
+_KEYED = PACKED[0]
+_OTHERS = ", ".join(f"coalesce({digest}, '-')" for name, digest in _DIGESTS.items() if name != _KEYED)
+_HAS_TEXT = " AND ".join(f"{_DIGESTS[name]} IS NOT NULL" for name in CAUSAL)
+#: A key has few bits, so it takes equal text and everything else as well to throw a sample away.
+_NEAR_CONTENT = f"""CASE WHEN {_HAS_TEXT} AND has_{_KEYED} AND near_duplicate_key IS NOT NULL
+    THEN concat_ws('|', 'near', near_duplicate_key, {_OTHERS}) END"""
 
 
 def duplicate_expressions(config: FreezeConfig) -> list[str]:
@@ -39,12 +45,16 @@ def link_expressions(config: FreezeConfig) -> list[str]:
     links = [
         "'id|' || id",
         "'group|' || source || '|' || \"group\"",
-        "'pixels|' || image_pixels_digest",
-        "'audio|' || audio_decode_digest",
-        f"CASE WHEN text_chars >= {config.min_linked_text_chars} THEN 'text|' || text_digest END",
+        *(_link(name, digest, config) for name, digest in _DIGESTS.items()),
         CONTENT,
     ]
     return links + (["'near|' || near_duplicate_key"] if config.group_near_duplicates else [])
+
+
+def _link(name: str, digest: str, config: FreezeConfig) -> str:
+    """Equal blobs belong together; of texts only long ones, because short ones are phrases that samples share."""
+    key = f"'{name}|' || {digest}"
+    return f"CASE WHEN {name}_chars >= {config.min_linked_text_chars} THEN {key} END" if name in CAUSAL else key
 
 
 def shared_keys(

@@ -9,15 +9,21 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
+from mm_assets.features import schema as features_schema
 from mm_assets.identity.canonical import Json
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.release.statistics import COMBINATION
 
 FIELDS = {"label": "label", "language": "language", "modalities": COMBINATION}
-SIGNALS = (
-    "image_width", "image_height", "sharpness", "brightness", "contrast", "audio_seconds", "sample_rate",
-    "clipping_fraction", "snr_db", "silence_fraction", "loudness", "text_chars", "coherence",
-)  # fmt: skip
+#: Every signal that is a number. What a sample has of a modality is among the fields; lengths follow from it.
+SIGNALS = tuple(
+    field.name
+    for field in (*features_schema.SIGNALS, *features_schema.EMBEDDING_SIGNALS)
+    if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+    and field.name not in {row.length_column for row in MODALITIES.values()}
+)
 QUANTILES = tuple(step / 10 for step in range(1, 10))
 #: Values that moved most, listed per field.
 NUM_LISTED = 5

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from mm_assets.identity.canonical import Json, canonical_json, digest_file
+from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.card import dataset_card
 from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
 from mm_assets.release.croissant import croissant_document
@@ -40,8 +41,8 @@ SAMPLES = pa.schema(
         ("id", pa.string()), ("shard", pa.int32()), ("row", pa.int32()),
         ("split", pa.string()), ("selected", pa.bool_()), ("reasons", pa.string()), ("duplicate_of", pa.string()),
         ("label", pa.string()), ("language", pa.string()), ("group", pa.string()), ("source", pa.string()),
-        ("drop", pa.string()), ("has_text", pa.bool_()), ("has_image", pa.bool_()), ("has_audio", pa.bool_()),
-        ("text_tokens", pa.int32()), ("audio_frames", pa.int32()),
+        ("drop", pa.string()), *((f"has_{name}", pa.bool_()) for name in NAMES),
+        *((row.length_column, pa.int32()) for row in MODALITIES.values() if row.length_column is not None),
     ]
 )  # fmt: skip
 

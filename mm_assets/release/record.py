@@ -11,6 +11,7 @@ import yaml
 
 from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import Json
+from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.release.shards import Shard, merkle_root
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input
@@ -148,9 +149,13 @@ def _values(made: Sequence[Mapping[str, str]], name: str) -> list[Json]:
 
 
 def _redaction(database: duckdb.DuckDBPyConnection) -> dict[str, Json]:
+    """Blobs are kept byte for byte; what is flagged can only be excluded by policy."""
+    flags = [flag for name in NAMES for flag in aspect(name, "signals").FLAGS]
+    counts = ", ".join(f"count(*) FILTER (s.{flag})" for flag in flags)
     flagged = database.execute(
-        """SELECT count(*) FILTER (s.has_email), count(*) FILTER (s.has_phone), count(*) FILTER (s.has_url)
-           FROM samples s JOIN frozen f USING (position) WHERE f.selected"""
+        f"SELECT {counts} FROM samples s JOIN frozen f USING (position) WHERE f.selected"
     ).fetchall()[0]
-    # Blobs are kept byte for byte; what is flagged can only be excluded by policy.
-    return {"applied": [], "flagged": dict(zip(("email", "phone", "url"), map(int, flagged), strict=True))}
+    return {
+        "applied": [],
+        "flagged": {flag.removeprefix("has_"): int(count) for flag, count in zip(flags, flagged, strict=True)},
+    }

@@ -6,10 +6,11 @@ Reads the DuckDB table ``frozen`` (the rows of ``samples.parquet``); returns pla
 import duckdb
 
 from mm_assets.identity.canonical import Json
+from mm_assets.modalities.table import NAMES
 from mm_assets.release.config import SPLITS
 
-COMBINATION = """concat_ws('+', CASE WHEN has_text THEN 'text' END, CASE WHEN has_image THEN 'image' END,
-    CASE WHEN has_audio THEN 'audio' END)"""
+_PRESENT = ", ".join(f"CASE WHEN has_{name} THEN '{name}' END" for name in NAMES)
+COMBINATION = f"concat_ws('+', {_PRESENT})"
 
 
 def count_by(database: duckdb.DuckDBPyConnection, expression: str, where: str = "selected") -> dict[str, int]:

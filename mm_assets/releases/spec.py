@@ -3,6 +3,7 @@
 Nothing in the pipeline resolves "latest" after this file was written.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mm_assets.drops.record import NAME_PATTERN
-from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError, SpecError
+from mm_assets.errors import CommitConflictError, ObjectCorruptError, SpecError, UnknownReleaseError
 from mm_assets.identity.canonical import canonical_json, digest_bytes
 from mm_assets.store.manifest import DIGEST_PATTERN
 from mm_assets.store.objects import Store
@@ -88,7 +89,7 @@ class ReleaseSpec(_Record):
             SpecError: the section is missing or does not fit the class.
         """
         try:
-            return TypeAdapter(kind).validate_python(self.configuration[section])
+            return _adapter(kind).validate_python(self.configuration[section])
         except (KeyError, ValidationError) as error:
             raise SpecError(
                 f"release {self.release}: configuration section {section} is unusable: {error}. "
@@ -99,6 +100,12 @@ class ReleaseSpec(_Record):
         """Shard keys of this release: zero-padded to four digits, ``num_shards`` of them."""
         return [shard_key(index) for index in range(self.num_shards)]
 
+    def has_shard(self, shard: str | None) -> bool:
+        """Whether this release has a shard of that key."""
+        if shard is None or not shard.isdecimal():
+            return False
+        return int(shard) < self.num_shards and shard == shard_key(int(shard))
+
     def encode(self) -> bytes:
         """Canonical bytes."""
         return canonical_json(self.model_dump(by_alias=True))
@@ -107,6 +114,12 @@ class ReleaseSpec(_Record):
     def digest(self) -> str:
         """Digest of ``encode()``."""
         return digest_bytes(self.encode())
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Building an adapter costs a hundred times what using it does, and every shard of a release asks for the same."""
+    return TypeAdapter(kind)
 
 
 def shard_key(index: int) -> str:
@@ -143,11 +156,11 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
     """The spec of an open release; one of the first version is translated.
 
     Raises:
-        ObjectMissingError: there is no such release. ObjectCorruptError: the key holds something else.
+        UnknownReleaseError: there is no such release. ObjectCorruptError: the key holds something else.
     """
     current = store.read_key(spec_key(release))
     if current is None:
-        raise ObjectMissingError(f"release {release}: is not open. List the open ones with `mm release list`.")
+        raise UnknownReleaseError(f"release {release}: is not open. List the open ones with `mm release list`.")
     try:
         document = json.loads(current.data)
         if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:

@@ -16,8 +16,9 @@ import pyarrow as pa
 from mm_assets.drops.fields import printable
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, parse_drop
-from mm_assets.drops.samples import MODALITIES, Rejection, Sample, Spool, id_of, unique_by_id
+from mm_assets.drops.samples import Rejection, Sample, Spool, id_of, unique_by_id
 from mm_assets.identity.canonical import Json, canonical_json
+from mm_assets.modalities.table import NAMES
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -28,7 +29,7 @@ SAMPLES_SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("id", "source", "drop", "key", "object")),
         *(
             field
-            for modality in MODALITIES
+            for modality in NAMES
             for field in (
                 (f"has_{modality}", pa.bool_()),
                 (f"{modality}_digest", pa.string()),
@@ -124,7 +125,7 @@ def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
         "group": sample.group,
         "metadata": sample.metadata,
     }
-    for modality in MODALITIES:
+    for modality in NAMES:
         blob = sample.blobs.get(modality)
         row[f"has_{modality}"] = blob is not None
         if blob is not None:
@@ -177,14 +178,14 @@ def _table_file(path: Path, num_rows: int) -> OutputFile:
 
 
 def _stats(rows: list[dict[str, object]], letters: list[dict[str, object]], num_ignored: int) -> dict[str, Json]:
-    combinations = Counter("+".join(m for m in MODALITIES if row[f"has_{m}"]) for row in rows)
+    combinations = Counter("+".join(m for m in NAMES if row[f"has_{m}"]) for row in rows)
     return {
         "rows_in": len(rows) + len(letters),
         "rows_out": len(rows),
         "dead_letters": len(letters),
         "ignored_members": num_ignored,
-        "modalities": {m: sum(bool(row[f"has_{m}"]) for row in rows) for m in MODALITIES},
+        "modalities": {m: sum(bool(row[f"has_{m}"]) for row in rows) for m in NAMES},
         "combinations": dict(sorted(combinations.items())),
         "reasons": dict(sorted(Counter(str(letter["reason"]) for letter in letters).items())),
-        "blob_bytes": sum(cast("int", row.get(f"{m}_size_bytes") or 0) for row in rows for m in MODALITIES),
+        "blob_bytes": sum(cast("int", row.get(f"{m}_size_bytes") or 0) for row in rows for m in NAMES),
     }

@@ -12,7 +12,7 @@ from mm_assets.drops.record import Drop, DropObject, parse_drop
 from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import digest_json
 from mm_assets.releases.inputs import InputContext, Resolved
-from mm_assets.releases.spec import DropPin
+from mm_assets.releases.spec import DropPin, shard_key
 from mm_assets.snapshot.shard import ShardPlace, deal_tars
 from mm_assets.store.manifest import Input, NamedDigest
 from mm_assets.store.objects import Store
@@ -28,12 +28,12 @@ def resolve_snapshot(context: InputContext) -> Resolved:
         UsageError: the release has no such shard.
     """
     spec, partition = context.spec, context.partition
-    shards = spec.shards()
-    if partition.shard not in shards:
-        expected = f"{shards[0]} to {shards[-1]}" if shards else "none: its data are another release's"
+    if not spec.has_shard(partition.shard):
+        last = f"{shard_key(0)} to {shard_key(spec.num_shards - 1)}"
+        expected = last if spec.num_shards else "none: its data are another release's"
         raise UsageError(f"snapshot {partition.path}: is not a shard of the release: expected {expected}.")
     listings = [_listing(context.store, pin) for pin in spec.drops]
-    index = shards.index(partition.shard)
+    index = int(str(partition.shard))
     tars: list[list[NamedDigest]] = [[] for _ in spec.drops]
     for number, entry in _dealt(context.store, tuple(spec.drops), spec.num_shards)[index]:
         tars[number].append(NamedDigest(name=entry.key, digest=entry.digest))

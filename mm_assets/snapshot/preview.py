@@ -2,7 +2,6 @@
 
 import io
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -10,18 +9,16 @@ from typing import IO, Any
 from PIL import Image
 
 from mm_assets.charts import png_markdown
-from mm_assets.drops.headers import image_size
-from mm_assets.drops.samples import MODALITIES
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes
+from mm_assets.modalities.table import MODALITIES, NAMES, Modality
 from mm_assets.store.client import translated
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store, object_key
 from mm_assets.store.tables import read_parquet
 
 COLUMNS, ROWS, TILE = 8, 3, 64
-#: A preview reads the beginning of the tar and decodes only what is cheap to decode.
+#: A preview reads the beginning of the tar.
 MAX_TAR_BYTES = 32 << 20
-MAX_PIXELS = 4_000_000
 MAX_PNG_BYTES = 60_000
 
 
@@ -30,15 +27,16 @@ def preview(store: Store, manifest: Manifest) -> str:
     with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
         table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
     parts = [_counts(manifest.stats)]
-    rows = table.filter(table.column("has_image")).to_pylist()
-    pictures = list(_pictures(store, manifest, _chosen(rows)))
-    if pictures:
-        parts.append(png_markdown(_grid(pictures), f"{len(pictures)} pictures of the shard"))
+    for modality in (row for row in MODALITIES.values() if row.is_pictured):
+        rows = table.filter(table.column(f"has_{modality.name}")).to_pylist()
+        pictures = list(_pictures(store, manifest, modality, _chosen(rows, modality.name)))
+        if pictures:
+            parts.append(png_markdown(_grid(pictures), f"{len(pictures)} pictures of the shard"))
     return "\n\n".join(parts) + "\n"
 
 
 def _counts(stats: Mapping[str, Any]) -> str:
-    cells = {"samples": stats["rows_out"], **{name: stats["modalities"][name] for name in MODALITIES}}
+    cells = {"samples": stats["rows_out"], **{name: stats["modalities"][name] for name in NAMES}}
     cells["dead letters"] = stats["dead_letters"]
     lines = [_line(cells), _line(dict.fromkeys(cells, "---"), values=True), _line(cells, values=True)]
     reasons = [f"- {count} dead letters: {reason}" for reason, count in stats["reasons"].items()]
@@ -49,27 +47,33 @@ def _line(cells: Mapping[str, object], *, values: bool = False) -> str:
     return "| " + " | ".join(str(cell) for cell in (cells.values() if values else cells)) + " |"
 
 
-def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _chosen(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
     """A grid's worth of different pictures, evenly spread over what a preview reads of the tar, in its order."""
     first: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row["image_offset"]):
-        if row["image_offset"] + row["image_size_bytes"] <= MAX_TAR_BYTES:
-            first.setdefault(row["image_digest"], row)
+    for row in sorted(rows, key=lambda row: row[f"{modality}_offset"]):
+        if row[f"{modality}_offset"] + row[f"{modality}_size_bytes"] <= MAX_TAR_BYTES:
+            first.setdefault(row[f"{modality}_digest"], row)
     different = list(first.values())
     number = min(COLUMNS * ROWS, len(different))
     return [different[index * len(different) // number] for index in range(number)]
 
 
-def _pictures(store: Store, manifest: Manifest, rows: list[dict[str, Any]]) -> Iterator[Image.Image]:
+def _pictures(
+    store: Store, manifest: Manifest, modality: Modality, rows: list[dict[str, Any]]
+) -> Iterator[Image.Image]:
     """The pictures of ``rows``, which are in the order of the tar, each verified by its own digest."""
     digest = manifest.output("samples.tar").digest
     place = 0
     with store.open_key(object_key(digest)) as body, translated(store.object_uri(digest)):
         for row in rows:
-            _skip(body, row["image_offset"] - place)
-            data = _read(body, row["image_size_bytes"])
-            place = row["image_offset"] + row["image_size_bytes"]
-            tile = _tile(data) if digest_bytes(data) == row["image_digest"] else None
+            _skip(body, row[f"{modality.name}_offset"] - place)
+            data = _read(body, row[f"{modality.name}_size_bytes"])
+            place = row[f"{modality.name}_offset"] + row[f"{modality.name}_size_bytes"]
+            tile = (
+                modality.aspect("preview").tile(data, TILE)
+                if digest_bytes(data) == row[f"{modality.name}_digest"]
+                else None
+            )
             if tile is not None:
                 yield tile
 
@@ -88,22 +92,6 @@ def _read(body: IO[bytes], num_bytes: int) -> bytes:
         chunks.append(chunk)
         num_bytes -= len(chunk)
     return b"".join(chunks)
-
-
-def _tile(data: bytes) -> Image.Image | None:
-    width, height = image_size(data)
-    if not 0 < width * height <= MAX_PIXELS:
-        return None
-    tile = Image.new("RGB", (TILE, TILE), "white")
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as picture:
-            warnings.simplefilter("ignore")
-            shown = picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError):
-        return None
-    shown.thumbnail((TILE, TILE))
-    tile.paste(shown, ((TILE - shown.width) // 2, (TILE - shown.height) // 2), shown)
-    return tile
 
 
 def _grid(tiles: list[Image.Image]) -> bytes:

@@ -11,8 +11,8 @@ from mm_assets.checks.expectations import dead_letter_finding, run_suite
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
-from mm_assets.drops.samples import MODALITIES
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.table import NAMES
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -65,7 +65,7 @@ def _promised(samples: pa.Table) -> Iterator[tuple[str, tuple[int | None, int | 
     for row in samples.to_pylist():
         stem = member_stem(row["id"])
         yield f"{stem}.json", (None, None)
-        for modality in MODALITIES:
+        for modality in NAMES:
             if row[f"has_{modality}"]:
                 place = (row[f"{modality}_offset"], row[f"{modality}_size_bytes"])
                 yield f"{stem}.{row[f'{modality}_format']}", place
@@ -76,7 +76,7 @@ def _blobs_finding(tar: Path, samples: pa.Table) -> Finding:
     num_blobs = 0
     with tar.open("rb") as file:
         for row in samples.to_pylist():
-            for modality in MODALITIES:
+            for modality in NAMES:
                 if not row[f"has_{modality}"]:
                     continue
                 num_blobs += 1

@@ -109,6 +109,18 @@ def read_ref(store: Store, asset: str, partition: Partition) -> RefState:
     return RefState(ref=_parse(store, key, current.data), etag=current.etag)
 
 
+def read_ref_key(store: Store, key: str) -> Ref:
+    """The ref under a listed key.
+
+    Raises:
+        ObjectMissingError: the key is gone. ObjectCorruptError: it holds something else than its partition's ref.
+    """
+    current = store.read_key(key)
+    if current is None:
+        raise ObjectMissingError(f"{store.uri(key)}: does not exist.")
+    return _parse(store, key, current.data)
+
+
 def require_ref(store: Store, asset: str, partition: Partition) -> Ref:
     """What a partition currently is.
 

@@ -23,7 +23,7 @@ from mm_assets.training.config import OptimizerConfig, TrainingConfig
 from mm_assets.training.lanes import exchange_sum, gather_bytes, lanes_of, seed_lane, tree_sum
 from mm_assets.training.ledger import ledger_entry
 from mm_assets.training.network import Network
-from mm_assets.training.objectives import Losses, compute_losses
+from mm_assets.training.objectives import Losses, compute_losses, targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _lane_gradients(
 def _forward(run: Run, network: Network, step: int, lane: int, batch: Batch) -> Losses:
     seed_lane(run.seed, step, lane)
     inputs = augment(batch, run.config.augment, seed=run.seed, step=step, lane=lane)
-    return compute_losses(network, inputs, torch.from_numpy(batch.tokens_PT), run.class_weights_K, run.config.loss)
+    return compute_losses(network, inputs, targets_of(batch), run.class_weights_K, run.config.loss)
 
 
 def _flat_gradient(network: Network) -> Tensor:

@@ -1,18 +1,17 @@
-"""One transformer over text tokens, image patches and log-mel audio frames, with attention masks by modality.
+"""One transformer over the tokens of all modalities, which their embedders make, with attention masks by modality.
 
 Three objectives read one forward pass, so each layer decides who may see whom; samples never see one another.
 
-1. Towers: a token sees its own modality only, text causally. Representations that are aligned come from here, so an
-   alignment cannot be had by copying one modality into the other.
-2. Fused layers: image and audio see image and audio; text sees those and earlier text; CLS sees everything and is seen
-   by nobody. So text stays causal to the end and its next token can be predicted from the picture, the sound and
-   what was written so far, while the classifier, which reads CLS, uses all of the text.
+1. Towers: a token sees its own modality only; of a causal modality (text) it sees what came before. Representations
+   that are aligned come from here, so an alignment cannot be had by copying one modality into the other.
+2. Fused layers: the other modalities see one another; causal ones see those and their own earlier tokens; CLS sees
+   everything and is seen by nobody. So text stays causal to the end and its next token can be predicted from the
+   picture, the sound and what was written so far, while the classifier, which reads CLS, uses all of the text.
 
-Legend of shapes: P packs, T tokens per pack, N images, A audio tokens, X text tokens, S samples, M modalities, W width,
-D projection, K classes, V vocabulary.
+Legend of shapes: P packs, T tokens per pack, X tokens of a modality, S samples, M modalities, W width, D projection,
+K classes, V vocabulary.
 
-Source of the split into unimodal and fused layers: CoCa (Yu et al. 2022, arXiv:2205.01917). Of the hashed byte n-grams:
-Byte Latent Transformer (Pagnoni et al. 2024, arXiv:2412.09871), section 3.2.1.
+Source of the split into unimodal and fused layers: CoCa (Yu et al. 2022, arXiv:2205.01917).
 """
 
 import json
@@ -21,18 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm_assets.batching.collate import AUDIO, CLS, IMAGE, MODALITIES, TEXT, Batch, Layout
-from mm_assets.features.text import VOCAB_SIZE
+from mm_assets.batching.collate import CLS, KIND_OF, Batch, Layout, layout_of
+from mm_assets.modalities.table import CAUSAL, NAMES, aspect
 from mm_assets.training.config import ModelConfig
 
-KIND_OF = {"text": TEXT, "image": IMAGE, "audio": AUDIO}
-NUM_KINDS = 5
-HASH_PRIME = 1_000_003
+NUM_KINDS = CLS + 1 + len(NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +38,12 @@ class Outputs:
     """What the objectives and the evaluation read.
 
     ``logits_SK`` class scores. ``towers`` per modality a pair (rows_R: sample numbers that have it, embeddings_RD:
-    unit norm). ``text_logits_XV`` next-token scores, one row per text token in pack order.
+    unit norm). ``next_XV`` per causal modality next-token scores, one row per token in pack order.
     """
 
     logits_SK: Tensor
     towers: dict[str, tuple[Tensor, Tensor]]
-    text_logits_XV: Tensor
+    next_XV: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +53,7 @@ class Inputs:
     segments_PT: Tensor
     kinds_PT: Tensor
     positions_PT: Tensor
-    tokens_PT: Tensor
-    images_NHWC: Tensor
-    audio_AF: Tensor
+    values: dict[str, Tensor]
     labels_S: Tensor
     presence_SM: Tensor
     visible_SM: Tensor
@@ -70,9 +66,7 @@ def to_inputs(batch: Batch) -> Inputs:
         segments_PT=torch.from_numpy(batch.segments_PT),
         kinds_PT=torch.from_numpy(batch.kinds_PT),
         positions_PT=torch.from_numpy(batch.positions_PT),
-        tokens_PT=torch.from_numpy(batch.tokens_PT),
-        images_NHWC=torch.from_numpy(batch.images_NHWC.copy()),
-        audio_AF=torch.from_numpy(batch.audio_AF),
+        values={name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in batch.values.items()},
         labels_S=torch.from_numpy(batch.labels_S),
         presence_SM=presence,
         visible_SM=presence,
@@ -89,18 +83,19 @@ class Network(nn.Module):
         self.classes = tuple(classes)
         width = config.width
         self.kind_embedding = nn.Embedding(NUM_KINDS, width)
-        self.text = TextEmbedding(config)
-        self.image = ImageEmbedding(config, layout)
-        self.audio = nn.Linear(layout.audio_stack * layout.num_mels, width)
-        self.audio_positions = nn.Embedding(config.max_positions, width)
+        self.embedders = nn.ModuleDict(
+            {name: aspect(name, "embedder").Embedder(config, layout.shape) for name in NAMES}
+        )
         self.towers = nn.ModuleList(Layer(config) for _ in range(config.tower_layers))
         self.fused = nn.ModuleList(Layer(config) for _ in range(config.fused_layers))
         self.tower_norm = nn.LayerNorm(width)
-        self.projections = nn.ModuleDict({name: nn.Linear(width, config.projection_dim) for name in MODALITIES})
-        self.summaries = nn.ModuleDict({name: nn.Linear(width, width) for name in MODALITIES})
+        self.projections = nn.ModuleDict({name: nn.Linear(width, config.projection_dim) for name in NAMES})
+        self.summaries = nn.ModuleDict({name: nn.Linear(width, width) for name in NAMES})
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
         self.norm = nn.LayerNorm(width)
-        self.text_head = nn.Linear(width, VOCAB_SIZE)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(width, aspect(name, "embedder").Embedder.vocab_size) for name in CAUSAL}
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(width, len(self.classes)) if self.classes else None
         self.apply(_initialise)
@@ -111,7 +106,7 @@ class Network(nn.Module):
         mask_PTT = tower_mask(inputs)
         for layer in self.towers:
             x_PTW = layer(x_PTW, mask_PTT)
-        pooled = {name: pool(self.tower_norm(x_PTW), inputs, name) for name in MODALITIES}
+        pooled = {name: pool(self.tower_norm(x_PTW), inputs, name) for name in NAMES}
         x_PTW = self._add_summaries(x_PTW, pooled, inputs)
         mask_PTT = fused_mask(inputs)
         for layer in self.fused:
@@ -123,27 +118,24 @@ class Network(nn.Module):
                 name: (rows_R, F.normalize(self.projections[name](pooled_RW), dim=-1))
                 for name, (rows_R, pooled_RW) in pooled.items()
             },
-            text_logits_XV=self.text_head(x_PTW[inputs.kinds_PT == TEXT]),
+            next_XV={name: head(x_PTW[inputs.kinds_PT == KIND_OF[name]]) for name, head in self.heads.items()},
         )
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x_PTW = self.kind_embedding(inputs.kinds_PT)
         flat_W = x_PTW.reshape(-1, x_PTW.shape[-1])
         kinds = inputs.kinds_PT.reshape(-1)
-        positions = inputs.positions_PT.reshape(-1).clamp(max=self.audio_positions.num_embeddings - 1)
-        audio_at, image_at = (kinds == AUDIO).nonzero()[:, 0], (kinds == IMAGE).nonzero()[:, 0]
-        text_at = (kinds == TEXT).nonzero()[:, 0]
-        audio = self.audio(inputs.audio_AF) + self.audio_positions(positions[audio_at])
-        flat_W = flat_W.index_add(0, audio_at, audio)
-        flat_W = flat_W.index_add(0, image_at, self.image(inputs.images_NHWC))
-        flat_W = flat_W.index_add(0, text_at, self.text(inputs, text_at))
+        positions = inputs.positions_PT.reshape(-1)
+        for name, embedder in self.embedders.items():
+            at_X = (kinds == KIND_OF[name]).nonzero()[:, 0]
+            flat_W = flat_W.index_add(0, at_X, embedder(inputs.values[name], positions[at_X]))
         return flat_W.view_as(x_PTW)
 
     def _add_summaries(self, x_PTW: Tensor, pooled: dict[str, tuple[Tensor, Tensor]], inputs: Inputs) -> Tensor:
         """Starts CLS with what the towers found in the modalities it may see."""
         flat = x_PTW.reshape(-1, x_PTW.shape[-1])
         cls_S = cls_places(inputs)
-        for index, name in enumerate(MODALITIES):
+        for index, name in enumerate(NAMES):
             rows_R, pooled_RW = pooled[name]
             shown_R1 = inputs.visible_SM[rows_R, index].unsqueeze(-1)
             flat = flat.index_add(0, cls_S[rows_R], self.summaries[name](pooled_RW) * shown_R1)
@@ -181,59 +173,8 @@ class Layer(nn.Module):
         return x_PTW + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x_PTW)))))
 
 
-class TextEmbedding(nn.Module):
-    """A byte, its position, and the hashed n-grams that end at it; an n-gram never looks ahead."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.ngrams = config.ngrams
-        self.buckets = config.ngram_buckets
-        self.bytes = nn.Embedding(VOCAB_SIZE, config.width)
-        self.positions = nn.Embedding(config.max_positions, config.width)
-        self.tables = nn.ModuleList(nn.Embedding(config.ngram_buckets, config.width) for _ in config.ngrams)
-
-    def forward(self, inputs: Inputs, at_X: Tensor) -> Tensor:
-        """[X, W] for the text tokens at the flat places ``at_X``.
-
-        Packs are flattened, but an n-gram stops at its text's first token, so it never reaches another sample.
-        """
-        tokens, positions = inputs.tokens_PT.reshape(-1), inputs.positions_PT.reshape(-1)
-        x_XW = self.bytes(tokens[at_X]) + self.positions(positions[at_X].clamp(max=self.positions.num_embeddings - 1))
-        for size, table in zip(self.ngrams, self.tables, strict=True):
-            x_XW = x_XW + table(self._hash(tokens, positions, size)[at_X])
-        return x_XW
-
-    def _hash(self, tokens: Tensor, positions: Tensor, size: int) -> Tensor:
-        value = tokens + 1
-        for back in range(1, size):
-            earlier = torch.where(positions >= back, tokens.roll(back) + 1, 0)
-            value = (value * HASH_PRIME + earlier) % (1 << 31)
-        return (value ^ (value >> 13)) % self.buckets
-
-
-class ImageEmbedding(nn.Module):
-    """Two strided convolutions, then one token per patch."""
-
-    def __init__(self, config: ModelConfig, layout: Layout) -> None:
-        super().__init__()
-        first, second = config.stem_channels
-        self.first = nn.Conv2d(3, first, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(first, second, 3, stride=2, padding=1)
-        side = max(1, layout.image_patch // 4)
-        self.patches = nn.Conv2d(second, config.width, side, stride=side)
-        self.positions = nn.Parameter(torch.zeros(layout.image_tokens, config.width))
-
-    def forward(self, images_NHWC: Tensor) -> Tensor:
-        """Tokens of all images, one after the other: [N * patches, W]."""
-        if len(images_NHWC) == 0:
-            return self.positions.new_zeros((0, self.positions.shape[-1]))
-        x = images_NHWC.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
-        x = self.patches(F.gelu(self.second(F.gelu(self.first(x)))))
-        return (x.flatten(2).transpose(1, 2) + self.positions).reshape(-1, self.positions.shape[-1])
-
-
 def tower_mask(inputs: Inputs) -> Tensor:
-    """[P, T, T]: same sample and modality, text only backwards; every token sees itself."""
+    """[P, T, T]: same sample and modality, causal ones only backwards; every token sees itself."""
     kind_q, kind_k = inputs.kinds_PT.unsqueeze(2), inputs.kinds_PT.unsqueeze(1)
     return (_same_sample(inputs) & (kind_q == kind_k) & _in_order(inputs)) | _itself(inputs)
 
@@ -241,8 +182,8 @@ def tower_mask(inputs: Inputs) -> Tensor:
 def fused_mask(inputs: Inputs) -> Tensor:
     """[P, T, T]: the rules of point 2 above. A hidden text still sees itself: its next-token loss stays."""
     kind_q, kind_k = inputs.kinds_PT.unsqueeze(2), inputs.kinds_PT.unsqueeze(1)
-    is_context_k = (kind_k == IMAGE) | (kind_k == AUDIO)
-    written = (kind_q == TEXT) & (kind_k == TEXT) & _in_order(inputs)
+    is_context_k = (kind_k > CLS) & ~_is_causal(kind_k)
+    written = (kind_q == kind_k) & _is_causal(kind_q) & _in_order(inputs)
     shown = ((kind_q == CLS) | is_context_k) & _visible_tokens(inputs).unsqueeze(1)
     return (_same_sample(inputs) & (written | shown)) | _itself(inputs)
 
@@ -276,7 +217,7 @@ def build_network(config: dict[str, Any]) -> Network:
     model = dict(config["model"])
     for name in ("ngrams", "stem_channels"):
         model[name] = tuple(model[name])
-    return Network(ModelConfig(**model), Layout(**config["layout"]), config["classes"])
+    return Network(ModelConfig(**model), layout_of(config["layout"]), config["classes"])
 
 
 def _same_sample(inputs: Inputs) -> Tensor:
@@ -286,7 +227,12 @@ def _same_sample(inputs: Inputs) -> Tensor:
 
 def _in_order(inputs: Inputs) -> Tensor:
     positions = inputs.positions_PT
-    return (positions.unsqueeze(1) <= positions.unsqueeze(2)) | (inputs.kinds_PT != TEXT).unsqueeze(1)
+    return (positions.unsqueeze(1) <= positions.unsqueeze(2)) | ~_is_causal(inputs.kinds_PT).unsqueeze(1)
+
+
+def _is_causal(kinds: Tensor) -> Tensor:
+    """Whether a token is of a causal modality."""
+    return torch.isin(kinds, torch.tensor([KIND_OF[name] for name in CAUSAL], device=kinds.device))
 
 
 def _itself(inputs: Inputs) -> Tensor:
@@ -295,9 +241,9 @@ def _itself(inputs: Inputs) -> Tensor:
 
 def _visible_tokens(inputs: Inputs) -> Tensor:
     """[P, T]: False for tokens of a hidden modality."""
-    visible = torch.cat([inputs.visible_SM.new_ones((1, len(MODALITIES))), inputs.visible_SM])
+    visible = torch.cat([inputs.visible_SM.new_ones((1, len(NAMES))), inputs.visible_SM])
     shown = torch.ones_like(inputs.kinds_PT, dtype=torch.bool)
-    for index, name in enumerate(MODALITIES):
+    for index, name in enumerate(NAMES):
         shown &= (inputs.kinds_PT != KIND_OF[name]) | visible[inputs.segments_PT][..., index]
     return shown
 

@@ -1,8 +1,9 @@
 """The three objectives. Each is zero, with a gradient of zero, where a batch has nothing for it.
 
-Legend of shapes: S samples, K classes, R samples with a modality, D projection, X text tokens.
+Legend of shapes: S samples, K classes, R samples with a modality, D projection, X tokens of a causal modality.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mm_assets.batching.collate import MODALITIES, NO_LABEL, TEXT
+from mm_assets.batching.collate import KIND_OF, NO_LABEL, Batch
+from mm_assets.modalities.table import CAUSAL, NAMES
 from mm_assets.training.config import LossConfig
 from mm_assets.training.network import Inputs, Network, Outputs
 
@@ -28,21 +30,21 @@ class Losses:
 
 
 def compute_losses(
-    network: Network, inputs: Inputs, targets_PT: Tensor, class_weights_K: Tensor, config: LossConfig
+    network: Network, inputs: Inputs, targets: Mapping[str, Tensor], class_weights_K: Tensor, config: LossConfig
 ) -> Losses:
     """One forward pass and its losses.
 
     Args:
         network: The model.
         inputs: What it sees.
-        targets_PT: Text tokens as they are, where the input's may be masked.
+        targets: Tokens of the causal modalities as they are, where the input's may be masked.
         class_weights_K: Weight of a sample by its class; float32.
         config: Weights of the objectives.
     """
     outputs = network(inputs)
     label = label_loss(outputs.logits_SK, inputs.labels_S, class_weights_K, smoothing=config.label_smoothing)
     contrastive = contrastive_loss(outputs.towers, network.logit_scale)
-    text = text_loss(outputs, inputs, targets_PT)
+    text = text_loss(outputs, inputs, targets)
     total = config.label * label + config.contrastive * contrastive + config.text * text
     return Losses(total=total, label=label, contrastive=contrastive, text=text)
 
@@ -63,7 +65,7 @@ def contrastive_loss(towers: dict[str, tuple[Tensor, Tensor]], logit_scale: Tens
     """
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     losses: list[Tensor] = []
-    for first, second in combinations(MODALITIES, 2):
+    for first, second in combinations(NAMES, 2):
         rows_a, a_RD = towers[first]
         rows_b, b_RD = towers[second]
         in_a, in_b = torch.isin(rows_a, rows_b), torch.isin(rows_b, rows_a)
@@ -77,16 +79,24 @@ def contrastive_loss(towers: dict[str, tuple[Tensor, Tensor]], logit_scale: Tens
     return torch.stack(losses).mean()
 
 
-def text_loss(outputs: Outputs, inputs: Inputs, targets_PT: Tensor) -> Tensor:
-    """Cross entropy of each text token given the sample's picture, sound and earlier tokens; mean over tokens."""
-    kinds = inputs.kinds_PT.reshape(-1)
-    at_X = (kinds == TEXT).nonzero()[:, 0]
-    segments, positions = inputs.segments_PT.reshape(-1), inputs.positions_PT.reshape(-1)
-    following = torch.clamp(at_X + 1, max=len(kinds) - 1)
-    continues = (kinds[following] == TEXT) & (positions[following] == positions[at_X] + 1) & (segments[at_X] > 0)
+def targets_of(batch: Batch) -> dict[str, Tensor]:
+    """What the next-token loss predicts: the tokens of the causal modalities."""
+    return {name: torch.from_numpy(batch.values[name]) for name in CAUSAL}
+
+
+def text_loss(outputs: Outputs, inputs: Inputs, targets: Mapping[str, Tensor]) -> Tensor:
+    """Cross entropy of each token of a causal modality given its context and earlier tokens; mean over tokens."""
+    losses = [_next_loss(outputs.next_XV[name], inputs, name, targets[name]) for name in CAUSAL]
+    return torch.stack(losses).mean()
+
+
+def _next_loss(logits_XV: Tensor, inputs: Inputs, name: str, targets_X: Tensor) -> Tensor:
+    at_X = (inputs.kinds_PT.reshape(-1) == KIND_OF[name]).nonzero()[:, 0]
+    segments_X, positions_X = inputs.segments_PT.reshape(-1)[at_X], inputs.positions_PT.reshape(-1)[at_X]
+    continues = (positions_X[1:] == positions_X[:-1] + 1) & (segments_X[:-1] > 0)
     if not bool(continues.any()):
-        return outputs.text_logits_XV.sum() * 0.0
-    return F.cross_entropy(outputs.text_logits_XV[continues], targets_PT.reshape(-1)[following[continues]])
+        return logits_XV.sum() * 0.0
+    return F.cross_entropy(logits_XV[:-1][continues], targets_X[1:][continues])
 
 
 def class_weights(counts: list[int], balance: float) -> Tensor:

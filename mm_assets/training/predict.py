@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mm_assets.batching.collate import MODALITIES, collate, pack_samples
+from mm_assets.batching.collate import collate, pack_samples
 from mm_assets.batching.samples import Sample
+from mm_assets.modalities.table import NAMES
 from mm_assets.training.network import Network, to_inputs
 
 Floats = npt.NDArray[np.float32]
@@ -36,8 +37,8 @@ def predict(network: Network, samples: Sequence[Sample], *, batch_size: int) -> 
     network.eval()
     dim = network.config.projection_dim
     probs_BK = np.zeros((len(samples), len(network.classes)), np.float32)
-    embeddings = {name: np.zeros((len(samples), dim), np.float32) for name in MODALITIES}
-    present = {name: np.zeros(len(samples), np.bool_) for name in MODALITIES}
+    embeddings = {name: np.zeros((len(samples), dim), np.float32) for name in NAMES}
+    present = {name: np.zeros(len(samples), np.bool_) for name in NAMES}
     with torch.inference_mode():
         for first in range(0, len(samples), batch_size):
             packs = pack_samples(samples[first : first + batch_size], network.layout)

@@ -12,8 +12,8 @@ from safetensors.torch import load
 from mm_assets.batching.plan import train_rows
 from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
 from mm_assets.errors import StageError
-from mm_assets.features.text import BOS, BYTE_OFFSET, EOS, MASK, PAD, VOCAB_SIZE
 from mm_assets.identity.canonical import Json, canonical_json, to_json
+from mm_assets.modalities.table import CAUSAL, NAMES, aspect
 from mm_assets.store.action import action_key
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -87,11 +87,8 @@ def _prepare(task: Job) -> dict[str, Any]:
         "model": training["model"],
         "layout": layout,
         "classes": classes,
-        "tokenizer": {
-            "kind": "bytes", "vocab_size": VOCAB_SIZE, "pad": PAD, "bos": BOS, "eos": EOS, "mask": MASK,
-            "byte_offset": BYTE_OFFSET,
-        },
-    }  # fmt: skip
+        "tokenizer": {name: value for causal in CAUSAL for name, value in aspect(causal, "tokens").TOKENIZER.items()},
+    }
     return {
         "run": training_spec(task)["fingerprint"],
         "seed": task.params["seed"],
@@ -124,21 +121,17 @@ def _layout(task: Job, tensors: Mapping[int, Path]) -> dict[str, Json]:
     Raises:
         StageError: shards were made with different feature parameters.
     """
-    shapes = {key: (file.image_size, file.num_mels) for key, file in ((k, TensorFile(p)) for k, p in tensors.items())}
-    if len(set(shapes.values())) != 1:
-        raise StageError(
-            "model: shards have different image sizes or mel bands: expected one, got "
-            f"{sorted(set(shapes.values()))}. Compute the features of all of them with the same parameters."
-        )
-    image_size, num_mels = next(iter(shapes.values()))
     plan = _plan(task)
-    return {
-        "pack_tokens": plan["pack_tokens"],
-        "image_size": image_size,
-        "image_patch": plan["image_patch"],
-        "num_mels": num_mels,
-        "audio_stack": plan["audio_stack"],
-    }
+    names = sorted({name for modality in NAMES for name in aspect(modality, "tokens").SHAPE})
+    stored = [TensorFile(path).shape for path in tensors.values()]
+    shapes = {tuple((name, shape[name]) for name in names if name in shape) for shape in stored}
+    if len(shapes) != 1:
+        raise StageError(
+            f"model: shards have tensors of different shapes: expected one, got {sorted(shapes)}. "
+            "Compute the features of all of them with the same parameters."
+        )
+    made = dict(shapes.pop())
+    return {"pack_tokens": plan["pack_tokens"], **{name: made.get(name, plan.get(name)) for name in names}}
 
 
 def _resumed(store: Store, last: CheckpointRecord, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import distributed
 
-from mm_assets.batching.collate import Layout
+from mm_assets.batching.collate import layout_of
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.samples import COLUMNS, LocalReader
 from mm_assets.errors import MmError
@@ -81,7 +81,7 @@ def _loader(job: dict[str, Any]) -> PlanLoader:
     samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
     reader = LocalReader(samples, files.__getitem__)
     class_ids = {label: index for index, label in enumerate(job["config"]["classes"])}
-    return PlanLoader(read_parquet(Path(job["plan"])), reader, Layout(**job["config"]["layout"]), class_ids)
+    return PlanLoader(read_parquet(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)
 
 
 def read_config(values: dict[str, Any]) -> TrainingConfig:

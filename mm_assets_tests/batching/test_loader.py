@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_assets.batching.collate import NO_LABEL, Batch, Layout, Slot, collate
+from mm_assets.batching.collate import NO_LABEL, Batch, Slot, collate, layout_of
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.plan import build_plan
@@ -18,7 +18,7 @@ from mm_assets.store.tables import write_arrow
 
 FEATURES = FeaturesConfig(image_size=16, num_mels=4)
 PLAN = PlanConfig(pack_tokens=48, packs_per_lane=2, num_steps=7, window=8, block=2, audio_stack=4)
-LAYOUT = Layout(pack_tokens=48, image_size=16, image_patch=8, num_mels=4, audio_stack=4)
+LAYOUT = layout_of({"pack_tokens": 48, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 4})
 
 
 @pytest.fixture
@@ -58,9 +58,12 @@ def loader(reader: LocalReader) -> PlanLoader:
 
 
 def is_equal(first: Batch, second: Batch) -> bool:
-    arrays = [name for name in Batch.__slots__ if name not in ("schema", "ids")]
-    return first.ids == second.ids and all(
-        np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays
+    arrays = [name for name in Batch.__slots__ if name not in ("schema", "ids", "values")]
+    return (
+        first.ids == second.ids
+        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)
+        and first.values.keys() == second.values.keys()
+        and all(np.array_equal(first.values[name], second.values[name]) for name in first.values)
     )
 
 
@@ -100,13 +103,10 @@ def test_labels_that_are_no_class_are_ignored(loader: PlanLoader, reader: LocalR
 
 def test_reader_returns_the_written_tensors(reader: LocalReader) -> None:
     first, second = reader.read([0, 13])
-    assert first.image_HWC is None
-    assert first.audio_FM is None
+    assert list(first.tensors) == ["text"]
     assert second.id == "s/d/13"
-    assert second.image_HWC is not None
-    assert second.image_HWC.shape == (16, 16, 3)
-    assert second.audio_FM is not None
-    assert second.audio_FM.shape == (7, 4)
+    assert second.tensors["image"].shape == (16, 16, 3)
+    assert second.tensors["audio"].shape == (7, 4)
 
 
 def test_reader_refuses_a_row_that_holds_another_sample(reader: LocalReader) -> None:
@@ -116,7 +116,7 @@ def test_reader_refuses_a_row_that_holds_another_sample(reader: LocalReader) -> 
 
 
 def test_collate_names_a_sample_that_changed_since_the_plan() -> None:
-    sample = Sample(id="s/d/1", text_T=np.arange(5, dtype=np.int32), image_HWC=None, audio_FM=None)
+    sample = Sample(id="s/d/1", tensors={"text": np.arange(5, dtype=np.int32)})
     with pytest.raises(StageError, match=r"s/d/1: has other tensors than planned: expected \(6, 0, 0\)"):
         collate([[Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0), sample=sample)]], LAYOUT)
 

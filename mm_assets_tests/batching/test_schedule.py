@@ -45,7 +45,7 @@ def release_of(rows: list[tuple[int, bool, int]], splits: list[str] | None = Non
 
 def lengths_of(totals: list[int]) -> Lengths:
     zeros = np.zeros(len(totals), np.int64)
-    return Lengths(text=np.array(totals, np.int64) - 1, image=zeros, audio=zeros)
+    return Lengths(tokens={"text": np.array(totals, np.int64) - 1, "image": zeros, "audio": zeros})
 
 
 @pytest.mark.property

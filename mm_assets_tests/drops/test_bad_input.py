@@ -49,7 +49,7 @@ def tables(
 @pytest.mark.parametrize(
     ("members", "reason", "sample_id", "modality"),
     [
-        ([("bad.wav", lying_wav())], "lying_header", "bad", "audio"),
+        ([("bad.wav", lying_wav())], "header_lies", "bad", "audio"),
         ([("bad.txt", b"caf\xe9")], "text_not_utf8", "bad", "text"),
         ([("bad.png", b""), ("bad.txt", b"fine")], "empty_file", "bad", "image"),
         ([("bad.txt", b"")], "empty_file", "bad", "text"),
@@ -60,8 +60,8 @@ def tables(
         ([link("bad.txt", "good1.txt", tarfile.LNKTYPE), ("bad.png", png())], "not_a_file", "bad", "text"),
         ([link("bad.txt", "", tarfile.FIFOTYPE)], "not_a_file", "bad", "text"),
         ([("bad.png", b"GIF89a" + bytes(30))], "unsupported_format", "bad", "image"),
-        ([("bad.png", png()[:20])], "bad_image_header", "bad", "image"),
-        ([("bad.flac", b"fLaC" + bytes(60))], "bad_audio_header", "bad", "audio"),
+        ([("bad.png", png()[:20])], "bad_header", "bad", "image"),
+        ([("bad.flac", b"fLaC" + bytes(60))], "bad_header", "bad", "audio"),
         ([("bad.json", b'{"lable": "cat"}'), ("bad.txt", b"x")], "bad_metadata", "bad", None),
         ([("bad.json", b'{"label": 3}'), ("bad.txt", b"x")], "bad_metadata", "bad", None),
         ([("bad.json", b"[1]"), ("bad.txt", b"x")], "bad_metadata", "bad", None),

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mm_assets.batching.collate import Layout
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.evaluation.evaluate import compute_evaluation
@@ -122,13 +121,14 @@ class World:
         model = ModelConfig(
             width=16, heads=2, tower_layers=1, fused_layers=1, ngram_buckets=64, stem_channels=(4, 4), projection_dim=8
         )
-        layout = Layout(
-            pack_tokens=256, image_size=FEATURES.image_size, image_patch=16, num_mels=FEATURES.num_mels, audio_stack=4
-        )
-        config = {"model": to_json(model), "layout": to_json(layout), "classes": list(classes)}
+        layout = {
+            "pack_tokens": 256, "image_size": FEATURES.image_size, "image_patch": 16, "num_mels": FEATURES.num_mels,
+            "audio_stack": 4,
+        }  # fmt: skip
+        config = {"model": to_json(model), "layout": layout, "classes": list(classes)}
         (self.folder / "config.json").write_bytes(canonical_json(config))
         torch.manual_seed(0)
-        network = build_network({"model": to_json(model), "layout": to_json(layout), "classes": list(classes)})
+        network = build_network({"model": to_json(model), "layout": layout, "classes": list(classes)})
         save_file(network.state_dict(), self.folder / "weights.safetensors")
         schema = pa.schema({"step": pa.int32(), "ids": pa.list_(pa.string())})
         ledger = write_parquet(table_of([{"step": 0, "ids": list(consumed)}], schema), self.folder / "ledger.parquet")

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mm_assets.batching.samples import Sample
 from mm_assets.errors import SpecError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
-from mm_assets.evaluation.corruptions import BEGIN, END, corrupt_audio, corrupt_image, corrupt_text, corruption_rng
-
-IMAGE = ("image_jpeg", "image_blur", "image_low_light")
-AUDIO = ("audio_noise", "audio_clipping", "audio_low_pass", "audio_gaps")
+from mm_assets.evaluation.corruptions import corruption_rng, damage
+from mm_assets.modalities.audio.corruptions import CORRUPTIONS as AUDIO
+from mm_assets.modalities.image.corruptions import CORRUPTIONS as IMAGE
+from mm_assets.modalities.text.corruptions import CORRUPTIONS as TEXT
+from mm_assets.modalities.text.tokenizer import BOS, EOS
 
 
 def picture() -> np.ndarray:
@@ -24,7 +26,7 @@ def clip() -> np.ndarray:
 
 
 def tokens(text: str) -> np.ndarray:
-    return np.array([BEGIN, *(byte + 4 for byte in text.encode()), END], np.int32)
+    return np.array([BOS, *(byte + 4 for byte in text.encode()), EOS], np.int32)
 
 
 def text_of(tokens: np.ndarray) -> str:
@@ -34,9 +36,7 @@ def text_of(tokens: np.ndarray) -> str:
 @pytest.mark.parametrize("name", IMAGE)
 def test_pictures_lose_more_at_every_severity(name: str) -> None:
     original = picture()
-    damaged = [
-        corrupt_image(name, original, severity, corruption_rng(0, name, severity, "a")) for severity in range(1, 6)
-    ]
+    damaged = [IMAGE[name](original, severity, corruption_rng(0, name, severity, "a")) for severity in range(1, 6)]
     losses = [float(np.abs(image.astype(int) - original).mean()) for image in damaged]
     assert losses == sorted(losses)
     assert losses[0] > 0
@@ -47,7 +47,7 @@ def test_pictures_lose_more_at_every_severity(name: str) -> None:
 @pytest.mark.parametrize("name", AUDIO)
 def test_clips_lose_more_at_the_highest_severity(name: str) -> None:
     original = clip()
-    mild, strong = (corrupt_audio(name, original, level, corruption_rng(0, name, level, "a")) for level in (1, 5))
+    mild, strong = (AUDIO[name](original, level, corruption_rng(0, name, level, "a")) for level in (1, 5))
     assert 0 < np.abs(mild - original).mean() < np.abs(strong - original).mean()
     assert strong.shape == original.shape
     assert strong.dtype == np.float32
@@ -58,19 +58,20 @@ def test_clips_lose_more_at_the_highest_severity(name: str) -> None:
 @pytest.mark.parametrize("name", AUDIO)
 @pytest.mark.parametrize("frames", [0, 1])
 def test_the_shortest_clips_survive(name: str, frames: int) -> None:
-    damaged = corrupt_audio(name, clip()[:frames], 5, corruption_rng(0, name, 5, "a"))
-    assert damaged.shape == (frames, 40)
+    sample = Sample(id="a", tensors={"audio": clip()[:frames]})
+    damaged = damage(sample, CorruptionConfig(name=name, severities=(5,)), 5, 0)
+    assert damaged.tensors["audio"].shape == (frames, 40)
 
 
 def test_the_noise_reaches_its_level() -> None:
     quiet = np.full((400, 40), 0.5, np.float32)
-    noisy = corrupt_audio("audio_noise", quiet, 5, corruption_rng(0, "audio_noise", 5, "a"))
+    noisy = AUDIO["audio_noise"](quiet, 5, corruption_rng(0, "audio_noise", 5, "a"))
     energies = [float((10.0 ** (4 * values.astype(np.float64) - 4)).mean()) for values in (quiet, noisy)]
     assert energies[1] == pytest.approx(2 * energies[0], rel=0.03), "0 dB: as much noise as signal"
 
 
 def test_misread_text_looks_alike() -> None:
-    misread = text_of(corrupt_text(tokens("The cat is old " * 20), 5, corruption_rng(0, "text_ocr", 5, "a")))
+    misread = text_of(TEXT["text_ocr"](tokens("The cat is old " * 20), 5, corruption_rng(0, "text_ocr", 5, "a")))
     assert misread != "The cat is old " * 20
     assert misread.count(" ") == 80, "spaces stay"
 
@@ -79,21 +80,21 @@ def test_misread_text_looks_alike() -> None:
 @given(st.text(min_size=1, max_size=80), st.integers(1, 5), st.text(max_size=8))
 def test_misread_text_is_still_text_of_at_most_the_same_length(text: str, severity: int, sample: str) -> None:
     original = tokens(text.encode(errors="ignore").decode() or "x")
-    misread = corrupt_text(original, severity, corruption_rng(0, "text_ocr", severity, sample))
+    misread = TEXT["text_ocr"](original, severity, corruption_rng(0, "text_ocr", severity, sample))
     assert 3 <= len(misread) <= len(original)
-    assert (misread[0], misread[-1]) == (BEGIN, END)
+    assert (misread[0], misread[-1]) == (BOS, EOS)
     assert text_of(misread)
     assert misread.dtype == np.int32
 
 
 def test_a_text_cut_inside_a_character_keeps_its_bytes() -> None:
     cut = tokens("日本")[:-2]
-    assert np.array_equal(corrupt_text(cut, 1, corruption_rng(0, "text_ocr", 1, "b")), cut)
+    assert np.array_equal(TEXT["text_ocr"](cut, 1, corruption_rng(0, "text_ocr", 1, "b")), cut)
 
 
 def test_the_same_sample_is_always_damaged_alike_and_others_differently() -> None:
     first, again, other = (
-        corrupt_image("image_low_light", picture(), 3, corruption_rng(0, "image_low_light", 3, sample))
+        IMAGE["image_low_light"](picture(), 3, corruption_rng(0, "image_low_light", 3, sample))
         for sample in ("a", "a", "b")
     )
     assert np.array_equal(first, again)

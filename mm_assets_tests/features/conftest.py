@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
-from PIL import Image
 
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
@@ -102,32 +99,6 @@ def features_recipe(snapshot: str, config: FeaturesConfig) -> Recipe:
     )
 
 
-def wav_bytes(samples: np.ndarray, rate: int, kind: str = "WAV", subtype: str | None = "PCM_16") -> bytes:
-    """A clip in any container libsndfile writes."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
-    return buffer.getvalue()
-
-
-def picture_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """A picture in any container Pillow writes."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def tone(frequency: float, seconds: float, rate: int) -> np.ndarray:
-    """A sine at half of full scale, float32."""
-    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
-
-
-def blocks(seed: int, size: int = 72) -> Image.Image:
-    """A picture of coloured rectangles that looks like no other seed's."""
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC)
-
-
 @pytest.fixture
 def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[..., Committed]:
     """Runs ``compute_features`` on samples and commits the result."""
@@ -143,27 +114,3 @@ def make_features(store: Store, settings: Settings, tmp_path: Path) -> Callable[
         return materialize(store, recipe, lambda: compute_features(store, recipe, folder / "out", settings), force=True)
 
     return run
-
-
-@pytest.fixture
-def to_wav() -> Callable[..., bytes]:
-    """``wav_bytes``."""
-    return wav_bytes
-
-
-@pytest.fixture
-def to_picture() -> Callable[..., bytes]:
-    """``picture_bytes``."""
-    return picture_bytes
-
-
-@pytest.fixture
-def make_tone() -> Callable[..., np.ndarray]:
-    """``tone``."""
-    return tone
-
-
-@pytest.fixture
-def make_blocks() -> Callable[..., Image.Image]:
-    """``blocks``."""
-    return blocks

@@ -23,14 +23,15 @@ from mm_assets.store.tables import map_arrow, read_parquet
 PROBE = """
 import hashlib, sys
 from pathlib import Path
-from mm_assets.features.audio import decode_audio, resampled_start
+from mm_assets.modalities.audio.decode import decode as decode_audio
+from mm_assets.modalities.audio.tensor import make_tensor as audio_tensor
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.images import decode_image, image_tensor
-from mm_assets.features.mel import log_mel
+from mm_assets.modalities.image.decode import decode as decode_image
+from mm_assets.modalities.image.tensor import make_tensor as image_tensor
 config = FeaturesConfig()
 audio = decode_audio(Path(sys.argv[1]).read_bytes(), config)
 image = decode_image(Path(sys.argv[2]).read_bytes(), config)
-tensors = log_mel(resampled_start(audio, config), config).tobytes() + image_tensor(image, 64)
+tensors = audio_tensor(audio, config)[0] + image_tensor(image, config)[0]
 print(hashlib.sha256(tensors).hexdigest())
 """
 
@@ -94,8 +95,8 @@ def test_bad_blobs_become_dead_letters_and_the_rest_goes_through(
     committed = make_features(samples | bad)
     letters = _read(store, committed, "dead_letters.parquet", tmp_path).to_pylist()
     assert [(letter["id"], letter["modality"], letter["reason"]) for letter in letters] == [
-        ("s/d/b1", "image", "image_truncated"),
-        ("s/d/b2", "audio", "audio_header_lies"),
+        ("s/d/b1", "image", "truncated"),
+        ("s/d/b2", "audio", "header_lies"),
         ("s/d/b3", "text", "text_not_utf8"),
     ]
     assert letters[0]["digest"] == digest_bytes(bad["s/d/b1"]["png"])

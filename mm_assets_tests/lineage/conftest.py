@@ -116,7 +116,7 @@ def history(empty_history: History) -> History:
     """``a`` and ``b`` selected, ``c`` left out, ``broken`` dead; the model consumed ``a`` twice and never ``b``."""
     broken = {
         "id": "zoo/d1/broken", "object": "0000.tar", "member": "broken.png", "modality": "image", "stage": "features",
-        "reason": "image_truncated", "detail": "42 bytes are missing",
+        "reason": "truncated", "detail": "42 bytes are missing",
     }  # fmt: skip
     shards = [empty_history.shard("0000", ["a", "c"], [broken]), empty_history.shard("0001", ["b"])]
     rows = [

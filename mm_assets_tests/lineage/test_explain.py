@@ -22,7 +22,7 @@ def test_sample_that_was_left_out_has_its_reasons_and_its_original(history):
 
 def test_dead_letter_is_explained_by_its_reason(history):
     explained = explain_sample(history.store, "r1", "broken")
-    assert (explained["selected"], explained["reasons"], explained["signals"]) == (False, ["image_truncated"], {})
+    assert (explained["selected"], explained["reasons"], explained["signals"]) == (False, ["truncated"], {})
     assert explained["dead_letter"]["detail"] == "42 bytes are missing"
 
 

@@ -51,7 +51,7 @@ def test_sample_that_was_not_selected_is_in_no_release(history):
 
 def test_dead_letter_is_traced_with_its_reason(history):
     trace = trace_sample(history.store, "broken")
-    assert trace["dead_letters"] == [{"shard": "r1/0000", "stage": "features", "reason": "image_truncated"}]
+    assert trace["dead_letters"] == [{"shard": "r1/0000", "stage": "features", "reason": "truncated"}]
     assert trace["models"] == []
 
 

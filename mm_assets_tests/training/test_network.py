@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mm_assets.batching.collate import AUDIO, IMAGE, TEXT, Layout, Slot, collate, pack_samples
+from mm_assets.batching.collate import KIND_OF, Slot, collate, layout_of, pack_samples
 from mm_assets.batching.samples import Sample
 from mm_assets.training.config import LossConfig, ModelConfig
 from mm_assets.training.network import Inputs, Network, Outputs, to_inputs
-from mm_assets.training.objectives import class_weights, compute_losses, contrastive_loss, label_loss
+from mm_assets.training.objectives import class_weights, compute_losses, contrastive_loss, label_loss, targets_of
 from mm_assets.training.predict import predict
 
-LAYOUT = Layout(pack_tokens=64, image_size=16, image_patch=8, num_mels=4, audio_stack=2)
+LAYOUT = layout_of({"pack_tokens": 64, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 2})
 CONFIG = ModelConfig(
     width=16, heads=2, tower_layers=2, fused_layers=2, ngrams=(2, 3), ngram_buckets=64, stem_channels=(4, 4),
     projection_dim=8, max_positions=16,
@@ -22,12 +22,16 @@ CONFIG = ModelConfig(
 
 def make_sample(index: int, *, text: bool = True, image: bool = True, audio: bool = True) -> Sample:
     rng = np.random.default_rng(index)
-    return Sample(
-        id=f"s{index}",
-        text_T=rng.integers(4, 260, 5 + index % 3).astype(np.int32) if text else None,
-        image_HWC=rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) if image else None,
-        audio_FM=rng.normal(size=(7, 4)).astype(np.float32) if audio else None,
-    )
+    tensors = {
+        "text": rng.integers(4, 260, 5 + index % 3).astype(np.int32) if text else None,
+        "image": rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) if image else None,
+        "audio": rng.normal(size=(7, 4)).astype(np.float32) if audio else None,
+    }
+    return Sample(id=f"s{index}", tensors={name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+def with_tensors(sample: Sample, **tensors: np.ndarray) -> Sample:
+    return replace(sample, tensors={**sample.tensors, **tensors})
 
 
 @pytest.fixture
@@ -44,33 +48,31 @@ def run(network: Network, samples: list[Sample]) -> tuple[Outputs, Inputs]:
 
 def test_later_text_never_changes_earlier_text_logits(network: Network) -> None:
     sample = make_sample(0)
-    assert sample.text_T is not None
     before, _ = run(network, [sample])
-    for place in range(1, len(sample.text_T)):
-        changed = sample.text_T.copy()
+    for place in range(1, len(sample.tensors["text"])):
+        changed = sample.tensors["text"].copy()
         changed[place] = 4 + (changed[place] + 17) % 250
-        after, _ = run(network, [replace(sample, text_T=changed)])
-        assert torch.equal(before.text_logits_XV[:place], after.text_logits_XV[:place])
-        assert not torch.equal(before.text_logits_XV[place], after.text_logits_XV[place])
+        after, _ = run(network, [with_tensors(sample, text=changed)])
+        assert torch.equal(before.next_XV["text"][:place], after.next_XV["text"][:place])
+        assert not torch.equal(before.next_XV["text"][place], after.next_XV["text"][place])
 
 
-@pytest.mark.parametrize("modality", ["text_T", "image_HWC", "audio_FM"])
+@pytest.mark.parametrize("modality", ["text", "image", "audio"])
 def test_classifier_and_later_text_see_every_modality(network: Network, modality: str) -> None:
     sample, other = make_sample(0), make_sample(3)
     before, _ = run(network, [sample])
-    after, _ = run(network, [replace(sample, **{modality: getattr(other, modality)})])
+    after, _ = run(network, [with_tensors(sample, **{modality: other.tensors[modality]})])
     assert not torch.allclose(before.logits_SK, after.logits_SK, atol=1e-6)
-    assert not torch.allclose(before.text_logits_XV[-1], after.text_logits_XV[-1], atol=1e-6)
+    assert not torch.allclose(before.next_XV["text"][-1], after.next_XV["text"][-1], atol=1e-6)
 
 
 def test_towers_do_not_see_other_modalities(network: Network) -> None:
     sample, other = make_sample(0), make_sample(3)
     before, _ = run(network, [sample])
-    fields = {"text": "text_T", "image": "image_HWC", "audio": "audio_FM"}
-    for kept in fields:
-        changed = replace(sample, **{f: getattr(other, f) for name, f in fields.items() if name != kept})
+    for kept in sample.tensors:
+        changed = with_tensors(sample, **{name: tensor for name, tensor in other.tensors.items() if name != kept})
         after, _ = run(network, [changed])
-        for name in fields:
+        for name in sample.tensors:
             is_same = torch.allclose(before.towers[name][1], after.towers[name][1], atol=1e-6)
             assert is_same == (name == kept)
 
@@ -88,9 +90,9 @@ def test_a_sample_does_not_depend_on_its_neighbours_in_the_pack(network: Network
 
 def test_a_hidden_modality_is_not_seen_by_the_classifier(network: Network) -> None:
     sample, other = make_sample(0), make_sample(3)
-    for column, field in enumerate(("text_T", "image_HWC", "audio_FM")):
+    for column, field in enumerate(("text", "image", "audio")):
         logits: list[torch.Tensor] = []
-        for changed in (sample, replace(sample, **{field: getattr(other, field)})):
+        for changed in (sample, with_tensors(sample, **{field: other.tensors[field]})):
             inputs = to_inputs(collate(pack_samples([changed], LAYOUT), LAYOUT))
             visible = inputs.presence_SM.clone()
             visible[:, column] = False
@@ -114,7 +116,7 @@ def test_a_dead_sample_keeps_its_slot_and_changes_nothing(network: Network) -> N
 
 
 def test_samples_without_any_modality_still_get_probabilities(network: Network) -> None:
-    empty = Sample(id="e", text_T=None, image_HWC=None, audio_FM=None)
+    empty = Sample(id="e", tensors={})
     predictions = predict(network, [empty, make_sample(1)], batch_size=4)
     np.testing.assert_allclose(predictions.probs_BK.sum(axis=1), 1.0, atol=1e-6)
     assert not any(present[0] for present in predictions.present.values())
@@ -126,9 +128,7 @@ def test_losses_are_finite_and_reach_the_weights_for_any_modalities(network: Net
     packs = pack_samples([make_sample(index, **flags) for index in range(3)], LAYOUT)
     batch = collate([[replace(slot, label=1) for slot in pack] for pack in packs], LAYOUT)
     network.train()
-    losses = compute_losses(
-        network, to_inputs(batch), torch.from_numpy(batch.tokens_PT), class_weights([3, 4, 5], 1.0), LossConfig()
-    )
+    losses = compute_losses(network, to_inputs(batch), targets_of(batch), class_weights([3, 4, 5], 1.0), LossConfig())
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in network.parameters())
@@ -164,9 +164,9 @@ def test_padding_and_kinds_follow_the_documented_order() -> None:
     batch = collate(pack_samples([make_sample(0)], LAYOUT), LAYOUT)
     kinds = batch.kinds_PT[0]
     assert kinds[0] == 1
-    assert kinds[1:5].tolist() == [IMAGE] * 4
-    assert kinds[5:9].tolist() == [AUDIO] * 4
-    assert kinds[9:14].tolist() == [TEXT] * 5
+    assert kinds[1:5].tolist() == [KIND_OF["image"]] * 4
+    assert kinds[5:9].tolist() == [KIND_OF["audio"]] * 4
+    assert kinds[9:14].tolist() == [KIND_OF["text"]] * 5
     assert not kinds[14:].any()
     assert isinstance(pack_samples([make_sample(0)], LAYOUT)[0][0], Slot)
 

@@ -1,0 +1,1 @@
+"""Sound: WAV, FLAC, Ogg and MP3."""

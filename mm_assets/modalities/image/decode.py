@@ -1,0 +1,111 @@
+"""Pictures: one decode, after the header was judged.
+
+Policy: pixels are stored upright (the EXIF orientation is applied), transparency is laid over white, colour profiles
+are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first frame counts. The format is
+recognised by content, not by name.
+"""
+
+import logging
+import re
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from mm_assets.modalities.image.header import Limits, read_header
+from mm_assets.modalities.reasons import BlobRejectedError, Refusal
+
+logger = logging.getLogger(__name__)
+
+WHITE = (255, 255, 255)
+STRIP_ROWS = 256
+TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+#: Pillow puts the address of a stream into some messages; no output may hold one.
+ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedImage:
+    """A decoded picture: RGB, 8 bits, upright."""
+
+    rgb: Image.Image
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return self.rgb.width
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.rgb.height
+
+
+def decode(data: bytes, config: Limits) -> DecodedImage:
+    """Decodes a blob once; its header is judged before any pixel is decoded.
+
+    Raises:
+        BlobRejectedError: what ``header`` refuses, ``truncated`` or ``undecodable``.
+    """
+    header = read_header(data, max_pixels=config.max_image_pixels)
+    if isinstance(header, Refusal):
+        raise BlobRejectedError(header)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # The ceiling above decides, not Pillow's.
+            image = Image.open(BytesIO(data))
+            image.load()
+            _turn_upright(image)
+            return DecodedImage(rgb=_to_rgb(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen built-in classes on damaged input.
+        detail = _message(error)
+        raise BlobRejectedError(Refusal(_reason(detail), detail)) from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # Damaged EXIF metadata: the pixels are fine, and they stay as they are.
+        logger.debug("EXIF orientation ignored: %s", type(error).__name__)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB, converted strip by strip: a second full-size copy in a wider mode would double the peak of memory."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    canvas = Image.new("RGB", image.size, WHITE)
+    for top in range(0, image.height, STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height)))
+        canvas.paste(_strip_to_rgb(strip), (0, top))
+    return canvas
+
+
+def _strip_to_rgb(strip: Image.Image) -> Image.Image:
+    if strip.mode.startswith("I"):
+        return _eight_bits(strip).convert("RGB")
+    if strip.mode in TRANSPARENT_MODES or "transparency" in strip.info:
+        rgba = strip.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (*WHITE, 255))
+        canvas.alpha_composite(rgba)
+        return canvas.convert("RGB")
+    return strip.convert("RGB")
+
+
+def _eight_bits(strip: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit grey at 255 when it converts; the upper byte is what a viewer shows."""
+    values: npt.NDArray[np.integer[Any]] = np.asarray(strip)
+    return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
+
+
+def _message(error: Exception) -> str:
+    return ADDRESS.sub("stream", f"{type(error).__name__}: {error}")[:200]
+
+
+def _reason(detail: str) -> str:
+    return "truncated" if "truncated" in detail.lower() else "undecodable"

@@ -1,0 +1,99 @@
+"""Quality signals and keys of a decoded picture.
+
+All sums run over integers, so they are exact and independent of the order in which a CPU adds.
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from mm_assets.modalities.image.dct import dct_basis
+from mm_assets.modalities.image.decode import STRIP_ROWS, DecodedImage
+
+COLUMNS = (
+    ("image_width", pa.int32()),
+    ("image_height", pa.int32()),
+    ("sharpness", pa.float64()),
+    ("brightness", pa.float64()),
+    ("contrast", pa.float64()),
+    ("image_phash", pa.string()),
+    ("image_pixels_digest", pa.string()),
+)
+NUMBERS = ("sharpness", "brightness", "contrast")
+FLAGS: tuple[str, ...] = ()
+
+#: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
+WORKING_SIDE = 512
+HASH_SIDE, HASH_BITS_SIDE = 32, 8
+DEAD_BAND = 50
+
+Ints = npt.NDArray[np.int64]
+
+
+def measure(image: DecodedImage, config: object) -> dict[str, object]:
+    """The columns for one picture."""
+    del config
+    luma = _luma(image)
+    mean, variance = _mean_and_variance(luma)
+    return {
+        "image_width": image.width,
+        "image_height": image.height,
+        "sharpness": sharpness(luma),
+        "brightness": mean / 255.0,
+        "contrast": float(np.sqrt(variance)) / 255.0,
+        "image_phash": perceptual_hash(image),
+        "image_pixels_digest": pixels_digest(image),
+    }
+
+
+def sharpness(luma: Ints) -> float:
+    """Variance of the Laplacian of luma in [0, 255]; 0 for pictures below 3 x 3.
+
+    Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+    """
+    if min(luma.shape) < 3:
+        return 0.0
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    return _mean_and_variance(laplacian)[1]
+
+
+def perceptual_hash(image: DecodedImage) -> str:
+    """16 hex digits: which of the 8 x 8 lowest DCT coefficients of 32 x 32 luma are clearly positive.
+
+    "Clearly" is more than 1 / ``DEAD_BAND`` of the largest one. The usual median as threshold makes half the bits of a
+    symmetric picture a matter of noise: on 502 emoji, JPEG at quality 75 moved up to 46 bits with it and 3 without.
+
+    Source: Zauner 2010, "Implementation and benchmarking of perceptual image hash functions".
+    """
+    small = np.asarray(image.rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR))
+    basis = dct_basis(HASH_SIDE, HASH_BITS_SIDE)
+    coefficients = np.einsum("ux,xy,vy->uv", basis, small.astype(np.int64), basis).ravel()
+    coefficients[0] = 0  # The mean: brightness is no part of the hash.
+    bits = DEAD_BAND * coefficients > np.abs(coefficients).max()
+    return np.packbits(bits).tobytes().hex()
+
+
+def pixels_digest(image: DecodedImage) -> str:
+    """Digest of size and RGB values: equal for a PNG and a lossless WebP of the same picture."""
+    hasher = hashlib.sha256(f"{image.width} {image.height} ".encode())
+    for top in range(0, image.height, STRIP_ROWS):
+        hasher.update(image.rgb.crop((0, top, image.width, min(top + STRIP_ROWS, image.height))).tobytes())
+    return "sha256:" + hasher.hexdigest()
+
+
+def _luma(image: DecodedImage) -> Ints:
+    picture = image.rgb
+    longer = max(picture.size)
+    if longer > WORKING_SIDE:
+        scale = WORKING_SIDE / longer
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(picture.convert("L")).astype(np.int64)
+
+
+def _mean_and_variance(values: Ints) -> tuple[float, float]:
+    count, total, squares = values.size, int(values.sum()), int((values * values).sum())
+    return total / count, (squares * count - total * total) / (count * count)

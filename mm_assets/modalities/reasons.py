@@ -1,0 +1,55 @@
+"""Why data is refused: every reason there is, the same word wherever it is found.
+
+Dead letters of all stages are grouped by these words; which modality is concerned is in a column of its own.
+"""
+
+from dataclasses import dataclass
+
+REASONS = {
+    "ambiguous_modality": "A sample has two blobs of one modality.",
+    "bad_header": "The format is known, but its header cannot be read.",
+    "bad_id": "The id is empty, too long, or holds characters that cannot be printed.",
+    "bad_metadata": "The description of a sample cannot be used.",
+    "bad_row": "A row of the index cannot be used.",
+    "duplicate_id": "Another sample has this id already.",
+    "empty_file": "The blob has no bytes.",
+    "header_lies": "The header contradicts itself or the bytes that follow it.",
+    "metadata_too_large": "The further columns of a sample are larger than allowed.",
+    "missing_file": "A named file is no file of the drop.",
+    "no_content": "The header declares content of length zero.",
+    "no_extension": "A member has no extension that says what it is.",
+    "no_modality": "A sample holds no blob.",
+    "not_a_file": "A member is a link, a device or a sparse file.",
+    "not_finite": "The decoded values hold NaN or infinity.",
+    "text_not_utf8": "The bytes are no UTF-8.",
+    "too_large": "The blob has more bytes than allowed.",
+    "too_many_decoded_bytes": "The header declares more decoded bytes than allowed.",
+    "too_many_pixels": "The header declares more pixels than allowed.",
+    "too_many_seconds": "The header declares more seconds than allowed.",
+    "truncated": "The blob ends before what its header declares.",
+    "undecodable": "The decoder refuses the content.",
+    "unreadable_tar": "The tar breaks off.",
+    "unsafe_path": "A name leaves its folder or tar.",
+    "unsupported_format": "The bytes have none of the supported formats.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is refused: one of ``REASONS`` and a sentence about the case."""
+
+    reason: str
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.reason not in REASONS:
+            raise ValueError(f"reason {self.reason}: is unknown: list it in modalities/reasons.py.")
+
+
+class BlobRejectedError(ValueError):
+    """A blob that cannot become a tensor; it turns its sample into a dead letter and never leaves a stage."""
+
+    def __init__(self, refusal: Refusal):
+        super().__init__(refusal.reason, refusal.detail)
+        self.reason = refusal.reason
+        self.detail = refusal.detail

@@ -1,0 +1,111 @@
+"""The table of modalities: what the stages know about each without loading it, and where the rest is.
+
+A modality is a row here and a package ``modalities/<name>/`` with one module per aspect. Aspects are loaded by name and
+only where they are needed, so that this module needs no decoder and no torch, and a stage's code digest names exactly
+the aspects that it uses (``modality_modules``).
+
+Aspects and what each must define:
+
+- ``header``: ``inspect_header(data, limits) -> str | Refusal``, the format or why the blob is refused.
+- ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``.
+- ``tensor``: ``make_tensor(decoded, config) -> (value, length)`` and ``metadata(config)`` of ``tensors.arrow``.
+- ``column``: ``ARROW_TYPE`` of the value, ``read(scalar, shape)`` as an array, ``is_sound(scalar, shape)``.
+- ``signals``: ``COLUMNS`` (name and Arrow type), ``measure(decoded, config)``, and ``NUMBERS`` and ``FLAGS`` for a
+  preview.
+- ``tokens``: ``SHAPE`` (names of numbers it needs), ``count(length, shape)`` and ``values(tensor, num_tokens, shape)``.
+- ``corruptions``: ``CORRUPTIONS``, by name a function of (value, severity, generator).
+- ``augment``: ``augment(values, config, rng)`` of what ``tokens`` made.
+- ``embedder`` (torch): ``Embedder(config, shape)``, a module of (values, positions).
+- ``bootstrap``: ``make_tensors(dim)`` of the bootstrap encoder.
+- ``descriptor`` (torch): ``Descriptor(tensors)`` and ``collect(column, shape)``, its inputs.
+- ``preview``, where ``is_pictured``: ``tile(data, side)``.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+PACKAGE = "mm_assets.modalities"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Modality:
+    """One row.
+
+    Attributes:
+        name: Also the name of its package, and the prefix of its columns.
+        extensions: Of its files, lower case. The header decides what a file really is.
+        formats: What ``header`` may answer.
+        max_bytes: Ceiling on one blob where the configuration has no ``max_<name>_bytes``.
+        is_inline: An index holds the value itself rather than the name of a file.
+        is_causal: Its tokens are read in order, and the model predicts each next one; it comes last in a pack.
+        is_pictured: It has an aspect ``preview``.
+        length_column: The column of ``signals.parquet`` with its length; None where every tensor is equally long.
+        digest_column: The column of ``signals.parquet`` that is equal for equal content.
+        near_key_column: The column that begins its near-duplicate key, if any.
+        near_key_bits: Sign bits of its embedding in that key: a field of the encoder's configuration, or None.
+        corruptions: Names of the damage that an evaluation does by default.
+        further_corruptions: Names of damage that it knows besides.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    formats: tuple[str, ...]
+    max_bytes: int
+    is_inline: bool = False
+    is_causal: bool = False
+    is_pictured: bool = False
+    length_column: str | None
+    digest_column: str
+    near_key_column: str | None = None
+    near_key_bits: str | None = "dim"
+    corruptions: tuple[str, ...] = ()
+    further_corruptions: tuple[str, ...] = ()
+
+    def aspect(self, name: str) -> Any:
+        """The module of one aspect, loaded now."""
+        return importlib.import_module(f"{PACKAGE}.{self.name}.{name}")
+
+
+MODALITIES: dict[str, Modality] = {
+    modality.name: modality
+    for modality in (
+        Modality(
+            name="text", extensions=("txt",), formats=("txt",), max_bytes=1 << 20, is_inline=True, is_causal=True,
+            length_column="text_tokens", digest_column="text_digest", near_key_column="text_minhash",
+            near_key_bits=None, corruptions=("text_ocr",),
+        ),
+        Modality(
+            name="image", extensions=("jpg", "jpeg", "png", "webp"), formats=("jpg", "png", "webp"),
+            max_bytes=32 << 20, is_pictured=True, length_column=None, digest_column="image_pixels_digest",
+            near_key_column="image_phash", near_key_bits="near_duplicate_bits",
+            corruptions=("image_jpeg", "image_blur", "image_low_light"),
+        ),
+        Modality(
+            name="audio", extensions=("wav", "flac", "ogg", "mp3"), formats=("wav", "flac", "ogg", "mp3"),
+            max_bytes=64 << 20, length_column="audio_frames", digest_column="audio_decode_digest",
+            corruptions=("audio_noise", "audio_clipping", "audio_low_pass"), further_corruptions=("audio_gaps",),
+        ),
+    )
+}  # fmt: skip
+
+NAMES = tuple(MODALITIES)
+#: Context first, then what is predicted from it: the order of tokens in a pack and of columns of signals.
+PACKED = tuple(sorted(NAMES, key=lambda name: MODALITIES[name].is_causal))
+CAUSAL = tuple(name for name in NAMES if MODALITIES[name].is_causal)
+MODALITY_OF = {extension: row.name for row in MODALITIES.values() for extension in row.extensions}
+
+
+def aspect(modality: str, name: str) -> Any:
+    """The module of one aspect of a modality, loaded now."""
+    return MODALITIES[modality].aspect(name)
+
+
+def modality_modules(*aspects: str) -> tuple[str, ...]:
+    """Dotted names of the modules of these aspects, of every modality: what a code digest has to include."""
+    return tuple(f"{PACKAGE}.{modality}.{name}" for modality in NAMES for name in aspects)
+
+
+def any_of(names: tuple[str, ...] = NAMES) -> str:
+    """The names as people say them: ``text, image or audio``."""
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

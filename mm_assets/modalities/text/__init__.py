@@ -1,0 +1,1 @@
+"""Texts: UTF-8, read as bytes."""

@@ -1,0 +1,136 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities.image.decode import decode
+from mm_assets.modalities.image.signals import measure, perceptual_hash, pixels_digest, sharpness
+from mm_assets.modalities.image.tensor import make_tensor
+from mm_assets.modalities.reasons import BlobRejectedError
+
+CONFIG = FeaturesConfig()
+
+
+def _pixels(image) -> np.ndarray:
+    return np.asarray(image.rgb)
+
+
+def _bits_apart(left: str, right: str) -> int:
+    return (int(left, 16) ^ int(right, 16)).bit_count()
+
+
+def _png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 1000)
+    chunks = (body, idat, b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+def test_transparency_is_laid_over_white(to_picture):
+    image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    image.putpixel((0, 0), (255, 0, 0, 255))
+    pixels = _pixels(decode(to_picture(image), CONFIG))
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[3, 3].tolist() == [255, 255, 255]
+
+
+def test_transparent_palette_entry_becomes_white(to_picture):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.putpixel((2, 2), 0)
+    pixels = _pixels(decode(to_picture(image, transparency=0), CONFIG))
+    assert pixels[2, 2].tolist() == [255, 255, 255]
+    assert pixels[0, 0].tolist() == [200, 0, 0]
+
+
+def test_sixteen_bit_grey_keeps_its_upper_byte(to_picture):
+    values = np.array([[0, 255, 256], [32768, 65535, 300]], np.uint16)
+    pixels = _pixels(decode(to_picture(Image.fromarray(values)), CONFIG))
+    assert pixels[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 1]]
+
+
+def test_cmyk_jpeg_is_decoded_to_rgb(to_picture):
+    data = to_picture(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    red, green, blue = _pixels(decode(data, CONFIG))[8, 8].tolist()
+    assert red > 240
+    assert green < 15
+    assert blue < 15
+
+
+def test_exif_orientation_turns_the_pixels_upright(to_picture):
+    image = Image.new("RGB", (20, 10), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 10, 10))  # black on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    decoded = decode(to_picture(image, "JPEG", exif=exif, quality=95), CONFIG)
+    assert (decoded.width, decoded.height) == (10, 20)
+    assert _pixels(decoded)[2, 5, 0] < 20  # the left half is now on top
+
+
+def test_truncated_png_names_the_reason(make_blocks, to_picture):
+    data = to_picture(make_blocks(1))
+    with pytest.raises(BlobRejectedError) as caught:
+        decode(data[: len(data) // 2], CONFIG)
+    assert caught.value.reason == "truncated"
+    assert "0x" not in caught.value.detail
+
+
+def test_bytes_that_are_no_picture_name_no_address():
+    with pytest.raises(BlobRejectedError) as caught:
+        decode(b"GIF89a" + b"\0" * 50, CONFIG)
+    assert (caught.value.reason, caught.value.detail) == (
+        "unsupported_format",
+        "image is neither PNG, JPEG nor WebP",
+    )
+
+
+@pytest.mark.parametrize("side", [8_001, 12_000, 30_000])
+def test_picture_with_too_many_pixels_is_refused_by_its_header(side):
+    with pytest.raises(BlobRejectedError, match=f"{side} x {side}") as caught:
+        decode(_png_header(side, side), CONFIG)
+    assert caught.value.reason == "too_many_pixels"
+
+
+def test_tensor_keeps_the_aspect_on_white(to_picture):
+    decoded = decode(to_picture(Image.new("RGB", (100, 50), (0, 0, 255))), CONFIG)
+    tensor = np.frombuffer(make_tensor(decoded, CONFIG)[0], np.uint8).reshape(64, 64, 3)
+    assert tensor[32, 32].tolist() == [0, 0, 255]
+    assert (tensor[:15] == 255).all()
+    assert (tensor[49:] == 255).all()
+
+
+def test_lossless_containers_share_pixels_digest_and_hash(make_blocks, to_picture):
+    picture = make_blocks(3)
+    png, webp = (
+        decode(to_picture(picture), CONFIG),
+        decode(to_picture(picture, "WEBP", lossless=True), CONFIG),
+    )
+    assert pixels_digest(png) == pixels_digest(webp)
+    assert perceptual_hash(png) == perceptual_hash(webp)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_perceptual_hash_moves_a_few_bits_by_recompression_and_many_by_another_picture(seed, make_blocks, to_picture):
+    picture = make_blocks(seed)
+    original = perceptual_hash(decode(to_picture(picture), CONFIG))
+    again = perceptual_hash(decode(to_picture(picture, "JPEG", quality=75), CONFIG))
+    other = perceptual_hash(decode(to_picture(make_blocks(seed + 100)), CONFIG))
+    assert _bits_apart(original, again) <= 4
+    assert _bits_apart(original, other) >= 12
+
+
+def test_blur_lowers_sharpness(make_blocks):
+    luma = np.asarray(make_blocks(5).convert("L")).astype(np.int64)
+    smooth = (luma + np.roll(luma, 1, 0) + np.roll(luma, 1, 1) + np.roll(luma, (1, 1), (0, 1))) // 4
+    assert sharpness(smooth[2:, 2:]) < sharpness(luma[2:, 2:])
+
+
+def test_signals_of_a_flat_grey_picture_are_exact(to_picture):
+    row = measure(decode(to_picture(Image.new("RGB", (40, 30), (51, 51, 51))), CONFIG), CONFIG)
+    assert (row["brightness"], row["contrast"], row["sharpness"]) == (0.2, 0.0, 0.0)
+    assert (row["image_width"], row["image_height"], row["image_phash"]) == (40, 30, "0" * 16)

@@ -1,0 +1,1 @@
+"""Depth profiles: a toy modality, which the test copies into the package."""
