@@ -40,6 +40,7 @@ COMMANDS = {
     "store env": set[str](),
     "ui": {"--port"},
 }
+ROOT = Path(__file__).parents[1]
 EVERYWHERE = {"--help", "--json", "--verbose"}
 
 
@@ -58,7 +59,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
 
 def run_mm(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     # Nothing of this process's environment: a developer's own settings must not reach a test.
-    clean = {"PATH": os.defpath, "HOME": str(cwd)}
+    clean = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "mm_assets.cli", *arguments]
     return subprocess.run(command, env=clean | env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
@@ -120,11 +121,14 @@ def test_drop_commands_do_not_load_dagster(tmp_path: Path) -> None:
      ["trace", "--sample", "a", "--model", "b"], ["run", "--rel", "r"], ["run", "--release", "r", "--parallel", "0"],
      ["adopt"], ["rules", "set", "--release", "r", "promotion.yaml"]],
 )  # fmt: skip
-def test_bad_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert "usage: mm" in capsys.readouterr().err
+def test_bad_usage_exits_with_2_and_touches_nothing(arguments: list[str], tmp_path: Path) -> None:
+    answer = run_mm(*arguments, "--json", env={}, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert_one_sentence(answer)
+    assert json.loads(answer.stdout) == {
+        "error": answer.stderr.strip().removeprefix("mm: "), "class": "UsageError", "status": 2,
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_malformed_drop_name_exits_with_2(tmp_path: Path) -> None:
@@ -138,7 +142,9 @@ def test_an_error_is_one_json_object_where_a_program_reads(tmp_path: Path) -> No
     answer = run_mm(*command, env=nowhere(), cwd=tmp_path)
     assert answer.returncode == 2
     assert_one_sentence(answer, "--drop no-slash")
-    assert json.loads(answer.stdout) == {"error": answer.stderr.strip().removeprefix("mm: ")}
+    assert json.loads(answer.stdout) == {
+        "error": answer.stderr.strip().removeprefix("mm: "), "class": "UsageError", "status": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -239,7 +245,7 @@ def test_a_read_only_identity_reads_and_is_refused_writing_in_one_sentence(
 def test_a_release_that_is_not_open_is_one_sentence(seaweed_env: dict[str, str], tmp_path: Path) -> None:
     for arguments in (["release", "show", "ghost"], ["run", "--release", "ghost"]):
         answer = run_mm(*arguments, env=seaweed_env, cwd=tmp_path)
-        assert answer.returncode == 1, answer.stderr
+        assert answer.returncode == 2, answer.stderr
         assert_one_sentence(answer, "release ghost", "is not open")
 
 

@@ -13,10 +13,10 @@ from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
 from mm_assets.errors import SettingsError
 from mm_assets.identity.canonical import digest_json
 from mm_assets.intake import release_name
+from mm_assets.materialize import Workspace
 from mm_assets.promotion.registry import RegistryRecord, registry_key
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
-from mm_assets.materialize import Workspace
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, Committed, StageResult
 from mm_assets.store.manifest import Partition
@@ -148,7 +148,9 @@ def test_a_deployment_says_which_configuration_new_drops_get(
 def test_a_misspelt_setting_of_new_drops_is_an_error_that_names_it(
     store: Store, moto_settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/2\nconfigurations: smoke\npolicy: default\n", "utf-8")
+    (tmp_path / "new_drops.yaml").write_text(
+        "schema: mm.new_drops/2\nconfigurations: smoke\npolicy: default\n", "utf-8"
+    )
     with pytest.raises(SettingsError, match="new_drops.yaml: configuration: Field required"):
         tick(drop_sensor(replace(moto_settings, config_dir=tmp_path)), instance)
 

@@ -40,6 +40,7 @@ from mm_assets_tests.lenient_rules import write_lenient_rules
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).parents[2]
 BASE = "r0"
 NUM_SHARDS = 2
 MANY_SHARDS = 16
@@ -257,8 +258,7 @@ def test_a_current_release_is_run_again_without_a_write(
     before = _cpu_s()
     answer = subprocess.run(
         [sys.executable, "-m", "mm_assets.cli", "run", "--release", "many", "--json"],
-        env={"PATH": "/usr/bin:/bin", **environ, "MM_NUM_SHARDS": str(MANY_SHARDS)},
-        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environ, "MM_NUM_SHARDS": str(MANY_SHARDS)},
         capture_output=True,
         text=True,
         check=True,
