@@ -1,23 +1,13 @@
-"""A real store, a real Dagster instance on disk, and small real drops."""
+"""Releases without data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import dagster as dg
 import pytest
 
-from mm_assets.operations.instance import prepare_home
 from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
-from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 
 OpenBareRelease = Callable[..., ReleaseSpec]
-
-
-@pytest.fixture
-def instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The instance of ``moto_settings``: SQLite under its home."""
-    with dg.DagsterInstance.from_config(str(prepare_home(moto_settings))) as instance:
-        yield instance
 
 
 @pytest.fixture
