@@ -17,8 +17,8 @@ from mm_assets.evaluation.validate import validate_evaluation
 from mm_assets.features.inputs import resolve_embeddings, resolve_features
 from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.modalities.table import modality_modules
+from mm_assets.promotion.history import validate_registration
 from mm_assets.promotion.inputs import resolve_promotion, resolve_registration
-from mm_assets.promotion.registration import validate_registration
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.release.inputs import resolve_dataset_release
 from mm_assets.release.validate import validate_dataset_release
@@ -145,7 +145,7 @@ _ROWS = (
         description="Weights in safetensors with spec, ledger and metrics: the same bits at any number of processes.",
         kinds=frozenset({"torch", "safetensors"}),
         resolve=resolve_model, compute="mm_assets.training.train:compute_model",
-        code=("mm_assets.training.train", "mm_assets.training.worker"),
+        code=("mm_assets.training.prepare", "mm_assets.training.rank", "mm_assets.training.outputs"),
         aspects=("column", "tokens", "augment", "embedder"),
         validate=validate_model, preview="mm_assets.training.preview:preview",
     ),
@@ -172,7 +172,7 @@ _ROWS = (
         "production, and the model card.",
         kinds=frozenset({"markdown", "json"}),
         resolve=resolve_promotion, compute="mm_assets.promotion.decide:compute_promotion",
-        libraries=("numpy", "pyarrow", "pydantic", "pyyaml"),
+        libraries=("numpy", "pyyaml"),
         validate=validate_promotion, rules=(PROMOTION_RULES,), preview="mm_assets.promotion.preview:preview",
     ),
     Asset(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mm_assets.batching.rows import CLS_TOKENS
 from mm_assets.batching.samples import Sample
-from mm_assets.batching.schedule import CLS_TOKENS
 from mm_assets.errors import StageError
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 

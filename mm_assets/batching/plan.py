@@ -8,18 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.schedule import CLS_TOKENS, Ints, Lengths, schedule, steps_per_epoch
+from mm_assets.batching.rows import CLS_TOKENS, LENGTH_COLUMNS, TOKEN_COLUMNS, train_rows
+from mm_assets.batching.schedule import Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
-from mm_assets.modalities.table import MODALITIES, NAMES, aspect
+from mm_assets.modalities.table import aspect
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, read_parquet, write_parquet
 
 SCHEMA = "mm.plan/1"
-#: By modality the column that says how long its tensor is; presence where all are equally long.
-LENGTH_COLUMNS = {name: row.length_column or f"has_{name}" for name, row in MODALITIES.items()}
-TOKEN_COLUMNS = {name: f"{name}_tokens" for name in NAMES}
 COLUMNS = ["id", "split", "selected", *LENGTH_COLUMNS.values()]
 PLAN = pa.schema(
     [
@@ -68,12 +66,6 @@ def compute_batch_plan(job: Job) -> StageResult:
         "padding_efficiency": summary["padding_efficiency"],
     }
     return StageResult(files=files, stats=stats)
-
-
-def train_rows(samples: pa.Table) -> Ints:
-    """Row numbers of the samples a plan covers: selected, and in the training split."""
-    selected = samples["selected"].to_numpy(zero_copy_only=False).astype(bool)
-    return np.flatnonzero(selected & (np.array(samples["split"].to_pylist()) == "train"))
 
 
 def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:

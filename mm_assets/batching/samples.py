@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 import pyarrow as pa
 
-from mm_assets.batching.plan import LENGTH_COLUMNS
+from mm_assets.batching.rows import LENGTH_COLUMNS
 from mm_assets.errors import StageError
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.release.shards import parse_shards

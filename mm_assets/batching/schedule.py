@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.packing import pack_best_fit
+from mm_assets.batching.rows import CLS_TOKENS
 from mm_assets.errors import StageError
 from mm_assets.identity.randomness import keyed_rng
 from mm_assets.modalities.table import NAMES
 
 Ints = npt.NDArray[np.int64]
-CLS_TOKENS = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

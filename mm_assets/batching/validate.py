@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.plan import COLUMNS, PLAN, TOKEN_COLUMNS, train_rows
-from mm_assets.batching.schedule import CLS_TOKENS, Ints
+from mm_assets.batching.plan import COLUMNS, PLAN
+from mm_assets.batching.rows import CLS_TOKENS, TOKEN_COLUMNS, train_rows
+from mm_assets.batching.schedule import Ints
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.store.manifest import Manifest

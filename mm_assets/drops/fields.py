@@ -44,17 +44,20 @@ def finish_sample(
     line: int | None = None,
 ) -> Sample | Rejection:
     """The sample made of ``blobs`` and ``columns``, or why its key or its metadata are refused."""
-    trouble = _bad_key(key, config) or _bad_label(columns)
+    trouble = _bad_key(key, config)
     further = {name: value for name, value in columns.items() if name not in LABEL_COLUMNS}
     metadata = "{}"
     if trouble is None:
+        trouble = _bad_label(columns)
+    if trouble is None:
         try:
             metadata = metadata_json(further)
+        except IdentityError:
+            trouble = "bad_metadata", "metadata cannot be written as JSON: a name or value is not Unicode text"
+        else:
             if len(metadata.encode()) > config.max_metadata_bytes:
                 size = f"{len(metadata.encode())} bytes; {config.max_metadata_bytes} are allowed"
                 trouble = "metadata_too_large", f"metadata has {size}"
-        except IdentityError:
-            trouble = "bad_metadata", "metadata holds a string that is no Unicode text"
     if trouble is not None:
         reason, detail = trouble
         return Rejection(reason=reason, detail=detail, object=object_key, key=printable(key), line=line)
@@ -71,8 +74,8 @@ def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:
     for name in LABEL_COLUMNS:
         try:
             str(columns.get(name)).encode("utf-8")
-        except UnicodeEncodeError:
-            return "bad_metadata", f"{name} is no Unicode text"
+        except UnicodeEncodeError as error:
+            return "bad_metadata", f"{name} is not Unicode text: {error.reason}"
     return None
 
 

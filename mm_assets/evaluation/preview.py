@@ -4,6 +4,7 @@ import math
 
 from mm_assets.charts import bar_chart_svg, line_chart_svg, svg_markdown
 from mm_assets.evaluation.report import Report, SliceScore, read_report
+from mm_assets.evaluation.summary import retrieval_table
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
@@ -18,26 +19,6 @@ def preview(store: Store, manifest: Manifest) -> str:
         parts.append(svg_markdown(_corruption_chart(report)))
     parts.append(retrieval_table(report))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def retrieval_table(report: Report) -> str:
-    """Recall and chance by direction as a Markdown table; empty when no pool had a sample."""
-    measured = {name: entry for name, entry in report.retrieval.items() if entry.n}
-    if not measured:
-        return ""
-    lines = ["| retrieval | recall@1 | recall@5 | recall@10 | pool |", "|---|---|---|---|---|"]
-    for name, entry in measured.items():
-        cells = [
-            f"{recall:.3f} (chance {chance:.3f})"
-            for recall, chance in (
-                (entry.recall_at_1, entry.chance_at_1),
-                (entry.recall_at_5, entry.chance_at_5),
-                (entry.recall_at_10, entry.chance_at_10),
-            )
-            if recall is not None and chance is not None
-        ]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {entry.n} |")
-    return "\n".join(lines)
 
 
 def _headline(report: Report) -> str:

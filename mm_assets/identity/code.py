@@ -1,7 +1,8 @@
 """Digests of code: the normalised source of a module and of everything of this package that it imports.
 
 What cannot change a byte of an output does not count: comments, docstrings, layout, the order of imports, lines that
-only log, the sentences of errors that end a computation, annotations of functions, imports for type checking.
+only log, the sentences of the package's errors, annotations of functions, imports for type checking. No module whose
+code counts may write the sentence of an error into data; a test looks for it.
 """
 
 import ast
@@ -10,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mm_assets import errors
-from mm_assets.errors import IdentityError, MmError
+from mm_assets.errors import IdentityError
 from mm_assets.identity.canonical import digest_json
 
 PACKAGE = "mm_assets"
@@ -22,6 +22,7 @@ NEUTRAL_MODULES = {
     "mm_assets.settings": "says where things are and how they run, never what is computed",
     "mm_assets.store": "moves bytes and verifies them by digest, but chooses none",
     "mm_assets.charts": "draws previews, which are in no output",
+    "mm_assets.promotion.reachable": "re-hashes objects and refuses; writes nothing",
 }
 #: Modules below a neutral one that are followed all the same, and why.
 FOLLOWED_MODULES = {"mm_assets.store.tables": "its compression, row groups and batch rows decide the bytes of tables"}
@@ -46,15 +47,12 @@ def library_versions(*names: str) -> dict[str, str]:
 def code_digest(*roots: str) -> str:
     """Digest of the normalised source of the modules ``roots`` and everything of this package they import.
 
-    The source is parsed, not imported, so a torch module can be named by a process without torch. The sentences of an
-    error class count where some module of the closure catches that class and uses its text.
+    The source is parsed, not imported, so a torch module can be named by a process without torch.
 
     Raises:
         IdentityError: a root is not a module of this package.
     """
-    modules = closure(*roots)
-    spoken = frozenset().union(*(_spoken_errors(name) for name in modules))
-    return digest_json({name: _normalised(name, spoken) for name in modules})
+    return digest_json({name: _normalised(name) for name in closure(*roots)})
 
 
 def closure(*roots: str) -> tuple[str, ...]:
@@ -120,44 +118,12 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
     return ast.fix_missing_locations(_TypeCheckingRemover().visit(tree))
 
 
-@functools.cache
-def _spoken_errors(module: str) -> frozenset[str]:
-    """Error classes of this package that a module catches and whose text it uses for more than a log or an error."""
-    tree = _parse(module)
-    ours = _error_names(tree)
-    found: set[str] = set()
-    for handler in ast.walk(tree):
-        if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type is not None:
-            bound = handler.name
-            caught = [
-                ours[node.id] for node in ast.walk(handler.type) if isinstance(node, ast.Name) and node.id in ours
-            ]
-            if caught and any(_uses(statement, bound, _logger_name(tree)) for statement in handler.body):
-                found.update(name for parent in caught for name in _subclasses(parent))
-    return frozenset(found)
-
-
-def _uses(node: ast.AST, bound: str, logger: str | None) -> bool:
-    if isinstance(node, ast.Raise) or _is_log(node, logger):
-        return False
-    if isinstance(node, ast.Name) and node.id == bound:
-        return True
-    return any(_uses(child, bound, logger) for child in ast.iter_child_nodes(node))
-
-
-def _subclasses(parent: str) -> Iterator[str]:
-    base: type = getattr(errors, parent)
-    for name, value in vars(errors).items():
-        if isinstance(value, type) and issubclass(value, MmError) and issubclass(value, base):
-            yield name
-
-
-def _error_names(tree: ast.AST) -> dict[str, str]:
+def _error_names(tree: ast.AST) -> set[str]:
     """Names under which a module knows the classes of ``mm_assets.errors``."""
     return {
-        alias.asname or alias.name: alias.name
+        alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == errors.__name__
+        if isinstance(node, ast.ImportFrom) and node.module == f"{PACKAGE}.errors"
         for alias in node.names
     }
 
@@ -192,10 +158,9 @@ def _is_log(node: ast.AST, logger: str | None) -> bool:
 
 
 @functools.cache
-def _normalised(module: str, spoken: frozenset[str]) -> str:
+def _normalised(module: str) -> str:
     tree = _without_type_checking(_parse(module))
-    silent = {known for known, name in _error_names(tree).items() if name not in spoken}
-    tree = _Normaliser(silent=silent, logger=_logger_name(tree)).visit(tree)
+    tree = _Normaliser(errors=_error_names(tree), logger=_logger_name(tree)).visit(tree)
     return ast.dump(tree, annotate_fields=False)
 
 
@@ -211,12 +176,12 @@ class _Normaliser(ast.NodeTransformer):
     """Takes out of a module what cannot change a byte.
 
     Args:
-        silent: Names of error classes whose sentences reach no output.
+        errors: Names of the package's error classes: what they say reaches no output.
         logger: Name of the module's logger.
     """
 
-    def __init__(self, *, silent: set[str], logger: str | None) -> None:
-        self._silent = silent
+    def __init__(self, *, errors: set[str], logger: str | None) -> None:
+        self._errors = errors
         self._logger = logger
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
@@ -246,7 +211,7 @@ class _Normaliser(ast.NodeTransformer):
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         self.generic_visit(node)
-        if isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name) and node.exc.func.id in self._silent:
+        if isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name) and node.exc.func.id in self._errors:
             node.exc.args, node.exc.keywords = [], []
         return node
 

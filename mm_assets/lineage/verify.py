@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mm_assets.checks.rules import read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.promotion.history import find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
-from mm_assets.promotion.registration import find_registry_problems
 from mm_assets.promotion.registry import STATES, read_history
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.manifest import read_manifest

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from mm_assets.evaluation.preview import retrieval_table
 from mm_assets.evaluation.report import Report
+from mm_assets.evaluation.summary import retrieval_table
+from mm_assets.markdown import table
 from mm_assets.modalities.table import NAMES
 from mm_assets.promotion.decision import Decision
-from mm_assets.promotion.preview import comparison_text, gate_table
-from mm_assets.release.card import table
+from mm_assets.promotion.summary import comparison_text, gate_table
 
 SLICE_TITLES = {"modalities": "Modalities", "language": "Language", "label": "Label"}
 

@@ -13,7 +13,7 @@ from mm_assets.promotion.comparison import COLUMNS, Comparison, compare_with_cha
 from mm_assets.promotion.config import Thresholds
 from mm_assets.promotion.decision import DECISION_FILE, Champion, Decision, comparison_record, gate_records
 from mm_assets.promotion.gates import judge
-from mm_assets.release.card import dataset_name
+from mm_assets.release.title import dataset_name
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input

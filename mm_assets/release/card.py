@@ -6,14 +6,14 @@ from typing import Any
 
 import yaml
 
+from mm_assets.markdown import table
 from mm_assets.release.config import SPLITS
+from mm_assets.release.title import dataset_name
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 #: Rows of a table in the card; the complete counts are in ``stats.json``.
 NUM_LISTED = 30
-#: Drops that a title names.
-NUM_NAMED = 3
 
 
 def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
@@ -22,8 +22,8 @@ def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> st
     sections = [
         f"# {title}",
         _summary(record, statistics),
-        "## Sources\n\n" + _table(("Source", "Owner", "Licence", "Privacy class"), _sources(record)),
-        "## Splits\n\n" + _table(("Split", "Samples", "Labelled"), _splits(statistics)),
+        "## Sources\n\n" + table(("Source", "Owner", "Licence", "Privacy class"), _sources(record)),
+        "## Splits\n\n" + table(("Split", "Samples", "Labelled"), _splits(statistics)),
         "## Modalities\n\n" + _counts("Modalities", statistics["modalities"]),
         "## Languages\n\n" + _counts("Language", statistics["languages"]),
         "## Labels\n\n" + _counts("Label", statistics["labels"]),
@@ -31,18 +31,6 @@ def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> st
         "## Personal data\n\n" + _personal_data(record),
     ]
     return "---\n" + _front_matter(record, statistics, title) + "---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def dataset_name(record: Mapping[str, Any]) -> str:
-    """What the data are called: by the drops they come from. What a release of them is called is not in its bytes."""
-    names = [f"{drop['source']}/{drop['drop']}" for drop in record["drops"]]
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
-
-
-def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    """A Markdown table; cells are escaped."""
-    return _table(header, rows)
 
 
 def _front_matter(record: Mapping[str, Any], statistics: Mapping[str, Any], title: str) -> str:
@@ -93,13 +81,13 @@ def _counts(name: str, counts: Mapping[str, int]) -> str:
     largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rows: list[tuple[object, ...]] = [(value or "none", count) for value, count in largest[:NUM_LISTED]]
     rest = len(largest) - NUM_LISTED
-    return _table((name, "Samples"), rows) + (f"\n\n{rest} more are in `stats.json`." if rest > 0 else "")
+    return table((name, "Samples"), rows) + (f"\n\n{rest} more are in `stats.json`." if rest > 0 else "")
 
 
 def _left_out(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
     policy = record["exclusion_rules"]["policy"]
     rows: list[tuple[object, ...]] = list(statistics["reasons"].items())
-    return f"Policy `{policy['name']}`: `{policy['sql']}`\n\n" + _table(("Reason", "Samples"), rows)
+    return f"Policy `{policy['name']}`: `{policy['sql']}`\n\n" + table(("Reason", "Samples"), rows)
 
 
 def _personal_data(record: Mapping[str, Any]) -> str:
@@ -108,12 +96,3 @@ def _personal_data(record: Mapping[str, Any]) -> str:
         f"Nothing was redacted. Of the selected texts {flagged['email']} seem to hold a mail address, "
         f"{flagged['phone']} a telephone number and {flagged['url']} a link."
     )
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

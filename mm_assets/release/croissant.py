@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mm_assets.identity.canonical import Json
 from mm_assets.modalities.table import NAMES
-from mm_assets.release.card import dataset_name
+from mm_assets.release.title import dataset_name
 
 _CONTEXT: dict[str, Json] = {
     "@language": "en",

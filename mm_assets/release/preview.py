@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mm_assets.release.card import NUM_LISTED, table
+from mm_assets.markdown import table
+from mm_assets.release.card import NUM_LISTED
 from mm_assets.release.config import SPLITS
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store

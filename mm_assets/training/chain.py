@@ -48,17 +48,3 @@ def read_record(data: bytes) -> CheckpointRecord:
         ValidationError: they are something else.
     """
     return CheckpointRecord.model_validate(json.loads(data))
-
-
-def chain_problem(records: list[CheckpointRecord], run: str) -> str | None:
-    """Why the records are not one chain from the run's first checkpoint on; None if they are."""
-    previous: CheckpointRecord | None = None
-    for record in records:
-        if record.run != run:
-            return f"checkpoint {record.step} belongs to another run: {record.run}"
-        if record.previous != (previous.digest if previous else None):
-            return f"checkpoint {record.step} does not follow checkpoint {previous.step if previous else 'none'}"
-        if previous is not None and record.step <= previous.step:
-            return f"checkpoint {record.step} is not later than checkpoint {previous.step}"
-        previous = record
-    return None

@@ -1,10 +1,9 @@
 """The training loop of one process: its lanes forward and backward, one exchanged sum, one optimizer step.
 
-Every process makes the same optimizer step from the same bits. Rank 0 also writes checkpoints and reports progress.
+Every process makes the same optimizer step from the same bits. Rank 0 also writes checkpoints.
 """
 
 import json
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,9 @@ from mm_assets.training.ledger import ledger_entry
 from mm_assets.training.network import Network
 from mm_assets.training.objectives import Losses, compute_losses, targets_of
 
-logger = logging.getLogger(__name__)
-
 LOSSES = ("loss", "label_loss", "contrastive_loss", "text_loss")
-Progress = Callable[[int, int, float], None]
+#: Steps done, all steps, and the loss of a lane of this process; called after every step.
+OnStep = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +34,6 @@ class Run:
     """What a process needs to train; the same on every rank.
 
     ``first_step`` and ``state`` are where to go on from: steps done and the file that holds what they led to.
-    ``log_every`` is steps between two lines of progress; no number depends on it.
     """
 
     config: TrainingConfig
@@ -48,10 +45,9 @@ class Run:
     first_step: int = 0
     state: Path | None = None
     previous_record: str | None = None
-    log_every: int = 10
 
 
-def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress) -> None:
+def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> None:
     """Trains to the plan's end; checkpoints appear in ``run.folder``.
 
     Raises:
@@ -76,8 +72,7 @@ def train(run: Run, network: Network, loader: PlanLoader, on_progress: Progress)
         entries += consumed
         steps.append({"step": step, "learning_rate": learning_rate, "gradient_norm": norm})
         done = step + 1
-        if done % run.log_every == 0 or done == loader.num_steps:
-            on_progress(done, loader.num_steps, next((entry["loss"] for entry in consumed if entry["ids"]), math.nan))
+        on_step(done, loader.num_steps, next((entry["loss"] for entry in consumed if entry["ids"]), math.nan))
         if done % run.config.checkpoint_every == 0 or done == loader.num_steps:
             parts = gather_bytes(json.dumps(entries).encode())
             if writer is not None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mm_assets.errors import NonDeterminismError, ObjectCorruptError, ObjectMissingError
 from mm_assets.identity.canonical import digest_hex
 from mm_assets.store.objects import Store
-from mm_assets.training.chain import CheckpointRecord, chain_problem, read_record, step_name
+from mm_assets.training.chain import CheckpointRecord, read_record, step_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,20 @@ def find_chain(store: Store, fingerprint: str, *, run: str) -> list[CheckpointRe
             break
         records.append(record)
     return records
+
+
+def chain_problem(records: list[CheckpointRecord], run: str) -> str | None:
+    """Why the records are not one chain from the run's first checkpoint on; None if they are."""
+    previous: CheckpointRecord | None = None
+    for record in records:
+        if record.run != run:
+            return f"checkpoint {record.step} belongs to another run: {record.run}"
+        if record.previous != (previous.digest if previous else None):
+            return f"checkpoint {record.step} does not follow checkpoint {previous.step if previous else 'none'}"
+        if previous is not None and record.step <= previous.step:
+            return f"checkpoint {record.step} is not later than checkpoint {previous.step}"
+        previous = record
+    return None
 
 
 def _read(store: Store, key: str) -> CheckpointRecord:

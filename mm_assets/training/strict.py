@@ -24,7 +24,7 @@ def verify_environment(environment: Mapping[str, Json]) -> None:
     """Compares the declared environment with what torch says about itself; undeclared facts are not compared.
 
     Raises:
-        StageError: this is not the environment the recipe was resolved for.
+        StageError: this is not the environment the partition was resolved for.
     """
     libraries = environment.get("libraries")
     declared = {
@@ -35,6 +35,6 @@ def verify_environment(environment: Mapping[str, Json]) -> None:
     for name, expected in declared.items():
         if expected is not None and expected != actual[name]:
             raise StageError(
-                f"environment: {name} differs from what the recipe declares: expected {expected}, got {actual[name]}. "
+                f"environment: {name} differs from what the action declares: expected {expected}, got {actual[name]}. "
                 "Run the stage on the hardware and image it was resolved for, or resolve it here."
             )

@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from mm_assets.checks.validations import Finding
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
-from mm_assets.training.chain import CheckpointRecord, chain_problem
-from mm_assets.training.ledger import first_difference
+from mm_assets.training.chain import CheckpointRecord
+from mm_assets.training.ledger import LEDGER, ledger_entry
+from mm_assets.training.resume import chain_problem
 
 #: Steps at either end of a run whose mean losses are compared.
 COMPARED_STEPS = 20
@@ -93,3 +95,33 @@ def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, run: str, 
     elif records[-1].weights != manifest.output("weights.safetensors").digest:
         problem = "the last checkpoint names other weights than the model's"
     return Finding(rule=rule, passed=problem is None, detail=problem or f"{len(records)} checkpoints in one chain")
+
+
+def planned_entries(plan: pa.Table, num_lanes: int) -> Iterable[dict[str, Any]]:
+    """What the ledger of a run that followed ``plan`` must hold, in order."""
+    steps, lanes, ids = plan["step"].to_pylist(), plan["lane"].to_pylist(), plan["id"].to_pylist()
+    planned: dict[tuple[int, int], list[str]] = {
+        (step, lane): [] for step in range(max(steps, default=-1) + 1) for lane in range(num_lanes)
+    }
+    for step, lane, sample in zip(steps, lanes, ids, strict=True):
+        planned[step, lane].append(sample)
+    return (ledger_entry(step, lane, members) for (step, lane), members in planned.items())
+
+
+def first_difference(
+    plan: pa.Table, ledger: Iterable[Mapping[str, Any]], num_lanes: int
+) -> tuple[str, tuple[str, ...]] | None:
+    """Where plan and ledger part: a sentence and the ids concerned; None if they agree in every row."""
+    expected = {(entry["step"], entry["lane"]): entry for entry in planned_entries(plan, num_lanes)}
+    for entry in ledger:
+        where = (entry["step"], entry["lane"])
+        planned = expected.pop(where, None)
+        if planned is None:
+            return f"step {where[0]} lane {where[1]} is not planned, or consumed twice", tuple(entry["ids"])
+        if {name: entry[name] for name in LEDGER.names} != planned:
+            differing = sorted(set(entry["ids"]) ^ set(planned["ids"]))
+            return f"step {where[0]} lane {where[1]} consumed other samples than planned", tuple(differing)
+    if expected:
+        step, lane = min(expected)
+        return f"step {step} lane {lane} was planned but not consumed", tuple(expected[step, lane]["ids"])
+    return None

@@ -251,7 +251,7 @@ def test_another_environment_than_the_recipe_names_is_refused(world: Any, row: R
     world.model(world.release(mixed(row)), ("cat", "dog"))
     environment = {"libraries": {"torch": "1.0"}}
     recipe = resolve_evaluation(world.store, world.spec(), Partition(release="r1"), environment)
-    with pytest.raises(StageError, match="torch differs from what the recipe declares: expected 1.0"):
+    with pytest.raises(StageError, match="torch differs from what the action declares: expected 1.0"):
         compute_evaluation(world.store, recipe, world.folder, world.settings)
 
 

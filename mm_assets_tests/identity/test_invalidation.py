@@ -12,16 +12,25 @@ from mm_assets.identity.code import ROOT
 from mm_assets_tests.identity.invalidation import TABLE, WRITE, invalidated, modules, render
 
 #: Appends a line to one module after the other and prints which assets' code digests changed each time.
-EDIT = """
+EDIT = '''
 import importlib, json, sys
 from mm_assets.identity import code
 from mm_assets.pipeline import ASSETS, code_roots
 
+def by_source(function):
+    """What was found out about a module holds as long as its source does."""
+    known = {}
+    def remembered(module):
+        key = module, code._module_path(module).read_bytes()
+        if key not in known:
+            known[key] = function.__wrapped__(module)
+        return known[key]
+    return remembered
+
+code.imports_of, code._normalised = by_source(code.imports_of), by_source(code._normalised)
+
 def digests():
-    for function in vars(code).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
-    return {asset.name: code.code_digest(*code_roots(asset)) for asset in ASSETS.values()}
+    return {asset.name: code.code_digest.__wrapped__(*code_roots(asset)) for asset in ASSETS.values()}
 
 before, changed = digests(), {}
 for module in json.load(sys.stdin):
@@ -32,7 +41,7 @@ for module in json.load(sys.stdin):
     changed[module] = [name for name in before if after[name] != before[name]]
     path.write_bytes(source)
 print(json.dumps(changed))
-"""
+'''
 #: From both ends of the pipeline, below it, and from what it does not follow.
 SAMPLE = (
     "mm_assets.errors",

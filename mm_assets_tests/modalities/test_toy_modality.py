@@ -1,4 +1,7 @@
-"""A modality is one package and one row: a toy one goes from raw files to a decision, in a copy of the package."""
+"""A modality is one package and one row, and so is an asset: toy ones go from raw files to a decision, in a copy.
+
+The copy of the package is edited as the documentation says, and nothing else in it.
+"""
 
 import json
 import os
@@ -28,6 +31,15 @@ ROW = """        Modality(
         ),
 """
 END_OF_ROWS = "    )\n}  # fmt: skip\n"
+ASSET_ROW = """    Asset(
+        name="census", stage="census", reads={"dataset_release": ("samples.parquet",)},
+        description="How many samples have each modality.", kinds=frozenset({"json"}),
+        resolve=resolve_census, compute="mm_assets.census.compute:compute_census", libraries=("pyarrow",),
+        validate=validate_census,
+    ),
+"""
+END_OF_ASSETS = ")  # fmt: skip\n\nASSETS"
+ASSET_IMPORT = "from mm_assets.census.validate import resolve_census, validate_census\n"
 NUM_SAMPLES = 120
 TIMEOUT_S = 900
 
@@ -43,20 +55,29 @@ class Workplace:
         shutil.copytree(
             Path(__file__).parent / "toy_depth", modalities / "depth", ignore=shutil.ignore_patterns("__pycache__")
         )
-        table = modalities / "table.py"
-        text = table.read_text(encoding="utf-8")
-        assert text.count(END_OF_ROWS) == 1
-        table.write_text(text.replace(END_OF_ROWS, ROW + END_OF_ROWS), encoding="utf-8")
+        insert(modalities / "table.py", END_OF_ROWS, ROW)
+        shutil.copytree(
+            Path(__file__).parents[1] / "toy_census", folder / "code" / "mm_assets" / "census",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+        pipeline = folder / "code" / "mm_assets" / "pipeline.py"
+        insert(pipeline, END_OF_ASSETS, ASSET_ROW)
+        insert(pipeline, "from mm_assets.checks.rules import Rules\n", ASSET_IMPORT)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a process that runs the copy."""
+        return {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
+            "HOME": str(self.folder), "MM_HOME": str(self.folder / ".mm"), "MM_NUM_SHARDS": "1",
+            "PYTHONPATH": str(self.folder / "code"),
+        }  # fmt: skip
 
     def mm(self, *arguments: str) -> dict[str, Any]:
         """Runs a command of the copy that must succeed; its JSON answer."""
         answer = subprocess.run(
             [sys.executable, "-m", "mm_assets.cli", *arguments, "--json"],
-            env={
-                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
-                "HOME": str(self.folder), "MM_HOME": str(self.folder / ".mm"), "MM_NUM_SHARDS": "1",
-                "PYTHONPATH": str(self.folder / "code"),
-            },
+            env=self.environment,
             cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
         assert answer.returncode == 0, f"{arguments}: {answer.stderr}\n{answer.stdout}"
@@ -65,6 +86,13 @@ class Workplace:
     def store(self) -> Store:
         """The embedded store."""
         return open_store(read_settings({"MM_HOME": str(self.folder / ".mm")}))
+
+
+def insert(path: Path, before: str, text: str) -> None:
+    """Writes ``text`` before the only place in a file that reads ``before``."""
+    content = path.read_text(encoding="utf-8")
+    assert content.count(before) == 1
+    path.write_text(content.replace(before, text + before), encoding="utf-8")
 
 
 def write_drop(folder: Path) -> None:
@@ -95,8 +123,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         assert created["num_samples"] == NUM_SAMPLES + 1
         assert workplace.mm("drop", "check", "drop")["problems"] == []
         workplace.mm("drop", "push", "drop")
-        workplace.mm("release", "open", "--release", "r1", "--drop", "sensors/d1", "--recipe", "smoke")
-        workplace.mm("run", "--release", "r1")
+        workplace.mm("release", "open", "--release", "r1", "--drop", "sensors/d1", "--config", "smoke")
+        report = workplace.mm("run", "--release", "r1")
+        assert report["failed"] == []
         yield workplace
     finally:
         embedded.stop(workplace.folder / ".mm")
@@ -194,3 +223,40 @@ def test_the_evaluation_retrieves_it_and_a_decision_follows(place: Workplace) ->
     assert {"depth", "text+depth"} <= {entry["value"] for entry in report["slices"] if entry["slice"] == "modalities"}
     assert report["retrieval"]["depth_to_text"]["n"] > 0
     assert read_json(store, "promotion", "decision.json")["decision"] in ("promoted", "rejected")
+
+
+@pytest.mark.e2e
+def test_the_toy_asset_is_everywhere_an_asset_is(place: Workplace) -> None:
+    store = place.store()
+    census = read_json(store, "census", "census.json")
+    assert census["depth"] == NUM_SAMPLES
+    assert place.mm("release", "show", "r1")["stages"]["census"] == {"state": "passed", "done": 1, "total": 1}
+    verified = place.mm("verify")
+    assert verified["corrupt"] == verified["missing"] == []
+    again = place.mm("run", "--release", "r1", "--stage", "census")
+    assert (again["computed"], again["cached"]) == (0, 1)
+    code = (
+        "from mm_assets.definitions import defs; "
+        "print(sorted(key.to_user_string() for key in defs.resolve_all_asset_keys()))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=place.folder / "code", capture_output=True, text=True, check=True
+    )
+    assert "census" in answer.stdout
+
+
+@pytest.mark.e2e
+def test_damage_to_the_toy_asset_is_found_without_a_word_about_it_elsewhere(place: Workplace) -> None:
+    store = place.store()
+    digest = manifest_of(store, "census").output("census.json").digest
+    key = f"objects/{digest[7:9]}/{digest[7:]}"
+    good = store.get_bytes(digest)
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/{key}", Body=bytes([good[0] ^ 1]) + good[1:])
+    answer = subprocess.run(
+        [sys.executable, "-m", "mm_assets.cli", "verify", "--json"], env=place.environment, cwd=place.folder,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert json.loads(answer.stdout.splitlines()[-1])["corrupt"] == [key]
+    place.mm("run", "--release", "r1", "--stage", "census", "--force")
+    assert store.get_bytes(digest) == good

@@ -13,9 +13,9 @@ from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.promotion.decide import compute_promotion
 from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.history import validate_registration
 from mm_assets.promotion.inputs import resolve_promotion
 from mm_assets.promotion.preview import preview
-from mm_assets.promotion.registration import validate_registration
 from mm_assets.promotion.registry import find_champion, read_production, register
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.releases.spec import ReleaseSpec

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 from mm_assets.errors import SpecError
 from mm_assets.identity.canonical import to_json
 from mm_assets.store.manifest import Partition, Recipe
-from mm_assets.training.chain import CheckpointRecord, chain_problem
+from mm_assets.training.chain import CheckpointRecord
 from mm_assets.training.config import ModelConfig, TrainingConfig
 from mm_assets.training.inputs import check_training_config
 from mm_assets.training.lanes import lanes_of, usable_world_size
+from mm_assets.training.resume import chain_problem
 from mm_assets.training.spec import training_spec
 from mm_assets.training.validate import check_losses
 

@@ -16,9 +16,9 @@ import pytest
 from mm_assets.batching.validate import validate_batch_plan
 from mm_assets.errors import GateError, NonDeterminismError, StageError
 from mm_assets.store.tables import read_parquet
-from mm_assets.training.ledger import LEDGER, planned_entries
+from mm_assets.training.ledger import LEDGER
 from mm_assets.training.train import compute_model
-from mm_assets.training.validate import check_ledger, validate_model
+from mm_assets.training.validate import check_ledger, planned_entries, validate_model
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,146 @@
+"""Whether the registry's history can be believed: the check of a registration, and every problem of the records."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mm_assets.checks.rules import Rules
+from mm_assets.checks.validations import Finding
+from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.registration import demanded_states, holds_decision
+from mm_assets.promotion.registry import (
+    STATES,
+    UNNUMBERED,
+    Link,
+    RegistryRecord,
+    State,
+    entry_key,
+    find_head,
+    find_obstacle,
+    read_history,
+    read_links,
+    registry_key,
+)
+from mm_assets.store.manifest import Manifest, read_manifest
+from mm_assets.store.objects import Store, object_key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One key of a registry that is wrong; ``is_missing`` if it does not exist."""
+
+    key: str
+    detail: str
+    is_missing: bool = False
+
+
+def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
+    """A promoted model is in the history of every state it was promoted to, or superseded; a rejected one in none."""
+    del rules
+    promotion_digest = manifest.input("promotion").manifest
+    try:
+        promotion = read_manifest(store, promotion_digest)
+        decision = read_decision(store, promotion)
+        histories = {state: list(read_history(store, state)) for state in STATES}
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        return (Finding(rule="registry_agrees", passed=False, detail=str(error)),)
+    demanded = demanded_states(decision)
+    wrong: list[str] = []
+    notes: list[str] = []
+    for state in STATES:
+        history = histories[state]
+        is_registered = holds_decision(store, state, promotion, promotion_digest)
+        if state in demanded and not is_registered:
+            obstacle = _superseded(store, promotion, promotion_digest, history)
+            if obstacle is None:
+                wrong.append(f"{state}: the promoted model is not registered")
+            else:
+                notes.append(f"{state}: {obstacle}")
+        if state not in demanded and is_registered:
+            wrong.append(f"{state}: the model is registered although the decision is {decision.decision}")
+    detail = "; ".join(wrong or notes) or f"registered for {', '.join(demanded) or 'nothing'}, as decided"
+    return (Finding(rule="registry_agrees", passed=not wrong, detail=detail, num_failing=len(wrong)),)
+
+
+def find_registry_problems(store: Store) -> Iterator[Problem]:
+    """Everything that is wrong with the heads, the numbered entries and the decisions that records name."""
+    for state in STATES:
+        yield from _find_state_problems(store, state)
+
+
+def _superseded(store: Store, promotion: Manifest, digest: str, history: list[RegistryRecord]) -> str | None:
+    if not history:
+        return None
+    own = history[0].model_copy(update={"release": promotion.partition.release, "decision": digest})
+    return find_obstacle(store, own, history)
+
+
+def _find_state_problems(store: Store, state: State) -> Iterator[Problem]:
+    key = registry_key(state)
+    try:
+        head = find_head(store, state)
+    except ObjectCorruptError as error:
+        yield Problem(key=key, detail=str(error))
+        return
+    if head.damage is not None:
+        yield Problem(key=key, detail=head.damage, is_missing=head.etag is None)
+    try:
+        links = read_links(store, state, head.data)
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        yield Problem(key=key, detail=f"its history cannot be read: {error}")
+        return
+    yield from _find_entry_problems(store, state, links)
+    for link in links:
+        yield from _find_copy_problems(store, link, is_head=link is links[0])
+        problem = decision_problem(store, state, link.record)
+        if problem is not None:
+            place = entry_key(state, link.number)
+            yield Problem(key=place if store.read_key(place) else key, detail=problem)
+
+
+def _find_entry_problems(store: Store, state: State, links: list[Link]) -> Iterator[Problem]:
+    present = {info.key for info in store.list_keys(f"registry/{state}/")}
+    expected = {entry_key(state, link.number): link for link in links}
+    for key in sorted(present - set(expected)):
+        yield Problem(key=key, detail="is not part of the history")
+    # A run killed between the move of the head and its entry leaves the last entry to the next registration.
+    is_numbered = bool(present) or any(link.record.sequence != UNNUMBERED for link in links)
+    for key, link in expected.items():
+        if key in present:
+            found = store.read_key(key)
+            if found is None or found.data != link.data:
+                yield Problem(key=key, detail="differs from the record of its place in the history")
+        elif is_numbered and link is not links[0]:
+            yield Problem(key=key, detail="a numbered entry of the history is gone", is_missing=True)
+
+
+def _find_copy_problems(store: Store, link: Link, *, is_head: bool) -> Iterator[Problem]:
+    """Records before the head are objects too; of ``mm.production/1`` the head is not."""
+    if is_head and link.record.sequence == UNNUMBERED:
+        return
+    try:
+        store.check_object(link.digest)
+    except ObjectMissingError as error:
+        yield Problem(key=object_key(link.digest), detail=str(error), is_missing=True)
+    except ObjectCorruptError as error:
+        yield Problem(key=object_key(link.digest), detail=str(error))
+
+
+def decision_problem(store: Store, state: State, record: RegistryRecord) -> str | None:
+    """Why a record is not what its decision says, or None. Damaged objects are left to the walk over all objects."""
+    try:
+        manifest = read_manifest(store, record.decision)
+        if manifest.asset != "promotion":
+            return f"its decision {record.decision} is {manifest.asset} {manifest.partition.path}: expected a promotion"
+        decision = read_decision(store, manifest)
+        named = {name: manifest.input(name).manifest for name in ("model", "dataset_release")}
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        return f"its decision cannot be read: {error}"
+    if state not in demanded_states(decision):
+        return f"its decision {record.decision} says {decision.decision} to {decision.state}: expected {state}"
+    for name, digest in named.items():
+        if getattr(record, name) != digest:
+            return f"its {name} is {getattr(record, name)}: expected {digest}, which its decision is about"
+    if record.release != manifest.partition.release:
+        return f"its release is {record.release}: expected {manifest.partition.release}, which its decision is about"
+    return None

@@ -1,0 +1,88 @@
+"""What a training run is given: files of the plan's samples, and the job that names them and says what to train.
+
+Class order, token layout and everything else that decides a byte of the model is decided here, once for all ranks.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mm_assets.batching.rows import train_rows
+from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
+from mm_assets.errors import StageError
+from mm_assets.identity.canonical import Json, to_json
+from mm_assets.modalities.table import CAUSAL, NAMES, aspect
+from mm_assets.store.job import Job
+from mm_assets.store.tables import read_parquet
+from mm_assets.training.spec import training_spec
+
+
+def prepare_job(task: Job) -> dict[str, Any]:
+    """Everything a rank needs, as files in the working folder and the job that names them."""
+    frozen = task.fetch("dataset_release", "samples.parquet")
+    samples = read_parquet(frozen, COLUMNS)
+    tensors = _fetch_tensors(task, samples)
+    layout = _layout(task, tensors)
+    rows = train_rows(samples)
+    labels = Counter(label for label in samples["label"].take(pa.array(rows)).to_pylist() if label is not None)
+    classes = sorted(labels)
+    training = task.params["training"]
+    assert isinstance(training, Mapping)
+    config: dict[str, Json] = {
+        "schema": "mm.model/1",
+        "model": training["model"],
+        "layout": layout,
+        "classes": classes,
+        "tokenizer": {name: value for causal in CAUSAL for name, value in aspect(causal, "tokens").TOKENIZER.items()},
+    }
+    return {
+        "run": training_spec(task)["fingerprint"],
+        "seed": task.params["seed"],
+        "training": to_json(training),
+        "environment": to_json(task.environment),
+        "num_lanes": _plan(task)["num_lanes"],
+        "config": config,
+        "class_counts": [labels[label] for label in classes],
+        "num_samples": len(rows),
+        "plan": str(task.fetch("batch_plan", "plan.parquet")),
+        "samples": str(frozen),
+        "tensors": [[shard, str(path)] for shard, path in sorted(tensors.items())],
+        "first_step": 0,
+        "state": None,
+        "previous_record": None,
+    }
+
+
+def _fetch_tensors(task: Job, samples: pa.Table) -> dict[int, Path]:
+    """The tensor files of the shards that hold a sample of the plan."""
+    used = sorted(set(samples["shard"].take(pa.array(train_rows(samples))).to_pylist()))
+    digests = tensor_digests(task)
+    return {shard: task.store.fetch(digests[shard], task.workdir / "inputs") for shard in used}
+
+
+def _layout(task: Job, tensors: Mapping[int, Path]) -> dict[str, Json]:
+    """The token layout, which all shards must share.
+
+    Raises:
+        StageError: shards were made with different feature parameters.
+    """
+    plan = _plan(task)
+    names = sorted({name for modality in NAMES for name in aspect(modality, "tokens").SHAPE})
+    stored = [TensorFile(path).shape for path in tensors.values()]
+    shapes = {tuple((name, shape[name]) for name in names if name in shape) for shape in stored}
+    if len(shapes) != 1:
+        raise StageError(
+            f"model: shards have tensors of different shapes: expected one, got {sorted(shapes)}. "
+            "Compute the features of all of them with the same parameters."
+        )
+    made = dict(shapes.pop())
+    return {"pack_tokens": plan["pack_tokens"], **{name: made.get(name, plan.get(name)) for name in names}}
+
+
+def _plan(task: Job) -> Mapping[str, Json]:
+    plan = task.params["plan"]
+    assert isinstance(plan, Mapping)
+    return plan
