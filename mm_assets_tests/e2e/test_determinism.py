@@ -155,18 +155,19 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     instance.dispose()
 
 
+@pytest.mark.parametrize(("parallel", "untouched"), [("1", "0001"), ("2", "0003")])
 def test_an_interrupt_ends_the_command_at_once_and_leaves_the_rest_alone(
-    seaweed_server: Server, tmp_path: Path, drop: Path
+    seaweed_server: Server, tmp_path: Path, drop: Path, parallel: str, untouched: str
 ) -> None:
     world = World(seaweed_server, tmp_path, drop)
-    process = world.start("run", "--release", RELEASE, "--verbose")
+    process = world.start("run", "--release", RELEASE, "--parallel", parallel, "--verbose")
     _wait_until_computing(world, process, "embeddings", Partition(release=RELEASE, shard="0000"))
     # SIGTERM is an interrupt too, and unlike SIGINT it is not ignored where the tests run in the background.
     os.kill(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in stderr.splitlines()[-1]
-    assert read_ref(world.store, "snapshot", Partition(release=RELEASE, shard="0001")).ref is None
+    assert read_ref(world.store, "snapshot", Partition(release=RELEASE, shard=untouched)).ref is None
 
 
 def _wait_until_computing(world: World, process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:
