@@ -5,7 +5,7 @@ import uuid
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from mm_assets.store import embedded
 from mm_assets.store.client import make_client
 from mm_assets.store.objects import Store
 from mm_assets_tests.stores import load_store, read_contents
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 LABELS = ("circle", "square")
 LANGUAGES = ("en", "fr")
@@ -101,6 +104,18 @@ def moto_settings(store: Store, moto_endpoint: str, tmp_path: Path, monkeypatch:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return read_settings(environment)
+
+
+@pytest.fixture
+def instance(moto_settings: Settings) -> "Iterator[dg.DagsterInstance]":
+    """The Dagster instance of ``moto_settings``: SQLite under its home."""
+    # Imported here: most tests do without Dagster, whose import takes a second.
+    import dagster as dg
+
+    from mm_assets.operations.instance import prepare_home
+
+    with dg.DagsterInstance.from_config(str(prepare_home(moto_settings))) as instance:
+        yield instance
 
 
 @pytest.fixture

@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mm_assets.cli import build_parser, main
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store import embedded
+from mm_assets.store.objects import Store
+from mm_assets_tests.lenient_rules import write_lenient_rules
 
 #: Other programs call these: a change here is a change of the interface.
 COMMANDS = {
@@ -20,18 +25,22 @@ COMMANDS = {
     "drop create": {"folder", "--source", "--drop"},
     "drop check": {"folder"},
     "drop push": {"folder"},
-    "release open": {"--release", "--drop", "--parent", "--policy", "--recipe"},
+    "release open": {"--release", "--drop", "--data-of", "--parent", "--policy", "--config", "--exclude"},
     "release list": set[str](),
     "release show": {"release"},
-    "run": {"--release", "--stage", "--force"},
+    "run": {"--release", "--stage", "--force", "--parallel"},
     "verify": set[str](),
     "trace": {"--sample", "--model"},
     "explain": {"--release", "--sample"},
+    "rules show": {"--release"},
+    "rules set": {"file", "--release", "--reason"},
+    "adopt": {"--asset", "--samples"},
     "store start": set[str](),
     "store stop": set[str](),
     "store env": set[str](),
     "ui": {"--port"},
 }
+ROOT = Path(__file__).parents[1]
 EVERYWHERE = {"--help", "--json", "--verbose"}
 
 
@@ -50,7 +59,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
 
 def run_mm(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     # Nothing of this process's environment: a developer's own settings must not reach a test.
-    clean = {"PATH": os.defpath, "HOME": str(cwd)}
+    clean = {"PATH": os.defpath, "HOME": str(cwd), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "mm_assets.cli", *arguments]
     return subprocess.run(command, env=clean | env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
@@ -66,6 +75,13 @@ def assert_one_sentence(answer: subprocess.CompletedProcess[str], *parts: str) -
 def test_commands_and_options_are_the_documented_ones() -> None:
     found = {name: options(parser) for name, parser in walk(build_parser())}
     assert found == {name: own | EVERYWHERE for name, own in COMMANDS.items()}
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"mm {metadata.version('mm_assets')}\n"
 
 
 def test_help_of_every_command_fits_into_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,19 +118,49 @@ def test_drop_commands_do_not_load_dagster(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [[], ["nothing"], ["run"], ["run", "--release", "r", "--stage", "unknown"], ["trace"],
-     ["trace", "--sample", "a", "--model", "b"], ["run", "--rel", "r"]],
+     ["trace", "--sample", "a", "--model", "b"], ["run", "--rel", "r"], ["run", "--release", "r", "--parallel", "0"],
+     ["adopt"], ["rules", "set", "--release", "r", "promotion.yaml"]],
 )  # fmt: skip
-def test_bad_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert "usage: mm" in capsys.readouterr().err
+def test_bad_usage_exits_with_2_and_touches_nothing(arguments: list[str], tmp_path: Path) -> None:
+    answer = run_mm(*arguments, "--json", env={}, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert_one_sentence(answer)
+    assert json.loads(answer.stdout) == {
+        "error": answer.stderr.strip().removeprefix("mm: "), "class": "UsageError", "status": 2,
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_malformed_drop_name_exits_with_2(tmp_path: Path) -> None:
     answer = run_mm("release", "open", "--release", "r", "--drop", "no-slash", env=nowhere(), cwd=tmp_path)
     assert answer.returncode == 2
     assert_one_sentence(answer, "--drop no-slash", "SOURCE/DROP")
+
+
+def test_an_error_is_one_json_object_where_a_program_reads(tmp_path: Path) -> None:
+    command = ["release", "open", "--release", "r", "--drop", "no-slash", "--json"]
+    answer = run_mm(*command, env=nowhere(), cwd=tmp_path)
+    assert answer.returncode == 2
+    assert_one_sentence(answer, "--drop no-slash")
+    assert json.loads(answer.stdout) == {
+        "error": answer.stderr.strip().removeprefix("mm: "), "class": "UsageError", "status": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--data-of", "r0", "--drop", "s/d"], ("--data-of", "neither --drop nor --parent")),
+        (["--data-of", "r0", "--parent", "r1"], ("--data-of", "neither --drop nor --parent")),
+        ([], ("--drop", "is missing", "--data-of RELEASE")),
+    ],
+)
+def test_a_release_has_data_of_its_own_or_of_another(
+    arguments: list[str], parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    answer = run_mm("release", "open", "--release", "r", *arguments, env=nowhere(), cwd=tmp_path)
+    assert answer.returncode == 2
+    assert_one_sentence(answer, *parts)
 
 
 def nowhere() -> dict[str, str]:
@@ -199,8 +245,51 @@ def test_a_read_only_identity_reads_and_is_refused_writing_in_one_sentence(
 def test_a_release_that_is_not_open_is_one_sentence(seaweed_env: dict[str, str], tmp_path: Path) -> None:
     for arguments in (["release", "show", "ghost"], ["run", "--release", "ghost"]):
         answer = run_mm(*arguments, env=seaweed_env, cwd=tmp_path)
-        assert answer.returncode == 1, answer.stderr
+        assert answer.returncode == 2, answer.stderr
         assert_one_sentence(answer, "release ghost", "is not open")
+
+
+@pytest.mark.integration
+def test_a_release_is_built_on_one_that_is_open(seaweed_env: dict[str, str], tmp_path: Path) -> None:
+    for option in (["--data-of", "ghost"], ["--drop", "s/d", "--parent", "ghost"]):
+        answer = run_mm("release", "open", "--release", "r", *option, env=seaweed_env, cwd=tmp_path)
+        assert answer.returncode == 2, answer.stderr
+        assert_one_sentence(answer, f"{option[-2]} ghost", "is not open")
+
+
+@pytest.mark.integration
+def test_rules_are_shown_and_replaced_on_record(
+    seaweed_env: dict[str, str], seaweed_store: Store, push_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    def mm(*arguments: str) -> dict[str, Any]:
+        answer = run_mm(*arguments, "--json", env=seaweed_env, cwd=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout.splitlines()[-1])
+
+    push_samples(seaweed_store, "shapes", "d1")
+    mm("release", "open", "--release", "r1", "--drop", "shapes/d1", "--config", "smoke", "--exclude", "shapes/d1/s00*")
+    shown = mm("release", "show", "r1")
+    assert shown["pins"]["exclusions"] == ["shapes/d1/s00*"]
+    before = mm("rules", "show", "--release", "r1")
+    assert before == {"release": "r1", "rules": shown["pins"]["rules"]}
+
+    file = write_lenient_rules(tmp_path / "rules", promote_to="candidate") / "promotion.yaml"
+    after = mm("rules", "set", "--release", "r1", str(file), "--reason", "a trial of the registry")
+    digest = digest_bytes(file.read_bytes())
+    assert after["rules"] == before["rules"] | {"promotion.yaml": digest}
+    assert (after["replaced"]["reason"], after["replaced"]["changed"]) == (
+        "a trial of the registry",
+        ["promotion.yaml"],
+    )
+    assert mm("rules", "show", "--release", "r1") == after
+    # The files of whoever runs something never count, and neither does a rules file that has no usable form.
+    file.write_text("schema: mm.thresholds/2\n", encoding="utf-8")
+    refused = run_mm("rules", "set", "--release", "r1", str(file), "--reason", "typo", env=seaweed_env, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert_one_sentence(refused, "promotion.yaml", "is missing")
+    environ = seaweed_env | {"MM_CONFIG_DIR": str(file.parent)}
+    seen = run_mm("rules", "show", "--release", "r1", "--json", env=environ, cwd=tmp_path)
+    assert json.loads(seen.stdout.splitlines()[-1]) == after
 
 
 @pytest.mark.integration

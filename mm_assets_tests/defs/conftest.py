@@ -1,42 +1,40 @@
-"""A real store, a real Dagster instance on disk, and small real drops."""
+"""Releases without data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import dagster as dg
 import pytest
 
-from mm_assets.operations.instance import prepare_home
-from mm_assets.releases.spec import DropPin, ReleaseSpec, write_spec
-from mm_assets.settings import Settings
+from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.objects import Store
 
 OpenBareRelease = Callable[..., ReleaseSpec]
 
 
 @pytest.fixture
-def instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The instance of ``moto_settings``: SQLite under its home."""
-    with dg.DagsterInstance.from_config(str(prepare_home(moto_settings))) as instance:
-        yield instance
-
-
-@pytest.fixture
 def open_bare_release() -> OpenBareRelease:
-    """Opens a release that pins drops by name only: enough for everything that does not read the data."""
+    """Opens a release that pins names only: enough for everything that does not read the data.
 
-    def open_release(store: Store, release: str, *, num_shards: int, drop: str = "d1") -> ReleaseSpec:
+    With ``data_of`` it is an experiment, which has neither drops nor shards of its own.
+    """
+
+    def open_release(
+        store: Store, release: str, *, num_shards: int = 0, drop: str = "d1", data_of: str | None = None
+    ) -> ReleaseSpec:
         digest = "sha256:" + "0" * 64
+        pin = DropPin(source="shapes", drop=drop, digest=digest, source_digest=digest)
         spec = ReleaseSpec(
-            schema="mm.release/1",
+            schema=SCHEMA,
             release=release,
-            drops=[DropPin(source="shapes", drop=drop, digest=digest, source_digest=digest)],
+            drops=[] if data_of else [pin],
             parent=None,
+            data_of=ReleasePin(release=data_of, digest=digest) if data_of else None,
             exclusions=[],
             policy={"name": "all", "sql": "true"},
+            rules={},
             encoder={"kind": "none", "digest": digest},
             seed=1,
             num_shards=num_shards,
-            recipe={},
+            configuration={},
         )
         write_spec(store, spec)
         return spec

@@ -6,12 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.checks.validations import record_validation
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.defs.build import build_definitions
-from mm_assets.identity.canonical import digest_json
 from mm_assets.launchers.process import StageLauncher
-from mm_assets.pipeline import run_asset
+from mm_assets.materialize import Workspace
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
@@ -20,12 +18,13 @@ SHARD = Partition(release="r1", shard="0000")
 
 
 def prepare_shard(store: Store, settings: Settings, push_samples: Callable[[Store, str, str], Path]) -> Partition:
-    """Commits the features of a shard as validated, so that its embeddings can run."""
+    """Commits the features of a shard and checks them, so that its embeddings can run."""
     push_samples(store, "shapes", "d1")
-    open_default_release(store, settings, release=SHARD.release, drops=[("shapes", "d1")])
+    workspace = Workspace(settings, store)
+    open_named_release(workspace, ReleaseRequest(release=SHARD.release, drops=(("shapes", "d1"),)))
     for asset in ("snapshot", "features"):
-        committed = run_asset(store, settings, asset, SHARD, environment={})
-        record_validation(store, committed.ref, rules=digest_json("none"), findings=())
+        workspace.run(asset, SHARD, environment={})
+        assert workspace.check(asset, SHARD).passed
     return SHARD
 
 

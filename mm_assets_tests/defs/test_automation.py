@@ -12,7 +12,7 @@ from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 
 SHARD_LEVEL = ("snapshot", "features", "embeddings")
-RELEASE_LEVEL = ("dataset_release", "batch_plan", "model", "evaluation", "promotion")
+RELEASE_LEVEL = ("dataset_release", "batch_plan", "model", "evaluation", "promotion", "registration")
 #: Two of the four shards this deployment has.
 SHARDS = ("r1|0000", "r1|0001")
 
@@ -39,14 +39,14 @@ class Deployment:
             if entry.true_subset.size
         }
 
-    def run(self, key: str, *assets: str, failed_gate: str | None = None) -> None:
-        """A run that materializes the assets in order; their gates pass, but for one at which Dagster ends it."""
+    def run(self, key: str, *assets: str, failed_check: str | None = None) -> None:
+        """A run that materializes the assets in order; their checks pass, but for one at which Dagster ends it."""
 
         @dg.op(name="stage_" + "_".join(assets))
         def stage():
             for asset in assets:
                 yield dg.AssetMaterialization(asset, partition=key)
-                yield self._gate(asset, key, passed=asset != failed_gate)
+                yield self._check(asset, key, passed=asset != failed_check)
             yield dg.Output(None)
 
         @dg.job(name="somebody")
@@ -55,7 +55,7 @@ class Deployment:
 
         job.execute_in_process(instance=self._instance, raise_on_error=False)
 
-    def _gate(self, asset: str, key: str, *, passed: bool) -> dg.AssetCheckEvaluation:
+    def _check(self, asset: str, key: str, *, passed: bool) -> dg.AssetCheckEvaluation:
         records = self._instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[key]), limit=1
         ).records
@@ -68,7 +68,7 @@ class Deployment:
         )
         return dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(asset),
-            check_name="gate",
+            check_name="check",
             passed=passed,
             partition=key,
             blocking=True,
@@ -101,11 +101,11 @@ def test_a_release_whose_partition_came_before_the_first_tick_is_driven_too(depl
     assert deployment.tick() == {asset: list(SHARDS) for asset in SHARD_LEVEL}
 
 
-def test_a_failed_gate_stops_the_release_until_its_shard_is_run_again(deployment: Deployment) -> None:
+def test_a_failed_check_stops_the_release_until_its_shard_is_run_again(deployment: Deployment) -> None:
     deployment.open("r1")
     deployment.tick()
     deployment.run("r1|0000", *SHARD_LEVEL)
-    deployment.run("r1|0001", *SHARD_LEVEL, failed_gate="embeddings")
+    deployment.run("r1|0001", *SHARD_LEVEL, failed_check="embeddings")
     assert deployment.tick() == {}
     assert deployment.tick() == {}
     deployment.run("r1|0001", "embeddings")
@@ -116,7 +116,7 @@ def test_repairing_the_one_asset_that_failed_brings_the_rest_of_its_shard(deploy
     deployment.open("r1")
     deployment.tick()
     deployment.run("r1|0000", *SHARD_LEVEL)
-    deployment.run("r1|0001", "snapshot", failed_gate="snapshot")
+    deployment.run("r1|0001", "snapshot", failed_check="snapshot")
     assert deployment.tick() == {}
     deployment.run("r1|0001", "snapshot")
     assert deployment.tick() == {"features": ["r1|0001"], "embeddings": ["r1|0001"]}
@@ -125,13 +125,46 @@ def test_repairing_the_one_asset_that_failed_brings_the_rest_of_its_shard(deploy
     assert deployment.tick() == {asset: ["r1"] for asset in RELEASE_LEVEL}
 
 
-def test_a_failed_release_level_gate_stops_what_follows(deployment: Deployment) -> None:
+def test_a_failed_release_level_check_stops_what_follows(deployment: Deployment) -> None:
     deployment.open("r1")
     deployment.tick()
     for shard in SHARDS:
         deployment.run(shard, *SHARD_LEVEL)
     deployment.tick()
-    deployment.run("r1", "dataset_release", failed_gate="dataset_release")
+    deployment.run("r1", "dataset_release", failed_check="dataset_release")
     assert deployment.tick() == {}
     deployment.run("r1", "dataset_release")
     assert deployment.tick() == {asset: ["r1"] for asset in RELEASE_LEVEL[1:]}
+
+
+def test_an_experiment_starts_at_its_freeze(
+    deployment: Deployment, store: Store, open_bare_release: Callable[..., object]
+) -> None:
+    open_bare_release(store, "e1", data_of="r1")
+    deployment.open("e1")
+    assert deployment.tick() == {asset: ["e1"] for asset in RELEASE_LEVEL}
+    assert deployment.tick() == {}
+    deployment.run("e1", *RELEASE_LEVEL)
+    assert deployment.tick() == {}
+
+
+def test_an_experiment_does_not_wait_for_shards_of_another_release(
+    deployment: Deployment, store: Store, open_bare_release: Callable[..., object]
+) -> None:
+    deployment.open("r1")
+    assert deployment.tick() == {asset: list(SHARDS) for asset in SHARD_LEVEL}
+    open_bare_release(store, "e1", data_of="r1")
+    deployment.open("e1")
+    assert deployment.tick() == {asset: ["e1"] for asset in RELEASE_LEVEL}
+
+
+def test_a_failed_check_of_the_promotion_leaves_the_registry_alone(deployment: Deployment) -> None:
+    deployment.open("r1")
+    deployment.tick()
+    for shard in SHARDS:
+        deployment.run(shard, *SHARD_LEVEL)
+    deployment.tick()
+    deployment.run("r1", *RELEASE_LEVEL[:-1], failed_check="promotion")
+    assert deployment.tick() == {}
+    deployment.run("r1", "promotion")
+    assert deployment.tick() == {"registration": ["r1"]}

@@ -23,6 +23,7 @@ from mm_assets.settings import Settings, read_settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref
+from mm_assets_tests.lenient_rules import write_lenient_rules
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -32,18 +33,6 @@ RELEASE = "shapes-d1"
 DAMAGED_OBJECT = "raw/shapes/d1/s001.png"
 DAMAGED_SHARD, OTHER_SHARD = f"{RELEASE}|0001", f"{RELEASE}|0000"
 PHASE_TIMEOUT_S = 300
-
-THRESHOLDS = """\
-schema: mm.thresholds/2
-promote_to: candidate
-evidence: {min_samples: 1}
-overall: {disabled: a handful of samples}
-slices: {disabled: a handful of samples}
-calibration: {disabled: a handful of samples}
-corruptions: {disabled: a handful of samples}
-retrieval: {disabled: a handful of samples}
-production: {disabled: a handful of samples}
-"""
 
 REEXECUTE = """
 mutation Reexecute($run: String!) {
@@ -59,10 +48,8 @@ mutation Reexecute($run: String!) {
 @pytest.fixture
 def deployment_env(seaweed_env: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """Two shards, small models, and gates that a handful of samples can pass."""
-    config = tmp_path / "config"
-    config.mkdir()
-    (config / "new_drops.yaml").write_text("schema: mm.new_drops/1\nrecipe: smoke\npolicy: default\n", "utf-8")
-    (config / "promotion.yaml").write_text(THRESHOLDS, "utf-8")
+    config = write_lenient_rules(tmp_path / "config", promote_to="candidate")
+    (config / "new_drops.yaml").write_text("schema: mm.new_drops/2\nconfiguration: smoke\npolicy: default\n", "utf-8")
     return seaweed_env | {
         "MM_NUM_SHARDS": "2",
         "MM_WORLD_SIZE": "1",
@@ -117,21 +104,22 @@ def test_a_damaged_drop_waits_for_its_repair_and_then_becomes_a_candidate(
     push_samples(store, "shapes", "d1", num_samples=60)
     sound = _overwrite(store, DAMAGED_OBJECT, b"not the picture that was delivered")
 
-    gate = deployment.wait_for_gate("snapshot", DAMAGED_SHARD)
-    assert gate.status.value == "FAILED"
-    assert DAMAGED_OBJECT in deployment.description(gate)
-    assert deployment.wait_for_gate("embeddings", OTHER_SHARD).status.value == "SUCCEEDED"
+    check = deployment.wait_for_check("snapshot", DAMAGED_SHARD)
+    assert check.status.value == "FAILED"
+    assert DAMAGED_OBJECT in deployment.description(check)
+    assert deployment.wait_for_check("embeddings", OTHER_SHARD).status.value == "SUCCEEDED"
     assert read_ref(store, "snapshot", Partition(release=RELEASE, shard="0001")).ref is None
     assert read_ref(store, "dataset_release", Partition(release=RELEASE)).ref is None
 
     _overwrite(store, DAMAGED_OBJECT, sound)
-    answer = deployment.graphql(REEXECUTE, run=gate.run_id)["launchRunReexecution"]
+    answer = deployment.graphql(REEXECUTE, run=check.run_id)["launchRunReexecution"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
-    assert deployment.wait_for_gate("embeddings", DAMAGED_SHARD).status.value == "SUCCEEDED"
+    assert deployment.wait_for_check("embeddings", DAMAGED_SHARD).status.value == "SUCCEEDED"
 
     candidate = deployment.wait(lambda: read_registry(store, "candidate"), "a candidate")
     assert candidate.release == RELEASE
-    assert deployment.wait_for_gate("promotion", RELEASE).status.value == "SUCCEEDED"
+    assert deployment.wait_for_check("promotion", RELEASE).status.value == "SUCCEEDED"
+    assert deployment.wait_for_check("registration", RELEASE).status.value == "SUCCEEDED"
     assert {run.tags["dagster/partition"] for run in deployment.failed_runs()} == {DAMAGED_SHARD}
 
 
@@ -151,9 +139,9 @@ class Deployment:
         assert "errors" not in document, document["errors"]
         return document["data"]
 
-    def wait_for_gate(self, asset: str, key: str) -> AssetCheckExecutionRecord:
-        """The gate's latest evaluation, once there is one and its run is over."""
-        return self.wait(lambda: self._gate(asset, key), f"the gate of {asset} {key}")
+    def wait_for_check(self, asset: str, key: str) -> AssetCheckExecutionRecord:
+        """The check's latest evaluation, once there is one and its run is over."""
+        return self.wait(lambda: self._check(asset, key), f"the check of {asset} {key}")
 
     def description(self, record: AssetCheckExecutionRecord) -> str:
         assert record.event is not None
@@ -172,8 +160,8 @@ class Deployment:
             time.sleep(1)
         pytest.fail(f"{what} did not come within {PHASE_TIMEOUT_S} s")
 
-    def _gate(self, asset: str, key: str) -> AssetCheckExecutionRecord | None:
-        check = dg.AssetCheckKey(dg.AssetKey(asset), "gate")
+    def _check(self, asset: str, key: str) -> AssetCheckExecutionRecord | None:
+        check = dg.AssetCheckKey(dg.AssetKey(asset), "check")
         records = self._instance.event_log_storage.get_latest_asset_check_execution_by_key(
             [check], partition_filter=PartitionKeyFilter(key=key)
         )

@@ -19,6 +19,7 @@ GROUPS = {
     "model": "training",
     "evaluation": "evaluation",
     "promotion": "promotion",
+    "registration": "promotion",
 }
 
 
@@ -32,7 +33,7 @@ def test_the_names_others_rely_on_are_these(definitions: dg.Definitions) -> None
     graph = repository.asset_graph
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(GROUPS)
     assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
-        (name, "gate") for name in GROUPS
+        (name, "check") for name in GROUPS
     }
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
         "shard_job",
@@ -68,10 +69,10 @@ def test_every_asset_is_described_versioned_owned_and_automated(definitions: dg.
         assert node.automation_condition is not None, name
 
 
-def test_every_gate_blocks_and_has_the_partitions_of_its_asset(definitions: dg.Definitions) -> None:
+def test_every_check_blocks_and_has_the_partitions_of_its_asset(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for name in ASSETS:
-        check = graph.get(dg.AssetCheckKey(dg.AssetKey(name), "gate"))
+        check = graph.get(dg.AssetCheckKey(dg.AssetKey(name), "check"))
         assert check.blocking, name
         assert check.partitions_def == graph.get(dg.AssetKey(name)).partitions_def, name
 

@@ -9,11 +9,11 @@ import pytest
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from mm_assets.checks.validations import require_passed
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.defs import execution
 from mm_assets.defs.build import build_definitions
 from mm_assets.defs.jobs import SHARD_JOB
+from mm_assets.materialize import Workspace
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
@@ -33,7 +33,8 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 def run(store: Store, moto_settings: Settings, instance: dg.DagsterInstance, push_samples: Callable[..., Path]) -> Run:
     """Runs some assets of one partition of a release of two shards."""
     push_samples(store, "shapes", "d1")
-    open_default_release(store, moto_settings, release="r1", drops=[("shapes", "d1")], recipe="smoke")
+    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
+    open_named_release(Workspace(moto_settings, store), request)
     instance.add_dynamic_partitions("releases", ["r1"])
 
     def run(
@@ -52,9 +53,9 @@ def run(store: Store, moto_settings: Settings, instance: dg.DagsterInstance, pus
     return run
 
 
-def gate_of(instance: dg.DagsterInstance, asset: str, key: str) -> tuple[AssetCheckExecutionRecordStatus, str | None]:
-    """Status and sentence of a partition's gate as the UI has them."""
-    check = dg.AssetCheckKey(dg.AssetKey(asset), "gate")
+def check_of(instance: dg.DagsterInstance, asset: str, key: str) -> tuple[AssetCheckExecutionRecordStatus, str | None]:
+    """Status and sentence of a partition's check as the UI has them."""
+    check = dg.AssetCheckKey(dg.AssetKey(asset), "check")
     record = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         [check], partition_filter=PartitionKeyFilter(key=key)
     )[check]
@@ -85,13 +86,15 @@ def test_a_materialization_says_what_was_made_from_what(store: Store, instance: 
     assert metadata["cached"] is False
     assert metadata["manifest"] == ref.manifest
     assert metadata["manifest_uri"] == store.object_uri(ref.manifest)
+    assert metadata["content"] == ref.content
     assert metadata["fingerprint"] == ref.fingerprint
-    assert upstream.manifest in metadata["inputs"]
+    for name in ("samples.tar", "samples.parquet"):
+        assert upstream.output(name).digest in metadata["inputs"]
     assert "tensors.arrow" in metadata["outputs"]
     assert metadata["preview"]
-    assert (materialization.tags or {})["dagster/data_version"] == ref.manifest
+    assert (materialization.tags or {})["dagster/data_version"] == ref.content
     assert ref.run_id == result.run_id
-    assert gate_of(instance, "features", "r1|0001")[0] == AssetCheckExecutionRecordStatus.SUCCEEDED
+    assert check_of(instance, "features", "r1|0001")[0] == AssetCheckExecutionRecordStatus.SUCCEEDED
 
 
 def test_a_second_run_is_cached_and_a_forced_one_is_not(run: Run) -> None:
@@ -104,8 +107,8 @@ def test_a_second_run_is_cached_and_a_forced_one_is_not(run: Run) -> None:
     assert is_cached(tags={"mm/force": "true"}) is False
 
 
-def test_a_damaged_object_turns_the_gate_of_its_shard_red_by_name(
-    store: Store, instance: dg.DagsterInstance, run: Run
+def test_a_damaged_object_turns_the_check_of_its_shard_red_by_name(
+    store: Store, moto_settings: Settings, instance: dg.DagsterInstance, run: Run
 ) -> None:
     sound = store.read_key(OBJECT)
     assert sound is not None
@@ -115,7 +118,7 @@ def test_a_damaged_object_turns_the_gate_of_its_shard_red_by_name(
     assert not result.success
     (sentence,) = sentences(result)
     assert OBJECT in sentence
-    assert gate_of(instance, "snapshot", "r1|0001") == (AssetCheckExecutionRecordStatus.FAILED, sentence)
+    assert check_of(instance, "snapshot", "r1|0001") == (AssetCheckExecutionRecordStatus.FAILED, sentence)
     assert read_ref(store, "snapshot", SHARD).ref is None
     assert instance.get_materialized_partitions(dg.AssetKey("snapshot")) == set()
     assert run("snapshot", key="r1|0000").success
@@ -124,11 +127,11 @@ def test_a_damaged_object_turns_the_gate_of_its_shard_red_by_name(
     assert damaged is not None
     assert store.replace_key(OBJECT, sound.data, damaged.etag)
     assert run("snapshot", "features").success
-    assert gate_of(instance, "snapshot", "r1|0001")[0] == AssetCheckExecutionRecordStatus.SUCCEEDED
-    require_passed(store, "features", SHARD)
+    assert check_of(instance, "snapshot", "r1|0001")[0] == AssetCheckExecutionRecordStatus.SUCCEEDED
+    assert Workspace(moto_settings, store).require_passed("features", SHARD)
 
 
-def test_an_object_damaged_after_its_shard_was_made_turns_the_gate_red_again(
+def test_an_object_damaged_after_its_shard_was_made_turns_the_check_red_again(
     store: Store, instance: dg.DagsterInstance, run: Run
 ) -> None:
     assert run("snapshot").success
@@ -136,7 +139,7 @@ def test_an_object_damaged_after_its_shard_was_made_turns_the_gate_red_again(
     assert sound is not None
     assert store.replace_key(OBJECT, b"something else", sound.etag)
     assert not run("snapshot", tags={"mm/force": "true"}).success
-    status, sentence = gate_of(instance, "snapshot", "r1|0001")
+    status, sentence = check_of(instance, "snapshot", "r1|0001")
     assert status == AssetCheckExecutionRecordStatus.FAILED
     assert OBJECT in str(sentence)
 
@@ -150,7 +153,7 @@ def test_a_stage_refuses_an_input_that_was_never_checked(store: Store, run: Run)
 def test_a_shard_that_its_release_does_not_have_fails_with_one_sentence(run: Run, moto_settings: Settings) -> None:
     result = run("snapshot", key="r1|0003", settings=replace(moto_settings, num_shards=4))
     (sentence,) = sentences(result)
-    assert sentence.startswith("r1/0003: is no shard of release r1: expected one of its 2 shards 0000 to 0001")
+    assert sentence.startswith("r1/0003: is not a shard of release r1: expected one of its 2 shards (0000 to 0001)")
 
 
 def test_a_store_that_does_not_answer_is_tried_again_and_then_named(
@@ -162,5 +165,5 @@ def test_a_store_that_does_not_answer_is_tried_again_and_then_named(
     assert len(retries) == execution.MAX_RETRIES
     (sentence,) = sentences(result)
     assert "the store does not answer" in sentence
-    status, said = gate_of(instance, "snapshot", "r1|0001")
+    status, said = check_of(instance, "snapshot", "r1|0001")
     assert (status, said) == (AssetCheckExecutionRecordStatus.PLANNED, None)

@@ -2,7 +2,7 @@ import pytest
 
 from mm_assets.defs.partitions import require_fits, require_known, shard_partitions, to_key, to_partition
 from mm_assets.errors import SettingsError, UsageError
-from mm_assets.releases.spec import DropPin, ReleaseSpec
+from mm_assets.releases.spec import SCHEMA, DropPin, ReleaseSpec
 from mm_assets.settings import read_settings
 from mm_assets.store.manifest import Partition
 
@@ -11,16 +11,18 @@ DIGEST = "sha256:" + "0" * 64
 
 def make_spec(num_shards: int) -> ReleaseSpec:
     return ReleaseSpec(
-        schema="mm.release/1",
+        schema=SCHEMA,
         release="r1",
         drops=[DropPin(source="s", drop="d", digest=DIGEST, source_digest=DIGEST)],
         parent=None,
+        data_of=None,
         exclusions=[],
         policy={"name": "all", "sql": "true"},
+        rules={},
         encoder={"kind": "none", "digest": DIGEST},
         seed=1,
         num_shards=num_shards,
-        recipe={},
+        configuration={},
     )
 
 
@@ -38,7 +40,7 @@ def test_shards_are_static_and_padded() -> None:
 def test_a_shard_beyond_its_release_is_refused_by_name() -> None:
     settings = read_settings({"MM_NUM_SHARDS": "4"})
     require_known(make_spec(2), Partition(release="r1", shard="0001"), settings)
-    with pytest.raises(UsageError, match=r"^r1/0003: is no shard of release r1: .* 0000 to 0001, got 0003\."):
+    with pytest.raises(UsageError, match=r"^r1/0003: is not a shard of release r1: .* \(0000 to 0001\), got 0003\."):
         require_known(make_spec(2), Partition(release="r1", shard="0003"), settings)
 
 

@@ -13,11 +13,13 @@ from mm_assets.defs.sensors import alert_sensor, drop_sensor, release_sensor
 from mm_assets.errors import SettingsError
 from mm_assets.identity.canonical import digest_json
 from mm_assets.intake import release_name
+from mm_assets.materialize import Workspace
 from mm_assets.promotion.registry import RegistryRecord, registry_key
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
-from mm_assets.store.commit import Committed, StageResult, materialize
-from mm_assets.store.manifest import Partition, Recipe
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, Committed, StageResult
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 
 pytestmark = pytest.mark.integration
@@ -106,7 +108,7 @@ def test_a_new_drop_adds_to_the_release_in_production(
     open_bare_release: OpenBareRelease,
 ) -> None:
     open_bare_release(store, "r0", num_shards=2, drop="d0")
-    parent = commit_dataset_release(store, "r0")
+    parent = commit_dataset_release(store, moto_settings, "r0")
     put_in_production(store, "r0", parent.manifest_digest)
     push_samples(store, "shapes", "d1")
     tick(drop_sensor(moto_settings), instance)
@@ -134,20 +136,22 @@ def test_a_release_with_too_many_shards_is_named_and_left_out(
     assert "release big: has more shards than this deployment: expected at most 2, got 9." in said
 
 
-def test_a_deployment_says_which_recipe_new_drops_get(
+def test_a_deployment_says_which_configuration_new_drops_get(
     store: Store, moto_settings: Settings, instance: dg.DagsterInstance, push_samples: PushDrop, tmp_path: Path
 ) -> None:
     push_samples(store, "shapes", "d1")
-    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/1\nrecipe: smoke\npolicy: default\n", "utf-8")
+    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/2\nconfiguration: smoke\npolicy: default\n", "utf-8")
     tick(drop_sensor(replace(moto_settings, config_dir=tmp_path)), instance)
-    assert read_spec(store, "shapes-d1").recipe["name"] == "smoke"
+    assert read_spec(store, "shapes-d1").configuration["name"] == "smoke"
 
 
 def test_a_misspelt_setting_of_new_drops_is_an_error_that_names_it(
     store: Store, moto_settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    (tmp_path / "new_drops.yaml").write_text("schema: mm.new_drops/1\nrecipes: smoke\npolicy: default\n", "utf-8")
-    with pytest.raises(SettingsError, match="new_drops.yaml: recipe: Field required"):
+    (tmp_path / "new_drops.yaml").write_text(
+        "schema: mm.new_drops/2\nconfigurations: smoke\npolicy: default\n", "utf-8"
+    )
+    with pytest.raises(SettingsError, match="new_drops.yaml: configuration: Field required"):
         tick(drop_sensor(replace(moto_settings, config_dir=tmp_path)), instance)
 
 
@@ -223,20 +227,12 @@ def webhook() -> Iterator[Webhook]:
     server.close()
 
 
-def commit_dataset_release(store: Store, release: str) -> Committed:
-    """A dataset release without any data that passed its gate."""
-    recipe = Recipe(
-        asset="dataset_release",
-        partition=Partition(release=release),
-        code=digest_json("code"),
-        params={},
-        environment={},
-        inputs=(),
-    )
-    committed = materialize(store, recipe, lambda: StageResult(files=(), stats={}))
-    record_validation(
-        store, committed.ref, rules=digest_json("rules"), findings=[Finding(rule="rule", passed=True, detail="fine")]
-    )
+def commit_dataset_release(store: Store, settings: Settings, release: str) -> Committed:
+    """A dataset release without any data that passed its check."""
+    action = Action(asset="dataset_release", code=digest_json("code"), params={}, environment={}, inputs=())
+    committed = Attempt(store, action, Partition(release=release)).commit_result(StageResult(files=(), stats={}))
+    subject = Workspace(settings, store).subject(committed.ref)
+    record_validation(store, subject, [Finding(rule="rule", passed=True, detail="fine")])
     return committed
 
 

@@ -16,6 +16,8 @@ from mm_assets.store import embedded
 from mm_assets.store.objects import Store, open_store
 
 TIMEOUT_S = 1500
+#: The package that these tests belong to, wherever another one is installed.
+ROOT = Path(__file__).parents[2]
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -33,6 +35,7 @@ class Workplace:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
             "HOME": str(self.folder),
             "MM_HOME": str(self.folder / ".mm"),
+            "PYTHONPATH": str(ROOT),
         }
 
     def run(self, *command: str) -> Answer:

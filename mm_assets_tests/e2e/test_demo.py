@@ -22,7 +22,7 @@ RESULT_KEYS = {
     "release", "dataset_release", "batch_plan", "model", "evaluation", "decision", "production", "num_samples",
     "num_dead_letters", "computed", "cached", "wall_s",
 }  # fmt: skip
-NUM_SHARDED, NUM_RELEASE_LEVEL, NUM_SHARDS = 3, 5, 4
+NUM_SHARDED, NUM_RELEASE_LEVEL, NUM_SHARDS = 3, 6, 4
 NUM_PARTITIONS = NUM_SHARDED * NUM_SHARDS + NUM_RELEASE_LEVEL
 
 
@@ -162,4 +162,6 @@ def test_trace_of_a_model_names_what_it_was_made_from(demo_place: Any, demo: dic
 def test_run_of_a_finished_release_computes_nothing(demo_place: Any, demo: dict[str, Any]) -> None:
     del demo
     result = demo_place.result("mm", "run", "--release", "demo", "--stage", "snapshot")
+    registered = result.pop("registered")
     assert result == {"release": "demo", "computed": 0, "cached": NUM_SHARDS, "failed": []}
+    assert registered["moved"] == ["candidate", "production"]

@@ -13,10 +13,11 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
 from mm_assets.drops.create import push_drop
 from mm_assets.lineage.verify import verify_store
+from mm_assets.materialize import Workspace, partitions_of
 from mm_assets.operations.instance import instance_for
 from mm_assets.pipeline import ASSETS
 from mm_assets.releases.spec import read_spec
@@ -25,6 +26,7 @@ from mm_assets.store.embedded import Server
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store
 from mm_assets.store.refs import read_ref, require_ref
+from mm_assets_tests.lenient_rules import write_lenient_rules
 
 pytestmark = [pytest.mark.e2e]
 
@@ -42,11 +44,13 @@ class World:
             "MM_HOME": str(folder),
             "DAGSTER_HOME": str(folder / "dagster"),
             "MM_WORLD_SIZE": str(world_size),
+            "MM_CONFIG_DIR": str(write_lenient_rules(folder / "config", promote_to="production")),
         }
         self.settings: Settings = read_settings(self.environ)
         self.store: Store = _open(self.settings, server)
         push_drop(self.store, drop)
-        open_default_release(self.store, self.settings, release=RELEASE, drops=[(SOURCE, DROP)], recipe="smoke")
+        request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke")
+        open_named_release(Workspace(self.settings, self.store), request)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -63,12 +67,10 @@ class World:
     def digests(self) -> dict[str, str]:
         """Manifest digest of every partition of the release."""
         spec = read_spec(self.store, RELEASE)
-        partitions = {True: [Partition(release=RELEASE, shard=s) for s in spec.shards()]}
-        partitions[False] = [Partition(release=RELEASE)]
         return {
             f"{name}/{partition.path}": require_ref(self.store, name, partition).manifest
             for name, asset in ASSETS.items()
-            for partition in partitions[asset.is_sharded]
+            for partition in partitions_of(spec, asset)
         }
 
 
@@ -118,16 +120,16 @@ def test_empty_store_other_shard_order_and_two_processes_give_the_same_digests(
 ) -> None:
     other = World(seaweed_server, tmp_path, drop, world_size=2)
     script = (
-        "import sys; from mm_assets.settings import read_settings; from mm_assets.store.objects import open_store; "
-        "from mm_assets.pipeline import run_asset, check_asset; from mm_assets.store.manifest import Partition; "
+        "from mm_assets.settings import read_settings; from mm_assets.materialize import Workspace; "
+        "from mm_assets.store.manifest import Partition; "
         "from mm_assets.launchers.environment import stage_environment as environment\n"
-        "settings = read_settings(); store = open_store(settings)\n"
+        "workspace = Workspace(read_settings())\n"
         "for name in ('snapshot', 'features', 'embeddings'):\n"
         "    for shard in ('0003', '0001', '0002', '0000'):\n"
         f"        partition = Partition(release='{RELEASE}', shard=shard)\n"
         "        env = environment() if name == 'embeddings' else {}\n"
-        "        run_asset(store, settings, name, partition, environment=env)\n"
-        "        check_asset(store, settings, name, partition)\n"
+        "        workspace.run(name, partition, environment=env)\n"
+        "        workspace.check(name, partition)\n"
     )
     subprocess.run([sys.executable, "-c", script], env=other.environ, check=True, timeout=RUN_TIMEOUT_S)
     other.run("run", "--release", RELEASE)
@@ -153,18 +155,19 @@ def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     instance.dispose()
 
 
+@pytest.mark.parametrize(("parallel", "untouched"), [("1", "0001"), ("2", "0003")])
 def test_an_interrupt_ends_the_command_at_once_and_leaves_the_rest_alone(
-    seaweed_server: Server, tmp_path: Path, drop: Path
+    seaweed_server: Server, tmp_path: Path, drop: Path, parallel: str, untouched: str
 ) -> None:
     world = World(seaweed_server, tmp_path, drop)
-    process = world.start("run", "--release", RELEASE, "--verbose")
+    process = world.start("run", "--release", RELEASE, "--parallel", parallel, "--verbose")
     _wait_until_computing(world, process, "embeddings", Partition(release=RELEASE, shard="0000"))
     # SIGTERM is an interrupt too, and unlike SIGINT it is not ignored where the tests run in the background.
     os.kill(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in stderr.splitlines()[-1]
-    assert read_ref(world.store, "snapshot", Partition(release=RELEASE, shard="0001")).ref is None
+    assert read_ref(world.store, "snapshot", Partition(release=RELEASE, shard=untouched)).ref is None
 
 
 def _wait_until_computing(world: World, process: "subprocess.Popen[str]", name: str, partition: Partition) -> None:

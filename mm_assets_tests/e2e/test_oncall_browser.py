@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
 from mm_assets.drops.create import push_drop
+from mm_assets.materialize import Workspace
 from mm_assets.settings import read_settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store, open_store
@@ -51,7 +52,8 @@ def damaged_place(make_workplace: Callable[[str], Any]) -> tuple[Any, dict[str, 
     store = open_store(settings)
     folder = build_demo_drop(place.folder / "drop", num_emoji=40)
     push_drop(store, folder)
-    open_default_release(store, settings, release=RELEASE, drops=[(SOURCE, DROP)], recipe="smoke")
+    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke")
+    open_named_release(Workspace(settings, store), request)
     current = store.read_key(DAMAGED)
     assert current is not None
     assert store.replace_key(DAMAGED, current.data[:-512] + b"\1" * 512, current.etag)
@@ -107,7 +109,7 @@ def test_a_damaged_shard_is_repaired_with_a_few_clicks(
     place, _, folder = damaged_place
     store: Store = place.store()
 
-    failed_run = _open_gate(page, ui, "Failed (1)", "Passed (1)")
+    failed_run = _open_check(page, ui, "Failed (1)", "Passed (1)")
     expect(page.get_by_text(DAMAGED)).to_be_visible()
     expect(page.get_by_text("docs/runbooks/damaged-object.md")).to_be_visible()
     _picture(page, "oncall-failed.png")
@@ -119,15 +121,15 @@ def test_a_damaged_shard_is_repaired_with_a_few_clicks(
     _reexecute_from_failure(page)
     page.wait_for_url(lambda url: "/runs/" in url and failed_run not in url)
 
-    assert _open_gate(page, ui, "Failed (0)", "Passed (2)") != failed_run
+    assert _open_check(page, ui, "Failed (0)", "Passed (2)") != failed_run
     expect(page.get_by_text("rules passed.")).to_be_visible()
     _picture(page, "oncall-repaired.png")
-    # Nobody touches anything from here on.
-    _wait(lambda: read_ref(store, "promotion", Partition(release=RELEASE)).ref, "the decision about the release")
+    # Automation does the rest.
+    _wait(lambda: read_ref(store, "registration", Partition(release=RELEASE)).ref, "the end of the release")
 
 
-def _open_gate(page: Page, ui: str, *counts: str) -> str:
-    """Opens the damaged shard's gate of ``snapshot`` once the counts are shown; returns the path of its run."""
+def _open_check(page: Page, ui: str, *counts: str) -> str:
+    """Opens the damaged shard's check of ``snapshot`` once the counts are shown; returns the path of its run."""
 
     def look() -> bool:
         page.goto(f"{ui}/assets/snapshot?view=checks")
@@ -140,7 +142,7 @@ def _open_gate(page: Page, ui: str, *counts: str) -> str:
             return False
         return True
 
-    _wait(look, f"a gate with {counts}")
+    _wait(look, f"a check with {counts}")
     page.locator(f":text-is('{DAMAGED_SHARD}'):visible").first.click()
     expect(page.locator(f":text-is('{RELEASE}|{DAMAGED_SHARD}'):visible")).to_be_visible()
     run = page.locator("a[href*='/runs/']:visible").first.get_attribute("href")

@@ -15,9 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
 from mm_assets.drops.create import push_drop
+from mm_assets.materialize import Workspace
 from mm_assets.settings import read_settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import open_store
@@ -62,7 +63,8 @@ def place(make_workplace: Callable[[str], Any]) -> Iterator[tuple[Any, Path]]:
     store = open_store(settings)
     folder = build_demo_drop(place.folder / "drop", num_emoji=40)
     push_drop(store, folder)
-    open_default_release(store, settings, release=RELEASE, drops=[(SOURCE, DROP)], recipe="smoke")
+    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke")
+    open_named_release(Workspace(settings, store), request)
     current = store.read_key(DAMAGED)
     assert current is not None
     assert store.replace_key(DAMAGED, current.data[:-512] + b"\1" * 512, current.etag)

@@ -82,6 +82,7 @@ def test_the_ui_serves_every_asset_and_leaves_no_process_behind(
         groups = {node["assetKey"]["path"][0]: node["groupName"] for node in answer["data"]["assetNodes"]}
         assert groups["snapshot"] == "snapshot"
         assert groups["model"] == "training"
+        assert groups["registration"] == "promotion"
         assert embedded.running(home) is not None
         process.send_signal(number)
         assert process.wait(60) == 0

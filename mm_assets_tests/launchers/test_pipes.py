@@ -36,13 +36,13 @@ def test_worker_commits_the_partition_under_the_run_that_launched_it(
     assert ref.run_id == result.run_id
     assert read_manifest(store, ref.manifest).environment == stage_environment()
     messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    assert any(f"embeddings r1/0000: computed {ref.manifest}" in message for message in messages)
+    assert any(f"embeddings r1/0000: computed {ref.content}" in message for message in messages)
 
 
 def test_failure_of_the_worker_is_one_sentence_in_the_run_and_nothing_is_committed(
     store: Store, moto_settings: Settings, instance: dg.DagsterInstance, shard: Partition
 ) -> None:
-    tensors = read_manifest(store, require_ref(store, "features", shard).manifest).output("tensors.arrow")
+    tensors = require_ref(store, "features", shard).output("tensors.arrow")
     key = store.object_uri(tensors.digest).removeprefix(f"s3://{store.bucket}/")
     store.client.put_object(Bucket=store.bucket, Key=key, Body=b"damaged")
     result = materialize_embeddings(instance, moto_settings)

@@ -18,8 +18,9 @@ from mm_assets.launchers.kubernetes.client import connect
 from mm_assets.launchers.kubernetes.orphans import SELECTOR
 from mm_assets.launchers.process import StageLauncher
 from mm_assets.launchers.protocol import StageRequest
+from mm_assets.materialize import Workspace
 from mm_assets.settings import Settings
-from mm_assets.store.manifest import Partition, read_manifest
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref, require_ref
 from mm_assets_tests.defs.launched_shard import SHARD, failure_sentence, materialize_embeddings, prepare_shard
@@ -112,7 +113,7 @@ def test_pod_gives_the_same_digest_as_a_process_and_leaves_nothing_behind(
     ref = require_ref(store, "embeddings", shard)
     assert (ref.run_id, ref.cached) == (in_pod.run_id, False)
     messages = "\n".join(entry.user_message for entry in instance.all_logs(in_pod.run_id))
-    assert f"embeddings r1/0000: computed {ref.manifest}" in messages
+    assert f"embeddings r1/0000: computed {ref.content}" in messages
     assert list(store.list_keys("pipes/")) == []
     _assert_no_pods(kubelet)
     forced = materialize_embeddings(instance, moto_settings, tags={"mm/force": "true"})
@@ -136,11 +137,16 @@ def test_pod_carries_run_label_owner_deadline_and_image_and_no_secret(
 
 
 def test_second_launch_finds_the_recorded_environment_and_starts_no_pod(
-    materialize: Materialize, kubelet: ProcessKubelet, store: Store, launcher: StageLauncher, shard: Partition
+    materialize: Materialize,
+    kubelet: ProcessKubelet,
+    store: Store,
+    moto_settings: Settings,
+    launcher: StageLauncher,
+    shard: Partition,
 ) -> None:
-    assert launcher.environment(store, "embeddings", "r1") is None
+    assert launcher.environment(Workspace(moto_settings, store), "embeddings", "r1") is None
     assert materialize().success
-    assert launcher.environment(store, "embeddings", "r1") == stage_environment()
+    assert launcher.environment(Workspace(moto_settings, store), "embeddings", "r1") == stage_environment()
     assert materialize().success
     assert len(kubelet.cluster.created) == 1
 
@@ -198,7 +204,7 @@ def test_pod_deleted_from_outside_is_named_and_its_absence_hides_nothing(
 def test_failure_inside_the_pod_reaches_the_run_in_the_stage_s_own_words(
     materialize: Materialize, kubelet: ProcessKubelet, store: Store, shard: Partition
 ) -> None:
-    tensors = read_manifest(store, require_ref(store, "features", shard).manifest).output("tensors.arrow")
+    tensors = require_ref(store, "features", shard).output("tensors.arrow")
     key = store.object_uri(tensors.digest).removeprefix(f"s3://{store.bucket}/")
     store.client.put_object(Bucket=store.bucket, Key=key, Body=b"damaged")
     sentence = failure_sentence(materialize())

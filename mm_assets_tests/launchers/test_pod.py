@@ -68,7 +68,7 @@ def test_pod_runs_as_nobody_on_a_read_only_root_without_capabilities() -> None:
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/work", "/dev/shm"}
 
 
-def test_resources_nodes_and_deadline_of_the_recipe_reach_the_pod() -> None:
+def test_resources_nodes_and_deadline_of_the_configuration_reach_the_pod() -> None:
     spec = _pod()["spec"]
     limits = spec["containers"][0]["resources"]["limits"]
     assert limits == {"cpu": "1500m", "memory": str(8 << 30), "nvidia.com/gpu": "2"}

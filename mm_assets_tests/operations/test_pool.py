@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mm_assets.configurations import open_default_release
+from mm_assets.configurations import ReleaseRequest, open_named_release
+from mm_assets.materialize import Workspace
 from mm_assets.operations.instance import instance_for
 from mm_assets.operations.run_release import RunRequest, run_release
 from mm_assets.settings import Settings
@@ -27,7 +28,8 @@ def quiet_instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def release(store: Store, moto_settings: Settings, push_samples: Callable[..., Path]) -> str:
     push_samples(store, "shapes", "d1")
-    open_default_release(store, moto_settings, release="r1", drops=[("shapes", "d1")], recipe="smoke")
+    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
+    open_named_release(Workspace(moto_settings, store), request)
     return "r1"
 
 
