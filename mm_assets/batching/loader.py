@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.collate import NO_LABEL, Batch, Layout, Slot, collate
-from mm_assets.batching.plan import TOKEN_COLUMNS
+from mm_assets.batching.rows import TOKEN_COLUMNS
 from mm_assets.batching.samples import Reader
 
 

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mm_assets.demo.bench_runs import measure_current, measure_experiments, measure_parallel
 from mm_assets.demo.job import run_demo
 from mm_assets.identity.code import library_versions
+from mm_assets.markdown import table
 from mm_assets.operations.screen import make_console, print_table
 from mm_assets.pipeline import ASSETS
 from mm_assets.releases.spec import ReleaseSpec, read_spec
@@ -27,6 +29,7 @@ from mm_assets.store.refs import require_ref
 CPU_INFO = Path("/proc/cpuinfo")
 REPORT = Path("docs/benchmarks.md")
 RELEASE = "bench"
+RUN_COLUMNS = ("run", "figure", "detail")
 COLUMNS = ("asset", "partitions", "wall s", "cpu s", "share", "samples/s")
 
 
@@ -52,14 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             second = run_demo(console, settings, release=RELEASE)
             store = open_store(settings)
             timings = _timings(store, read_spec(store, RELEASE))
+            figures = [
+                *measure_experiments(settings, RELEASE),
+                *measure_parallel(settings, home / "parallel"),
+                *measure_current(settings, home / "small"),
+            ]
         finally:
             embedded.stop(home)
     rows = _rows(timings, int(str(first.result["num_samples"])))
     print_table(console, "Stages", COLUMNS, rows)
+    lines = [(figure.what, figure.value, figure.detail) for figure in figures]
+    print_table(console, "Runs", RUN_COLUMNS, lines, left=3)
     summary = f"First run {first.result['wall_s']} s, second run {second.result['wall_s']} s."
     console.print(summary)
     if args.write:
-        REPORT.write_text(_markdown(rows, summary), encoding="utf-8")
+        REPORT.write_text(_markdown(rows, lines, summary), encoding="utf-8")
         console.print(f"Wrote {REPORT}.")
     return 0 if first.ok and second.ok else 1
 
@@ -95,12 +105,11 @@ def _rows(timings: Sequence[_Timing], num_samples: int) -> list[tuple[str, ...]]
     ]
 
 
-def _markdown(rows: Sequence[Sequence[str]], summary: str) -> str:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _markdown(rows: Sequence[Sequence[str]], runs: Sequence[Sequence[str]], summary: str) -> str:
+    stages, others = table(COLUMNS, rows), table(RUN_COLUMNS, runs)
     return (
         "# Benchmarks\n\nWritten by `make bench WRITE=1`. Compare shares, not seconds: they hold for one machine.\n\n"
-        f"{_machine()}\n\n{summary}\n\n{table}\n"
+        f"{_machine()}\n\n{summary}\n\n{stages}\n\n{others}\n"
     )
 
 

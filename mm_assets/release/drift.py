@@ -11,7 +11,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.features import schema as features_schema
+from mm_assets.features.schema import EMBEDDING_SIGNALS
+from mm_assets.features.schema import SIGNALS as FEATURE_SIGNALS
 from mm_assets.identity.canonical import Json
 from mm_assets.modalities.table import MODALITIES
 from mm_assets.release.statistics import COMBINATION
@@ -20,7 +21,7 @@ FIELDS = {"label": "label", "language": "language", "modalities": COMBINATION}
 #: Every signal that is a number. What a sample has of a modality is among the fields; lengths follow from it.
 SIGNALS = tuple(
     field.name
-    for field in (*features_schema.SIGNALS, *features_schema.EMBEDDING_SIGNALS)
+    for field in (*FEATURE_SIGNALS, *EMBEDDING_SIGNALS)
     if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
     and field.name not in {row.length_column for row in MODALITIES.values()}
 )
