@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_commands_in_the_pages_are_commands(page: Path) -> None:
     lines = re.findall(r"`mm ([a-z][^`|\n]*)`", text) + re.findall(r"^(?: {4})?mm ([a-z][^#\n]*)", text, re.MULTILINE)
     wrong: list[str] = []
     for line in lines:
-        words = line.replace("[", "").replace("]", "").split()
+        words = shlex.split(line.replace("[", "").replace("]", ""))
         families = [choice for action in build_parser()._actions if action.choices for choice in action.choices]
         if words[0] not in families:
             wrong.append(line)
