@@ -1,1 +1,1 @@
-"""Stage 3, first half: the exact batch plan, the loader that follows it, and the collate both are checked by."""
+"""Stage ``training``, first half: the exact batch plan, the loader that follows it, and collate."""

@@ -1,1 +1,1 @@
-"""What a partition is checked by: suites, expectations, and the records of their outcome."""
+"""What a partition is checked by: suites, expectations, the rules in force, and outcomes."""

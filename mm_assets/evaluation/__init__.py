@@ -1,1 +1,1 @@
-"""Stage 4: measures a model on fixed slices and corruptions, its calibration and retrieval."""
+"""Stage ``evaluation``: a model on fixed slices and corruptions, its calibration and retrieval."""

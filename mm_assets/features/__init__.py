@@ -1,1 +1,1 @@
-"""Stage 2: decodes every blob exactly once into tensors and quality signals, and embeds them."""
+"""Stage ``features``: decodes every blob exactly once into tensors and signals, and embeds them."""

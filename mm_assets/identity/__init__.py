@@ -1,1 +1,1 @@
-"""What things are called by what they are: canonical JSON and digests, code digests, keyed randomness."""
+"""Digests: canonical JSON, code, and random numbers keyed by what they are for."""

@@ -1,1 +1,1 @@
-"""Stage request to process or pod, as pure functions: environment identity, resources, pod specs."""
+"""Workers of launched assets as processes or pods: environment identity, resources, messages."""

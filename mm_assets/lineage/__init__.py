@@ -1,1 +1,1 @@
-"""Who reached what: lineage of samples and models, and explanations of why a sample was kept or left out."""
+"""Where a sample or a model comes from, why a sample is selected or not, and whether the store is sound."""

@@ -1,1 +1,1 @@
-"""What people start outside of Dagster's own processes: runs of a release, its status, the terminal."""
+"""What people start outside of Dagster's own processes: runs of a release, adoption, status, the terminal."""

@@ -1,1 +1,1 @@
-"""Stage 5: gates over the evaluation, the decision, the registry and the model card."""
+"""Stage ``promotion``: gates over the evaluation, the decision, the registry and its registration."""

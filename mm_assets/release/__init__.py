@@ -1,1 +1,1 @@
-"""The freeze: joins shard manifests into a dataset release with dedup, curation, splits, drift and a record."""
+"""Stage ``release``: the freeze of a dataset with duplicates, curation, splits, drift and a record."""

@@ -1,1 +1,1 @@
-"""The release spec: what a release is made from, pinned by digest."""
+"""The release spec: what a release is made from, pinned by digest when it is opened."""

@@ -1,1 +1,1 @@
-"""Stage 1: freezes raw drops into shards of samples. Sources, drops, release specs, ceilings, dead letters."""
+"""Stage ``snapshot``: freezes raw drops into shards of samples, and keeps dead letters."""

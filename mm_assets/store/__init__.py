@@ -1,1 +1,1 @@
-"""S3 as the git of data: immutable objects, manifests, memoized actions, and refs moved by one conditional write."""
+"""S3: immutable objects, actions and what they led to, manifests, and refs moved by one conditional write."""

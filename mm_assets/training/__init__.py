@@ -1,1 +1,1 @@
-"""Stage 3, second half: training spec, network, lanes, loop, checkpoints, ledger."""
+"""Stage ``training``, second half: spec, network, lanes, loop, checkpoints, ledger."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 
 from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
 from mm_assets.demo.speech import Utterance, speak
+from mm_assets.settings import PACKAGED_CONFIG
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -27,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(block: str) -> list[list[str]]:
-    return [line.partition("#")[0].split() for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
 
 
 def write_folder(folder: Path) -> int:
@@ -63,7 +65,8 @@ def write_folder(folder: Path) -> int:
     for row, wav in zip(spoken, wavs, strict=True):
         (folder / row["audio"]).write_bytes(wav)
     # A picture that was cut off costs one sample, whose row is still counted.
-    (folder / "photos/torn.png").write_bytes((folder / "photos/robin.png").read_bytes()[:200])
+    whole = (folder / "photos/robin.png").read_bytes()
+    (folder / "photos/torn.png").write_bytes(whole[: len(whole) // 2])
     rows.append({"id": "torn-1", "text": "Torn in two.", "image": "photos/torn.png", "label": "torn"})
     lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     (folder / "index.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -86,6 +89,13 @@ def test_the_walk_through_with_ones_own_data(make_workplace: Callable[[str], Any
     assert results["trace --sample"]["releases"] == ["birds-1"]
     assert results["trace --model"]["drops"] == ["birdclub/2026-11"]
     assert results["verify"]["corrupt"] == []
+    experiment = [place.result(*line) for line in commands(blocks("bash")[2])]
+    assert [result["release"] for result in experiment] == ["birds-2", "birds-2"]
+    assert experiment[1]["failed"] == []
+    shutil.copyfile(PACKAGED_CONFIG / "promotion.yaml", place.folder / "promotion.yaml")
+    ruled = [place.result(*line) for line in commands(blocks("bash")[3])]
+    assert ruled[0]["replaced"]["reason"] == "fewer languages than usual"
+    assert (ruled[1]["computed"], ruled[1]["failed"]) == (0, [])
     torn = place.result("mm", "explain", "--release", "birds-1", "--sample", "torn-1")
     assert torn["selected"] is False
     assert torn["dead_letter"]["stage"] == "features"
