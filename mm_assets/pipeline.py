@@ -91,7 +91,7 @@ _ROWS = (
         kinds=frozenset({"s3", "webdataset"}),
         resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot",
         aspects=("header",),
-        libraries=("pyarrow", "soundfile"),
+        libraries=("pillow", "pyarrow", "soundfile"),
         validate=validate_snapshot, rules=(SNAPSHOT_RULES,), preview="mm_assets.snapshot.preview:preview",
     ),
     Asset(
