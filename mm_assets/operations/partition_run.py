@@ -166,6 +166,10 @@ class _Watcher:
         materialization = event.step_materialization_data.materialization
         name = materialization.asset_key.to_user_string()
         is_cached = bool(materialization.metadata["cached"].value)
+        if not ASSETS[name].is_remembered:
+            # It was carried out, not computed: what it did is told by itself.
+            self._on_event(name, self._task.partition, "done", self._seconds(name))
+            return
         if is_cached:
             self._cached += 1
         else:

@@ -33,7 +33,8 @@ from mm_assets.store.refs import read_ref
 
 logger = logging.getLogger(__name__)
 
-STATES = ("started", "computed", "cached", "failed")
+#: ``done`` is what an asset ends with that is carried out rather than computed (``registration``).
+STATES = ("started", "computed", "cached", "done", "failed")
 REGISTRATION = "registration"
 
 
@@ -61,6 +62,8 @@ class RunRequest:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
     """What a run did: numbers of asset partitions, the ones that failed, and what became of the registry.
+
+    A registration that was carried out is neither computed nor cached; one that is current counts as cached.
 
     ``registered`` is the outcome of the release's registration (``moved``, and ``reason`` where nothing moved); None
     if the release got no further than before it.

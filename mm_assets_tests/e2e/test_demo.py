@@ -48,7 +48,8 @@ def output(store: Store, manifest: Manifest, name: str) -> bytes:
 def test_the_result_has_the_documented_keys(demo: dict[str, Any]) -> None:
     assert set(demo) >= RESULT_KEYS
     assert demo["num_samples"] >= 2000
-    assert demo["computed"] == NUM_PARTITIONS
+    # The registration is carried out, not computed.
+    assert demo["computed"] == NUM_PARTITIONS - 1
 
 
 def test_the_model_learns_and_is_promoted(demo: dict[str, Any], store: Store) -> None:

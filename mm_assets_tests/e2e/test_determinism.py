@@ -105,7 +105,8 @@ def test_second_run_computes_nothing_and_moves_nothing(first: World) -> None:
 def test_forced_run_of_every_stage_gives_the_same_digests(first: World) -> None:
     before = first.digests()
     report = first.run("run", "--release", RELEASE, "--force")
-    assert report["computed"] == len(before)
+    # The registration is carried out again, not computed.
+    assert report["computed"] == len(before) - 1
     assert first.digests() == before
 
 

@@ -165,7 +165,10 @@ def world(server: CountingServer, environ: dict[str, str], drop: Path) -> Iterat
     instance = instance_for(settings)
     world = World(settings=settings, store=store, instance=instance, server=server)
     world.open(BASE, drops=((SOURCE, DROP),), configuration="smoke")
-    assert world.run(BASE) == {"computed": [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL], "cached": []}
+    assert world.run(BASE) == {
+        "computed": [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]],
+        "cached": [],
+    }
     yield world
     instance.dispose()
 
@@ -187,7 +190,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Configure:
 def test_another_model_computes_the_model_and_what_follows_it(world: World, configure: Configure) -> None:
     world.open("wider", data_of=BASE, configuration=configure("wider", WIDER))
     happened = world.run("wider")
-    assert happened["computed"] == ["model", "evaluation", "promotion", "registration"]
+    assert happened["computed"] == ["model", "evaluation", "promotion"]
     assert happened["cached"] == ["dataset_release", "batch_plan"]
     assert world.ref("batch_plan", "wider").content == world.ref("batch_plan", BASE).content
     assert world.ref("model", "wider").content != world.ref("model", BASE).content
@@ -196,7 +199,7 @@ def test_another_model_computes_the_model_and_what_follows_it(world: World, conf
 def test_another_evaluation_computes_the_evaluation_and_what_follows_it(world: World, configure: Configure) -> None:
     world.open("measured", data_of=BASE, configuration=configure("measured", OTHER_EVALUATION))
     happened = world.run("measured")
-    assert happened["computed"] == ["evaluation", "promotion", "registration"]
+    assert happened["computed"] == ["evaluation", "promotion"]
     assert happened["cached"] == ["dataset_release", "batch_plan", "model"]
 
 
@@ -204,7 +207,7 @@ def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> Non
     world.open("clean", data_of=BASE, policy="clean")
     happened = world.run("clean")
     assert happened["computed"][0] == "dataset_release"
-    assert set(happened["computed"] + happened["cached"]) == set(RELEASE_LEVEL)
+    assert set(happened["computed"] + happened["cached"]) == set(RELEASE_LEVEL[:-1])
     ref = world.ref("dataset_release", "clean")
     assert not ref.cached
     assert ref.wall_s < MAX_FREEZE_S
@@ -216,7 +219,7 @@ def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> Non
 def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(world: World) -> None:
     world.open("renamed", drops=((SOURCE, DROP),), configuration="smoke")
     happened = world.run("renamed")
-    assert happened["computed"] == ["registration"]
+    assert happened["computed"] == []
     assert happened["cached"] == [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]]
     for asset in RELEASE_LEVEL[:-1]:
         assert world.ref(asset, "renamed").content == world.ref(asset, BASE).content, asset
@@ -228,7 +231,7 @@ def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(
 def test_how_a_run_is_looked_after_changes_nothing(world: World, configure: Configure) -> None:
     world.open("watched", drops=((SOURCE, DROP),), configuration=configure("watched", OTHER_PLACEMENT))
     happened = world.run("watched")
-    assert happened["computed"] == ["registration"]
+    assert happened["computed"] == []
     shard = Partition(release="watched", shard="0000")
     # The placement reaches the computation, which refuses to commit other bytes for the same action.
     forced = Workspace(world.settings, world.store).run(
