@@ -17,7 +17,7 @@ Aspects and what each must define:
 - ``augment``: ``augment(values, config, rng)`` of what ``tokens`` made.
 - ``embedder`` (torch): ``Embedder(config, shape)``, a module of (values, positions).
 - ``bootstrap``: ``make_tensors(dim)`` of the bootstrap encoder.
-- ``descriptor`` (torch): ``Descriptor(tensors)`` and ``collect(column, shape)``, its inputs.
+- ``descriptor`` (torch): ``Descriptor(tensors)``, ``collect(column, shape)``, its inputs, and ``misfit(shape)``.
 - ``preview``, where ``is_pictured``: ``tile(data, side)``.
 """
 
