@@ -1,5 +1,6 @@
 """What a picture's header declares, read by Pillow's lazy readers: no pixel is decoded."""
 
+import re
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -10,6 +11,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from mm_assets.modalities.reasons import Refusal
 
+ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")
+MAX_SAID_CHARS = 120
 #: Called directly, they read headers only; ``Image.open`` would judge the size before us.
 READERS = {"png": PngImageFile, "jpg": JpegImageFile, "webp": WebPImageFile}
 
@@ -47,12 +50,17 @@ def read_header(data: bytes, *, max_pixels: int) -> ImageHeader | Refusal:
         with READERS[kind](BytesIO(data)) as image:
             width, height = image.size
     except Exception as error:  # Pillow's header readers raise a dozen built-in classes on damaged input.
-        return Refusal("bad_header", f"{kind} header cannot be read: {type(error).__name__}")
+        return Refusal("bad_header", f"{kind} header cannot be read: {_said(error)}")
     if not width or not height:
         return Refusal("no_content", f"{kind} header declares no pixels")
     if width * height > max_pixels:
         return Refusal("too_many_pixels", f"{kind} declares {width} x {height} pixels; {max_pixels} are allowed")
     return ImageHeader(format=kind, width=width, height=height)
+
+
+def _said(error: Exception) -> str:
+    """Pillow's sentence without the address of a stream, which differs from run to run."""
+    return ADDRESS.sub("the data", str(error))[:MAX_SAID_CHARS] or type(error).__name__
 
 
 def _format(data: bytes) -> str | None:
