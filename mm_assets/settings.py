@@ -5,6 +5,7 @@ which somebody tells a math library to compute in another way are removed from e
 remains of the environment changes no byte, or is in the environment identity (``ATEN_CPU_CAPABILITY`` is).
 """
 
+import getpass
 import os
 import sys
 from collections.abc import Mapping
@@ -161,6 +162,15 @@ def inherited_math_modes() -> list[str]:
 
 def _math_mode(variable: str) -> MathMode | None:
     return next((mode for mode in MATH_MODES if mode.covers(variable)), None)
+
+
+def current_user() -> str:
+    """Who is recorded to have replaced rules or adopted code: the login name, or the user id where there is none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user need not be in the password file.
+        return f"uid {os.getuid()}"
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mm_assets.errors import SettingsError
-from mm_assets.settings import read_settings
+from mm_assets.settings import current_user, read_settings
 
 
 def test_defaults_are_the_embedded_store_under_the_working_directory(tmp_path, monkeypatch):
@@ -61,3 +61,10 @@ def test_relative_folders_become_absolute():
     assert settings.home == Path("here").absolute()
     assert settings.dagster_home == Path("there").absolute()
     assert settings.config_dir == Path("config").absolute()
+
+
+def test_a_user_without_a_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert current_user() == "uid 54321"

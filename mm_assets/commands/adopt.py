@@ -1,7 +1,6 @@
 """``mm adopt``: new code that makes the same bytes need not compute a release again."""
 
 import argparse
-import getpass
 
 from rich.console import Console
 
@@ -10,7 +9,7 @@ from mm_assets.launchers.process import StageLauncher
 from mm_assets.materialize import Workspace
 from mm_assets.operations.adopt import adopt as adopt_code
 from mm_assets.operations.screen import Outcome, short_digest
-from mm_assets.settings import read_settings
+from mm_assets.settings import current_user, read_settings
 
 
 def adopt(args: argparse.Namespace, console: Console) -> Outcome:
@@ -22,7 +21,7 @@ def adopt(args: argparse.Namespace, console: Console) -> Outcome:
         args.asset,
         num_samples=args.samples,
         environment_of=lambda asset, release: launcher.environment(workspace, asset.name, release),
-        by=getpass.getuser(),
+        by=current_user(),
         on_partition=lambda path: console.print(f"Computing {args.asset} {path} again.", markup=False),
     )
     codes = f"code {short_digest(report.old_code)} and {short_digest(report.new_code)}"
