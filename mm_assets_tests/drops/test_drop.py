@@ -112,9 +112,9 @@ def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Has Space", "../up", "", "UPPER"])
 def test_a_name_that_cannot_be_a_key_is_refused(tmp_path: Path, name: str) -> None:
     folder = a_folder(tmp_path)
-    with pytest.raises(UsageError, match=f"--drop {re.escape(name)}: is no name"):
+    with pytest.raises(UsageError, match=f"--drop {re.escape(name)}: is not a valid name"):
         create_drop(folder, "src", name)
-    with pytest.raises(UsageError, match=f"--source {re.escape(name)}: is no name"):
+    with pytest.raises(UsageError, match=f"--source {re.escape(name)}: is not a valid name"):
         create_drop(folder, name, "d1")
     assert not (folder / "source.yaml").exists()
 
