@@ -1,4 +1,4 @@
-"""The gate of ``batch_plan``: every training sample exactly once per epoch, no pack overfull, lanes balanced."""
+"""The check of ``batch_plan``: every training sample exactly once per epoch, no pack overfull, lanes balanced."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When a partition is materialized without a hand.
+"""When a partition is materialized automatically.
 
 A partition is requested once: when its inputs exist and every blocking check on them has passed. It is requested
 again only when an input was repaired by a run that did not include it. Shards that a release does not have count
@@ -52,7 +52,7 @@ def when_ready(num_shards: Callable[[str], int]) -> AC[dg.AssetKey]:
         "any_input_missing"
     )
     # `all_deps_blocking_checks_passed` asks whether ANY shard passed; this asks whether any did not. An input of the
-    # same run is left to the run, whose blocking gate stops the chain: so a shard's assets share one run.
+    # same run is left to the run, whose blocking check stops the chain: so a shard's assets share one run.
     any_input_unchecked = AC.any_deps_match(
         ~AC.will_be_requested() & AC.any_checks_match(~AC.check_passed(), blocking_only=True) & belongs
     ).with_label("any_input_unchecked")

@@ -15,10 +15,16 @@ def job_for(is_sharded: bool) -> str:
 
 
 def jobs() -> list[UnresolvedAssetJobDefinition]:
-    """Both jobs, gates included. One run has one partition: gates of a range would not be evaluated per partition."""
+    """Both jobs, checks included. One run has one partition: checks of a range would not be evaluated per partition."""
     return [
-        _job(is_sharded=True, description="One shard: snapshot, features and embeddings, each behind its gate."),
-        _job(is_sharded=False, description="One release: from the freeze to the promotion, each behind its gate."),
+        _job(
+            is_sharded=True,
+            description="One shard: snapshot, features and embeddings, each followed by its blocking check.",
+        ),
+        _job(
+            is_sharded=False,
+            description="One release: from the freeze to the registration, each followed by its blocking check.",
+        ),
     ]
 
 

@@ -37,7 +37,7 @@ RELEASE_ASSETS = ("dataset_release", "batch_plan", "model", "evaluation")
 
 
 def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: int = NUM_EMOJI) -> Outcome:
-    """The whole demo; not ok if a partition or its gate failed.
+    """The whole demo; not ok if a partition or its check failed.
 
     Args:
         console: Where a person watches.

@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotConfig:
-    """Section ``snapshot`` of a recipe.
+    """Section ``snapshot`` of a configuration.
 
     Sizes are of the encoded bytes, checked before anything is buffered; pixels and seconds are what a file's own
     header declares, checked before anything is decoded. ``max_metadata_bytes`` bounds a sample's further columns

@@ -1,4 +1,4 @@
-"""What decides the bytes of features and embeddings: the recipe's sections ``features`` and ``encoder``.
+"""What decides the bytes of features and embeddings: the configuration's sections ``features`` and ``encoder``.
 
 Every field is identity: it enters the fingerprint. Where a stage runs is never configured here.
 """

@@ -1,4 +1,4 @@
-"""The gates after features and embeddings: pure readings of a shard's outputs, without torch.
+"""The checks of features and embeddings: pure readings of a shard's outputs, without torch.
 
 The table expectations are the data owner's (``config/features.yaml``); the rest here are our own promises about the
 files: sizes, finite numbers, unit length, matching rows.

@@ -1,7 +1,7 @@
 """Freezes one shard: raw objects in, a deterministic WebDataset tar and two tables out.
 
 Invariants: every raw sample of the shard is in exactly one of ``samples.parquet`` and ``dead_letters.parquet``; blobs
-are byte-identical to the raw ones; the outputs depend on the raw bytes and the recipe alone.
+are byte-identical to the raw ones; the outputs depend on the raw bytes and the configuration alone.
 """
 
 import tarfile

@@ -1,4 +1,4 @@
-"""The gate after a snapshot: the tar, the tables and the data owner's suite, read back from the store."""
+"""The check of a snapshot: the tar, the tables and the data owner's suite, read back from the store."""
 
 import tarfile
 import tempfile

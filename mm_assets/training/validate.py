@@ -1,4 +1,4 @@
-"""The gate of ``model``: it consumed what was planned, it learned, and its checkpoints are one chain. Torch-free."""
+"""The check of ``model``: it consumed what was planned, it learned, and its checkpoints are one chain. Torch-free."""
 
 import json
 import math

@@ -97,7 +97,7 @@ def test_of_two_replacements_at_the_same_moment_one_is_told(store: Store, has_re
 
     overtaken: list[str] = []
     late = Late(client=store.client, bucket=store.bucket, prefix=store.prefix)
-    with pytest.raises(CommitConflictError, match="rules of r1: somebody else replaced them just now"):
+    with pytest.raises(CommitConflictError, match="rules of r1: another command replaced them just now"):
         change(late, pinned, {"one.yaml": b"mine"})
     assert overtaken == [rules_key("r1")]
     assert rules_in_force(store, "r1", pinned, PACKAGED).read("one.yaml") == b"theirs"

@@ -112,9 +112,9 @@ def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Has Space", "../up", "", "UPPER"])
 def test_a_name_that_cannot_be_a_key_is_refused(tmp_path: Path, name: str) -> None:
     folder = a_folder(tmp_path)
-    with pytest.raises(UsageError, match=f"--drop {re.escape(name)}: is no name"):
+    with pytest.raises(UsageError, match=f"--drop {re.escape(name)}: is not a valid name"):
         create_drop(folder, "src", name)
-    with pytest.raises(UsageError, match=f"--source {re.escape(name)}: is no name"):
+    with pytest.raises(UsageError, match=f"--source {re.escape(name)}: is not a valid name"):
         create_drop(folder, name, "d1")
     assert not (folder / "source.yaml").exists()
 
@@ -226,7 +226,7 @@ def test_a_link_out_of_the_folder_is_no_file_of_the_drop(tmp_path: Path) -> None
     (folder / "1.png").symlink_to(secret)
     drop = create_drop(folder, "src", "d1")
     assert [entry.key for entry in drop.objects] == ["index.jsonl"]
-    assert "is no file of the drop" in check_drop(folder).problems[0].message
+    assert "is not in the drop" in check_drop(folder).problems[0].message
 
 
 # Pushing.
