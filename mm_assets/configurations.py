@@ -105,7 +105,7 @@ SMOKE = replace(
 )
 
 CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
-#: Sections that decide the bytes of a shard: an experiment on another release's data must have them alike.
+#: Sections that decide the bytes of a shard: an experiment on another release's data must have the same ones.
 SHARD_SECTIONS = ("snapshot", "features", "encoder")
 #: Who says whether a rules file has a usable form.
 PARSERS: dict[str, Callable[[bytes, str], object]] = {

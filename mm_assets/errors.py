@@ -43,7 +43,7 @@ class UnknownReleaseError(UsageError, ObjectMissingError):
 
 
 class CommitConflictError(MmError, RuntimeError):
-    """Somebody else moved the ref first: re-read it and rebuild."""
+    """Another writer moved the ref first: re-read it and rebuild."""
 
 
 class CommitUnknownError(MmError, RuntimeError):

@@ -1,7 +1,7 @@
 """The pipeline as a table: all that is known about an asset stands in its row, and everything else reads it here.
 
 To add an asset is to add a row and the package it names. ``compute`` and ``preview`` are named by strings because they
-may need torch, which the code server lacks, and because code that is only named is no part of this module's own.
+may need torch, which the code server lacks, and because code that is only named does not enter this module's digest.
 """
 
 from collections.abc import Callable

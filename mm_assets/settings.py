@@ -1,7 +1,7 @@
 """The only reader of the environment: where things are, never what is computed.
 
 Nothing here enters a fingerprint. A missing ``MM_STORE_URI`` means the embedded store under ``MM_HOME``. Variables with
-which somebody tells a math library to compute in another way are removed from every process that computes: what
+that make a math library compute in another way are removed from every process that computes: what
 remains of the environment changes no byte, or is in the environment identity (``ATEN_CPU_CAPABILITY`` is).
 """
 

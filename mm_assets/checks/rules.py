@@ -119,7 +119,7 @@ def replace_rules(
 
     Raises:
         UsageError: no reason is given, or a name is none of the release's rules.
-        CommitConflictError: somebody else replaced them at the same moment.
+        CommitConflictError: another command replaced them at the same moment.
     """
     if not reason.strip() or len(reason) > MAX_REASON_CHARS:
         raise UsageError(
@@ -148,7 +148,10 @@ def replace_rules(
     key = rules_key(release)
     moved = store.create_key(key, data) if current is None else store.replace_key(key, data, current.etag)
     if not moved:
-        raise CommitConflictError(f"rules of {release}: somebody else replaced them just now. Look, and try again.")
+        raise CommitConflictError(
+            f"rules of {release}: another command replaced them just now. Look at them with "
+            f"`mm rules show --release {release}` and try again."
+        )
     return record
 
 

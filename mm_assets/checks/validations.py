@@ -80,7 +80,7 @@ def record_validation(store: Store, subject: Subject, findings: Sequence[Finding
     """Writes what was found about ``subject``. A failed outcome is replaced when the check is made again.
 
     Raises:
-        ValueError: there is no finding: a check that looked at nothing has not passed.
+        ValueError: there are no findings: a check without findings has not passed.
     """
     if not findings:
         raise ValueError(f"{subject.asset}: its check found nothing, neither good nor bad")

@@ -19,7 +19,7 @@ def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Line
     Args:
         text: The document.
         where: What to call it in an error.
-        error: Raised if the document is no YAML, holds a tag, or names a key twice.
+        error: Raised if the document is not YAML, holds a tag, or names a key twice.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -35,7 +35,7 @@ def verify(args: argparse.Namespace, console: Console) -> Outcome:
         rows = [(problem, key, report.reasons[key]) for problem, key in wrong[:MAX_ROWS]]
         more = f" (the first {MAX_ROWS} of {len(wrong)}; --json has all)" if len(wrong) > MAX_ROWS else ""
         print_table(console, f"Damaged{more}", ("problem", "key", "why"), rows, left=3)
-        console.print("Run `mm run --release R --force` for the releases they belong to: what is stored is put right.")
+        console.print("Run `mm run --release R --force` for their releases: it stores damaged objects again.")
     console.print(f"{report.objects} objects checked, {len(wrong)} damaged.")
     result: dict[str, Json] = {
         "objects": report.objects,

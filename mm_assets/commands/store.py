@@ -21,7 +21,7 @@ def start(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def stop(args: argparse.Namespace, console: Console) -> Outcome:
-    """Stops the server; it is no error if none runs."""
+    """Stops the server if it runs."""
     del args
     settings = _embedded_settings()
     stopped = embedded.stop(settings.home)

@@ -1,4 +1,4 @@
-"""When a partition is materialized without a hand.
+"""When a partition is materialized automatically.
 
 A partition is requested once: when its inputs exist and every blocking check on them has passed. It is requested
 again only when an input was repaired by a run that did not include it. Shards that a release does not have count

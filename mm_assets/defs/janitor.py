@@ -1,4 +1,4 @@
-"""Removes stage pods that nobody waits for: a run that was killed cannot delete its own.
+"""Removes orphaned stage pods: a run that was killed cannot delete its own.
 
 A sensor rather than a scheduled job, because a run would need a pod of its own to delete one. Only deployments that
 launch on Kubernetes have it.

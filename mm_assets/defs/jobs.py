@@ -17,8 +17,14 @@ def job_for(is_sharded: bool) -> str:
 def jobs() -> list[UnresolvedAssetJobDefinition]:
     """Both jobs, checks included. One run has one partition: checks of a range would not be evaluated per partition."""
     return [
-        _job(is_sharded=True, description="One shard: snapshot, features and embeddings, each with its check."),
-        _job(is_sharded=False, description="One release: from the freeze to the registration, each with its check."),
+        _job(
+            is_sharded=True,
+            description="One shard: snapshot, features and embeddings, each followed by its blocking check.",
+        ),
+        _job(
+            is_sharded=False,
+            description="One release: from the freeze to the registration, each followed by its blocking check.",
+        ),
     ]
 
 

@@ -81,7 +81,7 @@ def failure_metadata(error: MmError) -> Metadata:
 
 
 def failure_sentence(event: dg.DagsterEvent) -> str:
-    """The one sentence of a failed step: what was raised on purpose, or the error nobody foresaw."""
+    """The one sentence of a failed step: what was raised on purpose, or the unexpected error."""
     failure = event.step_failure_data.user_failure_data
     if failure and failure.description:
         return failure.description

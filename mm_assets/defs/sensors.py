@@ -1,4 +1,4 @@
-"""What starts without a hand: a release for every new drop, a partition for every release, an alert for a failed run.
+"""What starts automatically: a release for every new drop, a partition for every release, an alert for a failed run.
 
 All are idempotent; their cursors are hints for people.
 """
@@ -98,7 +98,7 @@ def alert_message(context: dg.RunFailureSensorContext) -> dict[str, str]:
 
 
 def post_alert(webhook: str, message: dict[str, str]) -> bool:
-    """Posts the alert as JSON; False, and a line in the log, if nobody took it."""
+    """Posts the alert as JSON; False, and a line in the log, if it was not delivered."""
     request = urllib.request.Request(
         webhook, data=json.dumps(message).encode(), headers={"Content-Type": "application/json"}, method="POST"
     )

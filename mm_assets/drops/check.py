@@ -106,8 +106,8 @@ def _stray_files(folder: Path, drop: Drop) -> Iterator[Problem]:
         if name not in declared:
             kinds.setdefault(Path(name).suffix, []).append(name)
     for names in kinds.values():
-        more = f" (nor are {len(names) - 1} more of its kind)" if len(names) > 1 else ""
-        yield Problem(file=names[0], message=f"is no object of the drop, so it is not pushed{more}")
+        more = f" ({len(names) - 1} more files of this type are not pushed either)" if len(names) > 1 else ""
+        yield Problem(file=names[0], message=f"is not listed in drop.json, so it is not pushed{more}")
 
 
 def _check_tars(

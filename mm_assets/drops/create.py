@@ -228,7 +228,7 @@ def _push_source(store: Store, folder: Path, source: str) -> None:
         return
     raise DropError(
         f"{path}: differs from the description of {source} in the store, {store.uri(key)}. "
-        "Use that one, or give the data a source of its own."
+        "Use that one, or create the drop under another source name."
     )
 
 

@@ -88,7 +88,7 @@ def _bad_key(key: str, config: SnapshotConfig) -> tuple[str, str] | None:
     try:
         size_bytes = len(key.encode("utf-8"))
     except UnicodeEncodeError:
-        return "bad_id", f"id {key!r} is no Unicode text"
+        return "bad_id", f"id {key!r} is not Unicode text"
     if not key or not all(character.isprintable() for character in key):
         return "bad_id", f"id {key!r} is empty or has characters that cannot be printed"
     if size_bytes > config.max_key_bytes:

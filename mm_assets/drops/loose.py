@@ -1,6 +1,6 @@
 """Makes ``index.jsonl`` for a folder of loose files ``<key>.<extension>``: files of one stem form a sample.
 
-The text of ``.txt`` files moves into the index; bytes that are no UTF-8 are kept as lone surrogates, so that the
+The text of ``.txt`` files moves into the index; bytes that are not UTF-8 are kept as lone surrogates, so that the
 snapshot restores and rejects exactly those bytes. ``.json`` gives further columns, ``.cls`` a label.
 """
 
@@ -17,7 +17,7 @@ def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
     """The index of the files ``names`` (relative to ``folder``), one row per stem, sorted.
 
     Raises:
-        DropError: two files of one stem have the same modality, or a ``.json`` is no object.
+        DropError: two files of one stem have the same modality, or a ``.json`` is not an object.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name in sorted(names):

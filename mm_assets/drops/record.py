@@ -18,7 +18,7 @@ NAME_RULE = "expected 1 to 63 lower-case letters, digits, '.', '_' and '-', the 
 DROP_FILE = "drop.json"
 SOURCE_FILE = "source.yaml"
 INDEX_FILES = ("index.jsonl", "index.parquet")
-#: Files of a drop's folder that describe it and are no objects.
+#: Files of a drop's folder that describe it and are not objects of it.
 DESCRIPTIVE_FILES = frozenset({DROP_FILE, SOURCE_FILE})
 
 
@@ -37,7 +37,7 @@ class DropObject(_Record):
     @classmethod
     def _key_stays_inside(cls, key: str) -> str:
         if not is_safe_path(key) or key in DESCRIPTIVE_FILES:
-            raise ValueError(f"{key!r} is no file inside the drop")
+            raise ValueError(f"{key!r} is not a file inside the drop")
         return key
 
     @property
@@ -101,7 +101,7 @@ def parse_drop(data: bytes, where: str) -> Drop:
     """The drop described by ``data``.
 
     Raises:
-        DropError: it is no ``mm.drop/1``; the message names ``where`` and the field.
+        DropError: it is not a valid ``mm.drop/1``; the message names ``where`` and the field.
     """
     try:
         return Drop.model_validate_json(data)

@@ -78,7 +78,7 @@ class _RowReader:
         blobs: dict[str, Blob] = {}
         for modality, kind in MODALITIES.items():
             value = row.columns.get(modality)
-            # An empty string is how many exports spell "none": it names no file and is no text.
+            # An empty string is how many exports spell "none": it is neither a file name nor a text.
             if not value:
                 continue
             made = self._read_inline(modality, value) if kind.is_inline else self._read_file(modality, value)
@@ -106,18 +106,18 @@ class _RowReader:
 
     def _read_inline(self, modality: str, text: str) -> Blob | Refusal:
         try:
-            # `mm drop create` keeps bytes of a loose text that are no UTF-8 as lone surrogates; this restores them.
+            # `mm drop create` keeps bytes of a loose text that are not UTF-8 as lone surrogates; this restores them.
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
-            return Refusal("text_not_utf8", f"{modality} is no Unicode text: {error.reason}")
+            return Refusal("text_not_utf8", f"{modality} is not Unicode text: {error.reason}")
         return self._keep(modality, data)
 
     def _read_file(self, modality: str, name: str) -> Blob | Refusal:
         declared = self._objects.get(name.removeprefix("./"))
         if declared is None:
             if not is_safe_path(name.removeprefix("./")):
-                return Refusal("unsafe_path", f"{modality} {name!r} is no file inside the drop")
-            return Refusal("missing_file", f"{modality} {name!r} is no file of the drop")
+                return Refusal("unsafe_path", f"{modality} {name!r} is not a file inside the drop")
+            return Refusal("missing_file", f"{modality} {name!r} is not in the drop")
         reader = self._open(declared)
         ceiling = self._config.max_bytes(modality)
         if declared.size_bytes > ceiling:

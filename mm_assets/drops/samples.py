@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """Why a sample (or, without a ``key``, something that is no sample) stays out of the snapshot.
+    """Why a sample (or, without a ``key``, something that is not a sample) stays out of the snapshot.
 
     ``reason`` is a stable code, ``detail`` a sentence. ``object`` is the drop's object at fault, ``member`` a tar
     member, ``line`` a line (or row) of the index.
@@ -63,7 +63,7 @@ class Rejection:
 class Contents:
     """What one object, or one shard's rows of an index, holds: every sample is in exactly one of the lists.
 
-    ``num_ignored`` counts members that are no data at all (hidden files, archive metadata).
+    ``num_ignored`` counts members that are not data (hidden files, archive metadata).
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -190,13 +190,13 @@ def metadata_json(values: Mapping[str, object]) -> str:
     """Canonical JSON of further columns; values that JSON lacks become strings, NaN and infinities null.
 
     Raises:
-        IdentityError: a string is no Unicode text.
+        IdentityError: a string is not Unicode text.
     """
     plain = {name: _plain(value) for name, value in values.items()}
     try:
         return canonical_json(plain).decode()
     except UnicodeError as error:
-        raise IdentityError(f"metadata: is no Unicode text: {error}.") from error
+        raise IdentityError(f"metadata: is not Unicode text: {error}.") from error
 
 
 def _plain(value: object) -> Json:

@@ -67,7 +67,7 @@ def parse_source(data: bytes, where: str) -> Source:
     """The source described by ``data``.
 
     Raises:
-        DropError: it is no source description; the message names ``where``, the line and the field.
+        DropError: it is not a source description; the message names ``where``, the line and the field.
     """
     try:
         text = data.decode("utf-8")

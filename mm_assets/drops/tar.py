@@ -99,7 +99,7 @@ def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo, grouping: Grou
         return
     key, extension = parts[1], parts[2].lower()
     if not info.isreg() or info.issparse():
-        kind = "a link" if info.islnk() or info.issym() else "no regular file"
+        kind = "a link" if info.islnk() or info.issym() else "not a regular file"
         refusal = Refusal("not_a_file", f"member {name} is {kind}")
         grouping.add(key, Piece(extension=extension, member=name, refusal=refusal))
         return

@@ -56,8 +56,8 @@ class EvaluationConfig:
     ``split`` is judged; the temperature is fitted on ``calibration_split``. Corruptions use the same at most
     ``max_corruption_samples`` samples at every severity, retrieval a pool of at most ``max_retrieval_pool``; both are
     chosen by a keyed order of the ids, so that adding data changes few of them. ``seed`` belongs to the evaluation and
-    not to the release: two releases are damaged alike. ``num_threads`` is fixed because another number of threads sums
-    in another order.
+    not to the release: two releases have the same damage. ``num_threads`` is fixed because another number of
+    threads sums in another order.
     """
 
     split: str = "test"

@@ -1,7 +1,7 @@
 """Damage of known strength, applied to the decoded features a model reads.
 
 Severities run from 1 (hardly noticeable) to 5. The randomness of a corruption depends on (seed, corruption, severity,
-sample id) alone, so every release's samples are damaged alike, in any order and batch. What each one is, and is not,
+sample id) alone, so a sample has the same damage in every release, order and batch. What each one is, and is not,
 is written in the modality's ``corruptions``. ``drop_<modality>``: the modality is absent; it applies only where another
 one remains.
 """

@@ -1,7 +1,7 @@
 """Classification metrics over class ids, in plain numpy.
 
 Legend: B samples, K classes. A label of ``UNSEEN`` is a class the model has no output for; such a sample counts and
-can never be right. No metric of no samples is a number: it is None.
+is always wrong. The metric of zero samples is None.
 """
 
 from dataclasses import dataclass

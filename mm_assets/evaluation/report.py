@@ -114,7 +114,7 @@ def read_report(store: Store, manifest: Manifest) -> Report:
     """The report of an evaluation.
 
     Raises:
-        ObjectMissingError: the manifest has no report. ObjectCorruptError: it is not one.
+        ObjectMissingError: the manifest has no report. ObjectCorruptError: it is not a report.
     """
     digest = manifest.output("report.json").digest
     return parse_report(store.get_bytes(digest), store.object_uri(digest))
@@ -124,7 +124,7 @@ def parse_report(data: bytes, where: str) -> Report:
     """The report in ``data``.
 
     Raises:
-        ObjectCorruptError: it is not one; the message names ``where``.
+        ObjectCorruptError: it is not a report; the message names ``where``.
     """
     try:
         return Report.model_validate_json(data)

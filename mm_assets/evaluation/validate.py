@@ -23,7 +23,7 @@ UNBOUNDED = frozenset({"temperature", "n", "num_samples", "num_labelled", "num_f
 def validate_evaluation(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Reads the report, the predictions and the model's ledger again and compares them.
 
-    A low score is no failure here: it is a fact that the promotion's gates judge.
+    A low score does not fail this check: the promotion's gates judge scores.
     """
     del rules
     try:
@@ -67,7 +67,7 @@ def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
 
 
 def _check_counts(report: Report) -> Finding:
-    """Slices share out all samples, and no score stands on more labels than there are."""
+    """Slices share out all samples, and no score counts more labels than there are."""
     wrong: list[str] = []
     totals, labelled = Counter[str](), Counter[str]()
     for entry in report.slices:

@@ -51,7 +51,7 @@ def compute_embeddings(job: Job) -> StageResult:
 def _one_thread() -> Generator[None]:
     """One CPU thread: these operations are small, and threads that wait for each other on a busy machine cost tenfold.
 
-    The number of threads is no part of the result.
+    The number of threads does not change the result.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

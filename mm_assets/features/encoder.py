@@ -1,6 +1,6 @@
 """The bootstrap encoder: classical descriptors as torch modules, each followed by a fixed projection.
 
-It stands in while the store has no trained model: alike inputs get alike embeddings, nothing more. Invariant: a
+It stands in while the store has no trained model: similar inputs get similar embeddings, nothing more. Invariant: a
 sample's embedding has the same bits for every batch size, thread count and CPU. All sums and matrix products run over
 integers below 2**53 (held in float64) and are therefore exact in any order; what lies between (division, square root,
 rounding) is elementwise and correctly rounded by IEEE 754. The argument holds for a GPU too; no test here has one.
@@ -54,7 +54,7 @@ def load_encoder(data: bytes, *, dim: int, digest: str) -> BootstrapEncoder:
     actual = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
     if actual != expected:
         raise StageError(
-            f"encoder {digest}: is no bootstrap encoder of {dim} dimensions: expected {expected}, got {actual}. "
+            f"encoder {digest}: is not a bootstrap encoder of {dim} dimensions: expected {expected}, got {actual}. "
             "Open a release with the encoder of its configuration."
         )
     return BootstrapEncoder(tensors).eval()

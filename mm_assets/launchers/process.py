@@ -71,7 +71,7 @@ class StageLauncher:
 
         Raises:
             MmError: what the worker failed with, of the same class as in the worker.
-            LaunchError: the worker never ran, died, or failed with an error that is none of ours.
+            LaunchError: the worker never ran, died, or failed with an error that is not an ``MmError``.
             SettingsError: the environment does not say how to launch. SpecError: the resources are unusable.
         """
         request = StageRequest(

@@ -72,7 +72,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         return _fields(path.name, yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
-        raise SpecError(f"{path.name}: is no YAML: {' '.join(str(error).split())}.") from error
+        raise SpecError(f"{path.name}: is not valid YAML: {' '.join(str(error).split())}.") from error
 
 
 def _fields(place: str, value: object) -> dict[str, Any]:

@@ -107,5 +107,5 @@ def modality_modules(*aspects: str) -> tuple[str, ...]:
 
 
 def any_of(names: tuple[str, ...] = NAMES) -> str:
-    """The names as people say them: ``text, image or audio``."""
+    """The names in a sentence: ``text, image or audio``."""
     return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

@@ -107,7 +107,7 @@ Gated = Annotated[Annotated[T, Tag("on")] | Annotated[Disabled, Tag("disabled")]
 
 
 class Thresholds(_Record):
-    """``mm.thresholds/2``. Every section is required: a gate that nobody set is a gate that nobody decided on."""
+    """``mm.thresholds/2``. Every section is required, so that no gate is left out by accident."""
 
     schema_: Literal["mm.thresholds/2"] = Field(alias="schema")
     promote_to: Literal["production", "candidate"]

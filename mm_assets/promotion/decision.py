@@ -104,7 +104,7 @@ def read_decision(store: Store, manifest: Manifest) -> Decision:
     """The decision of a promotion.
 
     Raises:
-        ObjectMissingError: the manifest has none. ObjectCorruptError: it is not one.
+        ObjectMissingError: the manifest has none. ObjectCorruptError: it is not a decision.
     """
     digest = manifest.output(DECISION_FILE).digest
     try:

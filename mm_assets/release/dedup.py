@@ -69,7 +69,7 @@ def shared_keys(
 
     Args:
         database: Holds ``samples``.
-        expressions: SQL expressions for keys; NULL is no key.
+        expressions: SQL expressions for keys; rows with NULL have no key.
         config: Its ``max_near_duplicates`` bounds keys that start with ``near|``.
         column: How a row is named: ``position`` or ``seniority``.
         where: Which rows take part.

@@ -80,8 +80,8 @@ def _load_shard(store: Store, number: int, shard: Shard, database: duckdb.DuckDB
         database.unregister(name)
     if not joined == signals.num_rows == embeddings.num_rows:
         raise StageError(
-            f"shard {number}: its tables do not belong together: expected {signals.num_rows} samples in snapshot, "
-            f"features and embeddings alike, got {joined} in all and {embeddings.num_rows} in embeddings. "
+            f"shard {number}: its tables do not belong together: expected {signals.num_rows} samples in each of "
+            f"snapshot, features and embeddings, got {joined} in all and {embeddings.num_rows} in embeddings. "
             "Materialize the shard again."
         )
 

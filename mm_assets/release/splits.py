@@ -1,8 +1,8 @@
-"""Leakage-safe splits: whole groups go to train, val or test by a hash, and nobody ever moves.
+"""Leakage-safe splits: whole groups go to train, val or test by a hash, and assignments never change.
 
 A group's split is drawn from the hash of its smallest key, so it does not depend on what else is in the release. A
 group with samples of the parent release takes over their split. Where new data reveals that samples which the
-parent put into different splits belong together, no one moves: the samples that reveal it are left out instead.
+parent put into different splits belong together, assignments stay: the samples that reveal it are left out instead.
 Split numbers are positions in ``config.SPLITS``; -1 is "none yet".
 """
 

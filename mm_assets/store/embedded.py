@@ -108,7 +108,7 @@ def _locked(path: Path) -> Generator[None]:
 
 def _start(folder: Path) -> Server:
     (folder / "data").mkdir(exist_ok=True)
-    # Between finding a port free and SeaweedFS taking it, somebody else may: then it ends at once.
+    # Between finding a port free and SeaweedFS taking it, another program may take it: then SeaweedFS ends at once.
     for _ in range(START_ATTEMPTS):
         process, server = _launch(folder)
         deadline = time.monotonic() + START_TIMEOUT_S

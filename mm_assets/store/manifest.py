@@ -146,7 +146,7 @@ def read_manifest(store: Store, digest: str) -> Manifest:
 
     Raises:
         ObjectMissingError: there is no such object.
-        ObjectCorruptError: its bytes have another digest, are no manifest, or state another content than they list.
+        ObjectCorruptError: its bytes have another digest, are not a manifest, or state another content than they list.
     """
     return parse_manifest(store.get_bytes(digest), store.object_uri(digest))
 

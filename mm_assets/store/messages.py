@@ -21,7 +21,7 @@ def delete_messages(store: Store, prefix: str) -> int:
         ValueError: ``prefix`` is not below ``pipes/``.
     """
     if not prefix.startswith(FOLDER) or len(prefix) == len(FOLDER):
-        raise ValueError(f"{prefix}: is no folder of messages: expected {FOLDER}<run id>/...")
+        raise ValueError(f"{prefix}: is not a folder of messages: expected {FOLDER}<run id>/...")
     keys = [info.key for info in store.list_keys(prefix.rstrip("/") + "/")]
     with translated(store.uri(prefix)):
         for key in keys:

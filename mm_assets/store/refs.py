@@ -27,7 +27,7 @@ from mm_assets.store.objects import Store
 
 SCHEMA = "mm.ref/2"
 FIRST_SCHEMA = "mm.ref/1"
-#: Keys below ``refs/`` that are no partition's: the registry, and what the first version knew of its checks.
+#: Keys below ``refs/`` that do not belong to a partition: the registry, and what the first version knew of its checks.
 NOT_REFS = ("refs/validations/", "refs/registry/")
 
 
@@ -149,7 +149,7 @@ def move_ref(store: Store, new: Ref, seen: RefState) -> None:
     An attempt that lost against another one with the same manifest has not lost anything and returns.
 
     Raises:
-        CommitConflictError: somebody moved the ref to another manifest since ``seen``.
+        CommitConflictError: another writer moved the ref to another manifest since ``seen``.
         CommitUnknownError: the answer was lost and could not be read back.
     """
     key = ref_key(new.asset, new.partition)

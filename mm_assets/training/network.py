@@ -5,7 +5,7 @@ Three objectives read one forward pass, so each layer decides who may see whom; 
 1. Towers: a token sees its own modality only; of a causal modality (text) it sees what came before. Representations
    that are aligned come from here, so an alignment cannot be had by copying one modality into the other.
 2. Fused layers: the other modalities see one another; causal ones see those and their own earlier tokens; CLS sees
-   everything and is seen by nobody. So text stays causal to the end and its next token can be predicted from the
+   everything and no token sees it. So text stays causal to the end and its next token can be predicted from the
    picture, the sound and what was written so far, while the classifier, which reads CLS, uses all of the text.
 
 Legend of shapes: P packs, T tokens per pack, X tokens of a modality, S samples, M modalities, W width, D projection,

@@ -30,7 +30,8 @@ def pin(store: Store, **files: bytes) -> dict[str, str]:
 def change(
     store: Store, pinned: Mapping[str, str], files: Mapping[str, bytes], reason: str = "audit 7", release: str = "r1"
 ) -> RulesRecord:
-    return replace_rules(store, release, pinned, files, reason=reason, by="ada")
+    rules = Rules(digests=pinned, load=lambda name: store.get_bytes(pinned[name]))
+    return replace_rules(store, release, rules, files, reason=reason, by="ada")
 
 
 def test_pinned_rules_count_and_packaged_files_do_not(store: Store) -> None:
@@ -97,7 +98,7 @@ def test_of_two_replacements_at_the_same_moment_one_is_told(store: Store, has_re
 
     overtaken: list[str] = []
     late = Late(client=store.client, bucket=store.bucket, prefix=store.prefix)
-    with pytest.raises(CommitConflictError, match="rules of r1: somebody else replaced them just now"):
+    with pytest.raises(CommitConflictError, match="rules of r1: another command replaced them just now"):
         change(late, pinned, {"one.yaml": b"mine"})
     assert overtaken == [rules_key("r1")]
     assert rules_in_force(store, "r1", pinned, PACKAGED).read("one.yaml") == b"theirs"

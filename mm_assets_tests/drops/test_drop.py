@@ -226,7 +226,7 @@ def test_a_link_out_of_the_folder_is_no_file_of_the_drop(tmp_path: Path) -> None
     (folder / "1.png").symlink_to(secret)
     drop = create_drop(folder, "src", "d1")
     assert [entry.key for entry in drop.objects] == ["index.jsonl"]
-    assert "is no file of the drop" in check_drop(folder).problems[0].message
+    assert "is not in the drop" in check_drop(folder).problems[0].message
 
 
 # Pushing.

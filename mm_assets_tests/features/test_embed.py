@@ -87,7 +87,7 @@ def test_encoder_bytes_are_a_safetensors_file_with_a_golden_digest():
 
 
 def test_encoder_of_another_size_is_refused():
-    with pytest.raises(StageError, match="no bootstrap encoder of 32 dimensions"):
+    with pytest.raises(StageError, match="not a bootstrap encoder of 32 dimensions"):
         load_encoder(bootstrap_encoder_bytes(CONFIG), dim=32, digest=GOLDEN_ENCODER)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mm_assets.checks.rules import replace_rules
+from mm_assets.checks.rules import replace_rules, rules_in_force
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.lineage.verify import verify_store
@@ -247,7 +247,8 @@ def test_rules_and_encoder_that_an_open_release_pins_are_read(opened):
         configuration={},
     )  # fmt: skip
     write_spec(world.store, spec)
-    replace_rules(world.store, "r2", spec.rules, {"snapshot.yaml": b"replaced"}, reason="audit", by="ada")
+    rules = rules_in_force(world.store, "r2", spec.rules, {})
+    replace_rules(world.store, "r2", rules, {"snapshot.yaml": b"replaced"}, reason="audit", by="ada")
     assert verify_store(world.store).is_sound
     keys = sorted(object_key(digest) for digest in (*pinned, digest_bytes(b"replaced")))
     for key in keys:

@@ -86,4 +86,4 @@ def test_every_reason_written_in_the_package_is_listed() -> None:
 def test_a_dead_letter_quotes_no_exception_of_ours() -> None:
     made = finish_sample("a", "index.jsonl", {}, {"place": "\ud800"}, SnapshotConfig())
     assert isinstance(made, Rejection)
-    assert made.detail == "metadata holds a string that is no Unicode text"
+    assert made.detail == "metadata cannot be written as JSON: a name or value is not Unicode text"

@@ -332,8 +332,8 @@ def test_rules_that_were_replaced_on_record_are_another_decision(
     text = packaged_rules()[THRESHOLDS_FILE].decode()
 
     def replaced(text: str) -> Workspace:
-        pinned = workspace.spec("r1").rules
-        replace_rules(store, "r1", pinned, {THRESHOLDS_FILE: text.encode()}, reason="stricter", by="me")
+        rules = Workspace(settings, store).rules("r1")
+        replace_rules(store, "r1", rules, {THRESHOLDS_FILE: text.encode()}, reason="stricter", by="me")
         return Workspace(settings, store)
 
     stricter = replaced(text.replace("0.35", "0.6"))

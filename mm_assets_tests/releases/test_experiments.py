@@ -73,7 +73,7 @@ def test_files_of_whoever_runs_something_do_not_count(
         (tmp_path / name).write_bytes(weak)
     elsewhere = Workspace(replace(settings, config_dir=tmp_path), workspace.store)
     assert elsewhere.rules(BASE).digests == workspace.rules(BASE).digests == base.rules
-    replace_rules(workspace.store, BASE, base.rules, {"snapshot.yaml": weak}, reason="on record", by="ada")
+    replace_rules(workspace.store, BASE, workspace.rules(BASE), {"snapshot.yaml": weak}, reason="on record", by="ada")
     assert Workspace(settings, workspace.store).rules(BASE).read("snapshot.yaml") == weak
 
 
@@ -95,7 +95,7 @@ def test_a_release_can_only_be_built_on_one_that_is_open_and_frozen(
     flag = "--" + option.replace("_", "-")
     for name, named in (("r0", "release r0: is not open"), (BASE, "dataset_release r1: is not materialized")):
         request = ReleaseRequest(release="x", drops=drops, **{option: name})
-        with pytest.raises(UsageError, match=f"{flag} {name}: {named}"):
+        with pytest.raises(UsageError, match=f"{flag} {name}: cannot be used: {named}"):
             open_named_release(workspace, request)
     assert list_releases(workspace.store) == [base.release]
 
@@ -168,7 +168,7 @@ def test_an_experiment_may_change_everything_behind_the_shards(
 
 def test_a_release_whose_freeze_fails_its_check_is_not_built_on(workspace: Workspace, frozen: ReleaseSpec) -> None:
     stricter = {"snapshot.yaml": b"# stricter\n" + workspace.rules(BASE).read("snapshot.yaml")}
-    replaced = replace_rules(workspace.store, BASE, frozen.rules, stricter, reason="stricter", by="ada")
+    replaced = replace_rules(workspace.store, BASE, workspace.rules(BASE), stricter, reason="stricter", by="ada")
     assert replaced.changed == ["snapshot.yaml"]
     fresh = Workspace(workspace.settings, workspace.store)
     with pytest.raises(GateError, match="was not checked under the rules in force"):

@@ -14,7 +14,7 @@ def test_messages_of_one_attempt_are_deleted_and_nothing_else(store: Store) -> N
 
 @pytest.mark.parametrize("prefix", ["objects/aa", "refs", "pipes/", "pipes", ""])
 def test_nothing_but_messages_can_be_deleted(store: Store, prefix: str) -> None:
-    with pytest.raises(ValueError, match=f"{prefix}: is no folder of messages"):
+    with pytest.raises(ValueError, match=f"{prefix}: is not a folder of messages"):
         delete_messages(store, prefix)
 
 

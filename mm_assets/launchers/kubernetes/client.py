@@ -85,7 +85,7 @@ class StoreMessageReader(PipesS3MessageReader):
             try:
                 delete_messages(self._store, self._prefix)
             except MmError as error:
-                # What is left over harms nobody, and must not hide how the stage ended.
+                # Leftovers do no harm and must not hide how the stage ended.
                 logger.warning("%s", error)
 
     def messages_are_readable(self, params: Mapping[str, Any]) -> bool:

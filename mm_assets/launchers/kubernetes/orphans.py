@@ -1,4 +1,4 @@
-"""Which stage pods nobody waits for any more. Pure: the wiring lists pods, asks about runs and deletes."""
+"""Which stage pods are orphaned: their run has ended. Pure: the wiring lists pods, asks about runs and deletes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

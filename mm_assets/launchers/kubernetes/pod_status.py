@@ -64,7 +64,7 @@ def judge(pod: Status | None, resources: Resources, waited: Waited) -> Verdict |
         waited: How long it is taking.
     """
     if pod is None:
-        return Verdict(code="deleted", sentence="its pod disappeared: somebody deleted it or its node was removed")
+        return Verdict(code="deleted", sentence="its pod disappeared: it was deleted or its node was removed")
     status = pod.get("status") or {}
     return _lost(status) or _ended(status, resources) or _not_starting(pod, resources, waited) or _overdue(
         resources, waited

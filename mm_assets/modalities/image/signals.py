@@ -71,7 +71,7 @@ def perceptual_hash(image: DecodedImage) -> str:
     small = np.asarray(image.rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR))
     basis = dct_basis(HASH_SIDE, HASH_BITS_SIDE)
     coefficients = np.einsum("ux,xy,vy->uv", basis, small.astype(np.int64), basis).ravel()
-    coefficients[0] = 0  # The mean: brightness is no part of the hash.
+    coefficients[0] = 0  # The mean: brightness does not enter the hash.
     bits = DEAD_BAND * coefficients > np.abs(coefficients).max()
     return np.packbits(bits).tobytes().hex()
 

@@ -29,7 +29,7 @@ def misfit(shape: Mapping[str, int]) -> str | None:
 
 
 class Descriptor(nn.Module):
-    """Sums of the projections of a token sequence's n-grams; specials (BOS, EOS, PAD) are no part of any.
+    """Sums of the projections of a token sequence's n-grams; no n-gram holds specials (BOS, EOS, PAD).
 
     Source: hashing trick, Weinberger et al. 2009, over byte n-grams of lengths 2 to 5.
     """

@@ -10,7 +10,7 @@ def inspect_header(data: bytes, limits: object) -> str | Refusal:
     """``toy``, or why the bytes are refused."""
     del limits
     if not data.startswith(MAGIC):
-        return Refusal("unsupported_format", "depth is no toy file")
+        return Refusal("unsupported_format", "depth is not a toy file")
     if len(data) == len(MAGIC):
         return Refusal("no_content", "toy declares no values")
     if len(data) > len(MAGIC) + MAX_VALUES:
