@@ -112,17 +112,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--parallel", type=_count, metavar="N", help="shards at a time (default: MM_PARALLEL, or the number of cores)"
     )
     _command(commands, "verify", "inspect:verify", "Re-hash every object that anything refers to.")
-    trace = _command(commands, "trace", "inspect:trace", "Where a sample went, or what a model was made from.")
+    trace = _command(commands, "trace", "inspect:trace", "Show where a sample went, or what a model was made from.")
     what = trace.add_mutually_exclusive_group(required=True)
     what.add_argument("--sample", metavar="ID", help="a sample: SOURCE/DROP/KEY, or KEY where it is unambiguous")
     what.add_argument("--model", metavar="REF", help="a release, a manifest digest, or production")
-    explain = _command(commands, "explain", "inspect:explain", "Why a sample is or is not in a release.")
+    explain = _command(commands, "explain", "inspect:explain", "Show why a sample is or is not in a release.")
     explain.add_argument("--release", required=True, metavar="R", help="an open release")
     explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
     _add_rules(commands)
     adopt = _command(commands, "adopt", "adopt:adopt", "Prove that changed code makes the same bytes, on a sample.")
     adopt.add_argument("--asset", required=True, metavar="A", help="the asset whose code changed")
-    adopt.add_argument("--samples", type=int, default=3, metavar="K", help="partitions to compute again (default: 3)")
+    adopt.add_argument(
+        "--samples", type=_count, default=3, metavar="K", help="partitions to compute again (default: 3)"
+    )
     _add_store(commands)
     ui = _command(commands, "ui", "ui:ui", "Serve the Dagster UI on this machine until Ctrl-C.")
     ui.add_argument("--port", type=int, default=3000, metavar="N", help="port on 127.0.0.1 (default: 3000)")
@@ -141,7 +143,7 @@ def _add_drop(commands: "_Commands") -> None:
     create.add_argument("folder", type=Path, metavar="FOLDER", help="tars, or index.jsonl / index.parquet with files")
     create.add_argument("--source", required=True, metavar="S", help="name of the source system")
     create.add_argument("--drop", required=True, metavar="D", help="name of this delivery")
-    check = _command(family, "check", "drop:check", "Explain every problem of a drop by file and line.")
+    check = _command(family, "check", "drop:check", "List every problem of a drop by file and line.")
     check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
     push = _command(family, "push", "drop:push", "Upload a drop to the store; its drop.json goes last.")
     push.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
@@ -157,16 +159,16 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--policy", metavar="P", help="curation policy (default: default, or that of R0)")
     opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
     opened.add_argument("--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)")
-    _command(family, "list", "release:list_all", "Every open release and how far it is.")
-    show = _command(family, "show", "release:show", "One release: what it pins and how far it is.")
+    _command(family, "list", "release:list_all", "List every open release and its progress.")
+    show = _command(family, "show", "release:show", "Show what a release pins, its progress and its failures.")
     show.add_argument("release", metavar="R", help="an open release")
 
 
 def _add_rules(commands: "_Commands") -> None:
-    family = _family(commands, "rules", "The rules that a release's checks and gates are judged by.")
-    shown = _command(family, "show", "rules:show", "Which rules are in force, and why.")
+    family = _family(commands, "rules", "Show or replace the rules that checks and gates are judged by.")
+    shown = _command(family, "show", "rules:show", "Show the rules in force, and why they were replaced.")
     shown.add_argument("--release", required=True, metavar="R", help="an open release")
-    replaced = _command(family, "set", "rules:replace", "Replace rules files of a release, on record.")
+    replaced = _command(family, "set", "rules:replace", "Replace rules files of a release and record why.")
     replaced.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a rules file, such as promotion.yaml")
     replaced.add_argument("--release", required=True, metavar="R", help="an open release")
     replaced.add_argument("--reason", required=True, metavar="TEXT", help="why")
@@ -175,7 +177,7 @@ def _add_rules(commands: "_Commands") -> None:
 def _add_store(commands: "_Commands") -> None:
     family = _family(commands, "store", "Control the embedded store of this home.")
     _command(family, "start", "store:start", "Start the embedded store; it stays up after this command.")
-    _command(family, "stop", "store:stop", "Stop it. What it stored stays.")
+    _command(family, "stop", "store:stop", "Stop the embedded store; its data are kept.")
     _command(family, "env", "store:env", "Print the variables another program needs to use the store.")
 
 
@@ -187,7 +189,7 @@ def _family(commands: "_Commands", name: str, summary: str) -> "_Commands":
 def _command(commands: "_Commands", name: str, handler: str, summary: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=summary, description=summary, **_layout())
     command.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
-    command.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
+    command.add_argument("-v", "--verbose", action="store_true", help="log progress to stderr")
     command.set_defaults(handler=handler)
     return command
 

@@ -142,7 +142,7 @@ def configuration_named(name: str) -> PipelineConfig:
     """The configuration called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the configuration is unknown.
     """
     if name not in CONFIGURATIONS:
         raise UsageError(f"configuration {name}: is unknown: expected one of {', '.join(sorted(CONFIGURATIONS))}.")

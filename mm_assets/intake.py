@@ -1,6 +1,6 @@
 """A release for every new drop: which drops are new, what their release is called, and how it is opened.
 
-Membership decides: a drop that some release pins is done, whatever a cursor says or lost.
+A drop is done if some release pins it; the sensor's cursor does not decide.
 """
 
 from dataclasses import dataclass

@@ -185,7 +185,9 @@ class Workspace:
         if ref.fingerprint != action.fingerprint and not self._is_adopted(action, ref):
             return None
         record = self.validation(ref)
-        return ref if record is not None and record.passed else None
+        if record is None or not record.passed or self._was_undone(ref):
+            return None
+        return ref
 
     def run(
         self,
@@ -238,7 +240,10 @@ class Workspace:
     def check(self, name: str, partition: Partition) -> ValidationRecord:
         """Checks what the partition currently is and records the outcome; later stages require it.
 
-        What passed under the rules in force is not checked again; what failed is.
+        What passed under the rules in force is not checked again; what failed is, and so is what others can undo.
+
+        Raises:
+            GateError: it gathers shards of which one did not pass under the rules in force.
         """
         ref = require_ref(self.store, name, partition)
         try:
@@ -246,8 +251,11 @@ class Workspace:
         except ObjectCorruptError as error:
             logger.warning("%s The check is made again.", error)
             known = None
-        if known is not None and known.passed:
+        if known is not None and known.passed and asset_named(name).is_remembered:
             return known
+        if _gathers(asset_named(name)):
+            # Its own check reads what it wrote: only its inputs' checks say whether the shards pass.
+            self.resolve(name, partition, {})
         manifest = read_manifest(self.store, ref.manifest)
         findings = asset_named(name).validate(self.store, manifest, self.rules(partition.release))
         return record_validation(self.store, self.subject(ref), findings)
@@ -276,8 +284,7 @@ class Workspace:
         ref = self.require_passed(name, partition)
         asset = asset_named(name)
         # What gathers all shards of a release is looked at by itself, once, and not again by each asset behind it.
-        gathers = not asset.is_sharded and any(ASSETS[upstream].is_sharded for upstream in asset.reads)
-        if not gathers and inputs_digest(self._resolved(asset, partition, {}).inputs) != ref.inputs:
+        if not _gathers(asset) and inputs_digest(self._resolved(asset, partition, {}).inputs) != ref.inputs:
             raise GateError(
                 f"{name} {partition.path}: is stale: it was made from other data than its inputs hold now. "
                 "Materialize it again."
@@ -305,6 +312,14 @@ class Workspace:
         if not record.passed:
             raise GateError(f"{where}: failed its check: {record.failures}. Repair it, or use another release.")
 
+    def _was_undone(self, ref: Ref) -> bool:
+        """Whether what it did to the world no longer holds; never for an asset that only computes."""
+        asset = asset_named(ref.asset)
+        if asset.is_remembered:
+            return False
+        manifest = read_manifest(self.store, ref.manifest)
+        return not all(finding.passed for finding in asset.validate(self.store, manifest, self.rules(ref.release)))
+
     def _once(self, key: tuple[str, Partition] | Subject, read: Callable[[], T]) -> T:
         if self._read is None:
             return read()
@@ -327,3 +342,7 @@ def partitions_of(spec: ReleaseSpec, asset: Asset) -> list[Partition]:
     if not asset.is_sharded:
         return [Partition(release=spec.release)]
     return [Partition(release=spec.release, shard=shard) for shard in spec.shards()]
+
+
+def _gathers(asset: Asset) -> bool:
+    return not asset.is_sharded and any(ASSETS[upstream].is_sharded for upstream in asset.reads)

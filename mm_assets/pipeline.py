@@ -125,6 +125,7 @@ _ROWS = (
         "dataset card. Refuses to run unless every shard of the release exists and passed its checks.",
         kinds=frozenset({"duckdb", "parquet"}),
         resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
+        aspects=("signals",),
         libraries=("duckdb", "numpy", "pyarrow", "pyyaml"),
         validate=validate_dataset_release, rules=(SNAPSHOT_RULES, FEATURES_RULES),
         preview="mm_assets.release.preview:preview",
@@ -196,7 +197,7 @@ def asset_named(name: str) -> Asset:
     """The asset called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the asset is unknown.
     """
     if name not in ASSETS:
         raise UsageError(f"asset {name}: is unknown: expected one of {', '.join(ASSETS)}.")

@@ -1,7 +1,7 @@
 """The rules in force for a release: which files its checks and gates are judged by, pinned by digest.
 
 A release pins its rules when it is opened. They are replaced on record only: ``releases/<release>/rules.json`` names
-who replaced what, when and why, and the record before it. Files on the machine of whoever runs something never count.
+who replaced what, when and why, and the record before it. Files on the machine that runs a command are not read.
 """
 
 import json
@@ -118,7 +118,7 @@ def replace_rules(
         by: Who.
 
     Raises:
-        UsageError: no reason is given, or a name is none of the release's rules.
+        UsageError: no reason is given, or the release has no rules file of that name.
         CommitConflictError: another command replaced them at the same moment.
     """
     if not reason.strip() or len(reason) > MAX_REASON_CHARS:

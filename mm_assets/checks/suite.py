@@ -9,10 +9,9 @@ as its only key, and by nothing else.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
-from mm_assets.checks.yaml_files import Lines, line_of, parse_yaml_bytes, read_file
+from mm_assets.checks.yaml_files import Lines, line_of, parse_yaml_bytes
 from mm_assets.errors import SettingsError
 
 SUITE_KEYS = ("expectations", "max_dead_letter_fraction")
@@ -76,15 +75,6 @@ class _File:
 
     def error(self, place: tuple[str | int, ...], problem: str) -> SettingsError:
         return SettingsError(f"{self.where}: line {line_of(place, self.lines)}: {problem}")
-
-
-def read_suite(path: Path) -> Suite:
-    """``parse_suite`` of a file.
-
-    Raises:
-        SettingsError: the file is missing or is not a suite.
-    """
-    return parse_suite(read_file(path, SettingsError), str(path))
 
 
 def parse_suite(data: bytes, where: str) -> Suite:

@@ -83,7 +83,7 @@ def record_validation(store: Store, subject: Subject, findings: Sequence[Finding
         ValueError: there are no findings: a check without findings has not passed.
     """
     if not findings:
-        raise ValueError(f"{subject.asset}: its check found nothing, neither good nor bad")
+        raise ValueError(f"{subject.asset}: its check returned no findings: expected at least one")
     record = ValidationRecord(
         schema="mm.validation/2",
         asset=subject.asset,

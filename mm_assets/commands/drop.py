@@ -30,7 +30,7 @@ def create(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def check(args: argparse.Namespace, console: Console) -> Outcome:
-    """Explains every problem; not ok if there is any, also where it costs one sample only."""
+    """Explains every problem; not ok if there is any, even if it affects one sample only."""
     report = _check(args.folder, console)
     _print_problems(console, report)
     return Outcome(result=_result(report), ok=not report.problems)

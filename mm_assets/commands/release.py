@@ -117,7 +117,7 @@ def _drop_of(text: str) -> tuple[str, str]:
 
 
 def _furthest(status: dict[str, AssetStatus]) -> str:
-    """The first asset that is not through, which is where the release stands."""
+    """The first asset that is not complete."""
     for name, entry in status.items():
         if entry.state not in ("passed", "referenced"):
             return f"{name} {entry.state} {entry.done}/{entry.total}"

@@ -14,7 +14,7 @@ from mm_assets.settings import current_user, read_settings
 
 
 def show(args: argparse.Namespace, console: Console) -> Outcome:
-    """The rules in force, and why they are others than the release was opened with."""
+    """The rules in force, and why they were replaced."""
     workspace = Workspace(read_settings())
     return _shown(workspace, args.release, console)
 

@@ -72,7 +72,7 @@ def require_known(spec: ReleaseSpec, partition: Partition, settings: Settings) -
     """
     require_fits(spec, settings)
     if partition.shard is not None and not spec.has_shard(partition.shard):
-        shards = f"{shard_key(0)} to {shard_key(spec.num_shards - 1)}" if spec.num_shards else "none of its own"
+        shards = f"{shard_key(0)} to {shard_key(spec.num_shards - 1)}" if spec.num_shards else "none (an experiment)"
         raise UsageError(
             f"{partition.path}: is not a shard of release {spec.release}: expected one of its {spec.num_shards} shards "
             f"({shards}), got {partition.shard}. Leave this partition empty."

@@ -1,4 +1,4 @@
-"""A blob on its way into a sample: what it is by its own header, whatever its file was called.
+"""A blob of a sample. Its format comes from its header, not from its file name.
 
 Nothing here decodes pixels or sound: whether a blob really decodes is found out by ``features``, which decodes each
 blob exactly once.

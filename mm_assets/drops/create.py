@@ -113,7 +113,7 @@ def create_drop(
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Names of the folder's regular files, relative to it, sorted; hidden ones, and links that leave it, are none."""
+    """Names of the folder's regular files, relative to it, sorted; hidden ones and links that leave it are left out."""
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

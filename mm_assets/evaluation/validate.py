@@ -1,4 +1,4 @@
-"""Whether an evaluation can be believed. Whether its numbers are good enough is for the gates of ``promotion``."""
+"""The check of an evaluation: whether its numbers can be believed. ``promotion`` judges how good they are."""
 
 import math
 from collections import Counter

@@ -18,7 +18,7 @@ def failure_message(sentence: str, error: Exception) -> dict[str, Any]:
 
 
 def reported_failure(messages: Iterable[Mapping[str, Any]]) -> MmError | None:
-    """The error among a worker's messages, of the class it had there; ``LaunchError`` if that is none of ours."""
+    """The error among a worker's messages, of the class it had there; ``LaunchError`` if that is not an ``MmError``."""
     for message in messages:
         if "error" in message:
             kind = getattr(errors, str(message.get("class")), None)

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from mm_assets.checks.rules import read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.promotion.history import find_registry_problems
+from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.registry import STATES, read_history
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.manifest import read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import NOT_REFS, read_ref_key
+
+REGISTRATIONS = "refs/registration/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,7 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     walk = walk_objects(store, roots, on_object)
     for problem in find_registry_problems(store):
         (missing if problem.is_missing else corrupt)[problem.key] = problem.detail
+    corrupt |= _undone_registrations(store)
     corrupt |= walk.corrupt
     missing |= walk.missing
     return VerifyReport(
@@ -89,6 +92,21 @@ def _ref_root(store: Store, key: str) -> Target:
     if named != (manifest.asset, manifest.partition, manifest.content, manifest.fingerprint):
         raise ObjectCorruptError(f"{store.uri(key)}: names a manifest of something else. Run its partition again.")
     return root
+
+
+def _undone_registrations(store: Store) -> dict[str, str]:
+    """Registrations that the registry no longer holds, by the key of their ref: it was wiped, or put back."""
+    undone: dict[str, str] = {}
+    for info in store.list_keys(REGISTRATIONS):
+        try:
+            manifest = read_manifest(store, read_ref_key(store, info.key).manifest)
+            finding = check_registration(store, manifest)
+        except (ObjectCorruptError, ObjectMissingError):
+            # The walk over all objects reports what cannot be read.
+            continue
+        if not finding.passed:
+            undone[info.key] = f"{store.uri(info.key)}: {finding.detail}. Run its release again."
+    return undone
 
 
 def _spec_roots(store: Store, release: str) -> Iterator[Target]:

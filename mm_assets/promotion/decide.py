@@ -13,6 +13,7 @@ from mm_assets.promotion.comparison import COLUMNS, Comparison, compare_with_cha
 from mm_assets.promotion.config import Thresholds
 from mm_assets.promotion.decision import DECISION_FILE, Champion, Decision, comparison_record, gate_records
 from mm_assets.promotion.gates import judge
+from mm_assets.promotion.registry import WEIGHTS
 from mm_assets.release.title import dataset_name
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -23,7 +24,7 @@ from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, read_parquet
 CARD_FILE = "README.md"
 #: Role of the model in production and of its evaluation; both are absent if there is none.
 CHAMPION = "champion"
-WEIGHTS, PREDICTIONS = "weights.safetensors", "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 
 
 def compute_promotion(job: Job) -> StageResult:

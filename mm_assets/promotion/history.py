@@ -7,13 +7,14 @@ from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registration import demanded_states, holds_decision
+from mm_assets.promotion.registration import holds_decision
 from mm_assets.promotion.registry import (
     STATES,
     UNNUMBERED,
     Link,
     RegistryRecord,
     State,
+    demanded_states,
     entry_key,
     find_head,
     find_obstacle,
@@ -21,6 +22,7 @@ from mm_assets.promotion.registry import (
     read_links,
     registry_key,
 )
+from mm_assets.promotion.validate import decision_problem
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store, object_key
 
@@ -37,13 +39,18 @@ class Problem:
 def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """A promoted model is in the history of every state it was promoted to, or superseded; a rejected one in none."""
     del rules
+    return (check_registration(store, manifest),)
+
+
+def check_registration(store: Store, manifest: Manifest) -> Finding:
+    """Whether the registry holds what this registration says it registered, or what followed it."""
     promotion_digest = manifest.input("promotion").manifest
     try:
         promotion = read_manifest(store, promotion_digest)
         decision = read_decision(store, promotion)
         histories = {state: list(read_history(store, state)) for state in STATES}
     except (ObjectMissingError, ObjectCorruptError) as error:
-        return (Finding(rule="registry_agrees", passed=False, detail=str(error)),)
+        return Finding(rule="registry_agrees", passed=False, detail=str(error))
     demanded = demanded_states(decision)
     wrong: list[str] = []
     notes: list[str] = []
@@ -59,7 +66,7 @@ def validate_registration(store: Store, manifest: Manifest, rules: Rules) -> tup
         if state not in demanded and is_registered:
             wrong.append(f"{state}: the model is registered although the decision is {decision.decision}")
     detail = "; ".join(wrong or notes) or f"registered for {', '.join(demanded) or 'nothing'}, as decided"
-    return (Finding(rule="registry_agrees", passed=not wrong, detail=detail, num_failing=len(wrong)),)
+    return Finding(rule="registry_agrees", passed=not wrong, detail=detail, num_failing=len(wrong))
 
 
 def find_registry_problems(store: Store) -> Iterator[Problem]:
@@ -92,7 +99,7 @@ def _find_state_problems(store: Store, state: State) -> Iterator[Problem]:
     yield from _find_entry_problems(store, state, links)
     for link in links:
         yield from _find_copy_problems(store, link, is_head=link is links[0])
-        problem = decision_problem(store, state, link.record)
+        problem = decision_problem(store, link.record)
         if problem is not None:
             place = entry_key(state, link.number)
             yield Problem(key=place if store.read_key(place) else key, detail=problem)
@@ -124,23 +131,3 @@ def _find_copy_problems(store: Store, link: Link, *, is_head: bool) -> Iterator[
         yield Problem(key=object_key(link.digest), detail=str(error), is_missing=True)
     except ObjectCorruptError as error:
         yield Problem(key=object_key(link.digest), detail=str(error))
-
-
-def decision_problem(store: Store, state: State, record: RegistryRecord) -> str | None:
-    """Why a record is not what its decision says, or None. Damaged objects are left to the walk over all objects."""
-    try:
-        manifest = read_manifest(store, record.decision)
-        if manifest.asset != "promotion":
-            return f"its decision {record.decision} is {manifest.asset} {manifest.partition.path}: expected a promotion"
-        decision = read_decision(store, manifest)
-        named = {name: manifest.input(name).manifest for name in ("model", "dataset_release")}
-    except (ObjectMissingError, ObjectCorruptError) as error:
-        return f"its decision cannot be read: {error}"
-    if state not in demanded_states(decision):
-        return f"its decision {record.decision} says {decision.decision} to {decision.state}: expected {state}"
-    for name, digest in named.items():
-        if getattr(record, name) != digest:
-            return f"its {name} is {getattr(record, name)}: expected {digest}, which its decision is about"
-    if record.release != manifest.partition.release:
-        return f"its release is {record.release}: expected {manifest.partition.release}, which its decision is about"
-    return None

@@ -1,8 +1,10 @@
 """What a decision is made from: the evaluation, what it judged, the rules in force, and the model in production."""
 
+from mm_assets.errors import ObjectCorruptError
 from mm_assets.promotion.config import THRESHOLDS_FILE, parse_thresholds
-from mm_assets.promotion.decide import CHAMPION, PREDICTIONS, WEIGHTS
-from mm_assets.promotion.registry import read_production
+from mm_assets.promotion.decide import CHAMPION, PREDICTIONS
+from mm_assets.promotion.registry import WEIGHTS, read_production, registry_key
+from mm_assets.promotion.validate import decision_problem
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.store.manifest import Input, Manifest, NamedDigest, read_manifest
 from mm_assets.store.objects import Store
@@ -14,6 +16,7 @@ def resolve_promotion(context: InputContext) -> Resolved:
     Raises:
         ObjectMissingError: an input does not exist.
         GateError: an input did not pass its check, or is about another model or release.
+        ObjectCorruptError: the registry holds what its decision does not say.
         SettingsError: the rules are unusable.
     """
     thresholds = parse_thresholds(context.rules.read(THRESHOLDS_FILE), THRESHOLDS_FILE)
@@ -41,12 +44,15 @@ def _champion(context: InputContext) -> tuple[Input, ...]:
     registration = context.peek("registration")
     if registration is not None:
         manifest = read_manifest(context.store, registration.manifest)
-        known += [manifest.input("promotion").manifest] if manifest.stats.get("moved") else []
+        known += [manifest.input("promotion").manifest] if "production" in str(manifest.stats.get("moved")) else []
     for decision in (read_manifest(context.store, digest) for digest in known):
         if _weights_of(context.store, decision) == weights:
             return tuple(entry for entry in decision.inputs if entry.role == CHAMPION)
     if production is None:
         return ()
+    problem = decision_problem(context.store, production)
+    if problem is not None:
+        raise ObjectCorruptError(f"{context.store.uri(registry_key('production'))}: {problem}. Run `mm verify`.")
     decision = read_manifest(context.store, production.decision)
     return tuple(
         _champion_input(context.store, decision.input(asset), name)

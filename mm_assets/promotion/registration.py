@@ -3,9 +3,9 @@
 import logging
 
 from mm_assets.identity.canonical import Json, canonical_json
-from mm_assets.promotion.decision import Decision, read_decision
+from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.reachable import verify_reachable
-from mm_assets.promotion.registry import STATES, State, read_history, register
+from mm_assets.promotion.registry import STATES, State, demanded_states, read_history, register
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Manifest, read_manifest
@@ -58,7 +58,7 @@ def compute_registration(job: Job) -> StageResult:
 
 
 def holds_decision(store: Store, state: State, promotion: Manifest, digest: str) -> bool:
-    """Whether the state was ever moved by this decision, or by another one to the same model of the same release."""
+    """Whether the state's history has this decision, or another one for the same model of the same release."""
     model, dataset_release = (promotion.input(name).manifest for name in ("model", "dataset_release"))
     return any(
         record.decision == digest
@@ -66,8 +66,3 @@ def holds_decision(store: Store, state: State, promotion: Manifest, digest: str)
         == (promotion.partition.release, model, dataset_release)
         for record in read_history(store, state)
     )
-
-
-def demanded_states(decision: Decision) -> tuple[State, ...]:
-    """The states that a decision moves."""
-    return () if decision.state == "none" else STATES[: STATES.index(decision.state) + 1]

@@ -18,15 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mm_assets.errors import CommitConflictError, ObjectCorruptError, ObjectMissingError
 from mm_assets.identity.canonical import canonical_json, digest_bytes
-from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.decision import Decision, read_decision
 from mm_assets.releases.spec import read_spec, spec_key
-from mm_assets.store.manifest import DIGEST_PATTERN, Manifest
+from mm_assets.store.manifest import DIGEST_PATTERN, Manifest, read_manifest
 from mm_assets.store.objects import Store
 
 logger = logging.getLogger(__name__)
 
 State = Literal["candidate", "production"]
 STATES: tuple[State, State] = ("candidate", "production")
+#: The output of a model that a decision compares.
+WEIGHTS = "weights.safetensors"
 #: How often one writer may lose before it gives up. S3 moves one key about 15 times a second.
 MAX_ATTEMPTS = 16
 #: A record of ``mm.production/1``: its place in the history is not written in it.
@@ -107,6 +109,11 @@ class Head:
     damage: str | None = None
 
 
+def demanded_states(decision: Decision) -> tuple[State, ...]:
+    """The states that a decision moves."""
+    return () if decision.state == "none" else STATES[: STATES.index(decision.state) + 1]
+
+
 def registry_key(state: State) -> str:
     """``refs/registry/<state>.json``."""
     return f"refs/registry/{state}.json"
@@ -159,7 +166,7 @@ def register(store: Store, manifest: Manifest, manifest_digest: str) -> Register
         manifest_digest: Its digest.
 
     Raises:
-        CommitConflictError: others moved the registry all the time; register the decision again.
+        CommitConflictError: others moved the registry all the time, or production moved since the decision was made.
         CommitUnknownError: the answer to a write was lost and could not be read back.
     """
     repaired = repair_registry(store)
@@ -168,21 +175,15 @@ def register(store: Store, manifest: Manifest, manifest_digest: str) -> Register
         return Registered(moved=(), reason="the decision is a rejection", repaired=repaired)
     moved: list[State] = []
     reason = f"registered {manifest.partition.release}"
-    for state in STATES[: STATES.index(decision.state) + 1]:
-        new = RegistryRecord(
-            schema="mm.production/2",
-            sequence=1,
-            state=state,
-            release=manifest.partition.release,
-            model=manifest.input("model").manifest,
-            dataset_release=manifest.input("dataset_release").manifest,
-            decision=manifest_digest,
-            previous=None,
-        )
-        obstacle = _register(store, new)
+    records = [_record(state, manifest, manifest_digest) for state in demanded_states(decision)]
+    for new in records:
+        # Before the first move, so that a decision that came too late moves nothing at all.
+        _find_obstacle_on(store, new, decision, find_head(store, new.state))
+    for new in records:
+        obstacle = _register(store, new, decision)
         if obstacle is None:
-            moved.append(state)
-            logger.info("registry %s: moved to %s", state, manifest_digest)
+            moved.append(new.state)
+            logger.info("registry %s: moved to %s", new.state, manifest_digest)
         else:
             reason = obstacle
     return Registered(moved=tuple(moved), reason=reason, repaired=repaired)
@@ -261,15 +262,48 @@ def read_links(store: Store, state: State, data: bytes | None) -> list[Link]:
     return links
 
 
-def _register(store: Store, new: RegistryRecord) -> str | None:
+def _record(state: State, manifest: Manifest, manifest_digest: str) -> RegistryRecord:
+    return RegistryRecord(
+        schema="mm.production/2",
+        sequence=1,
+        state=state,
+        release=manifest.partition.release,
+        model=manifest.input("model").manifest,
+        dataset_release=manifest.input("dataset_release").manifest,
+        decision=manifest_digest,
+        previous=None,
+    )
+
+
+def _find_obstacle_on(
+    store: Store, new: RegistryRecord, decision: Decision, head: Head
+) -> tuple[str | None, list[Link]]:
+    """Why ``new`` must not follow ``head``, or None, and the history up to it.
+
+    Raises:
+        CommitConflictError: it may, but what is in production is not what the decision compared its model with.
+    """
+    links = read_links(store, new.state, head.data)
+    obstacle = find_obstacle(store, new, [link.record for link in links])
+    if obstacle is None and links and new.state == "production" and decision.schema_ != "mm.decision/1":
+        weights = read_manifest(store, links[0].record.model).output(WEIGHTS).digest
+        compared = decision.champion.model if decision.champion else None
+        if weights not in (compared, decision.model):
+            raise CommitConflictError(
+                f"registry production: moved since release {new.release} was decided: expected {compared or 'nothing'} "
+                f"in production, got {weights} of release {links[0].record.release}. Run the promotion again."
+            )
+    return obstacle, links
+
+
+def _register(store: Store, new: RegistryRecord, decision: Decision) -> str | None:
     state = new.state
     for _ in range(MAX_ATTEMPTS):
         head = find_head(store, state)
         if head.damage is not None:
             _put_head_back(store, state, head)
             continue
-        links = read_links(store, state, head.data)
-        obstacle = find_obstacle(store, new, [link.record for link in links])
+        obstacle, links = _find_obstacle_on(store, new, decision, head)
         if obstacle is not None:
             return obstacle
         # The entries are complete up to the head before it is replaced: no record can be lost with the key.

@@ -9,7 +9,8 @@ from mm_assets.identity.canonical import digest_json
 from mm_assets.promotion.config import THRESHOLDS_FILE, Thresholds, parse_thresholds
 from mm_assets.promotion.decide import CARD_FILE, decide_from
 from mm_assets.promotion.decision import Decision, read_decision
-from mm_assets.store.manifest import Manifest
+from mm_assets.promotion.registry import RegistryRecord, demanded_states
+from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 
 
@@ -60,3 +61,42 @@ def _check_card(store: Store, manifest: Manifest) -> Finding:
         "the model card has metadata and names the model" if sound else "the model card lacks its metadata or model"
     )
     return Finding(rule="model_card", passed=sound, detail=detail)
+
+
+def decision_problem(store: Store, record: RegistryRecord) -> str | None:
+    """Why a record is not what its decision says, or its decision not what its evidence says; None if all agree.
+
+    Damaged objects are left to the walk over all objects.
+    """
+    try:
+        manifest = read_manifest(store, record.decision)
+        if manifest.asset != "promotion":
+            return f"its decision {record.decision} is {manifest.asset} {manifest.partition.path}: expected a promotion"
+        decision = read_decision(store, manifest)
+        named = {name: manifest.input(name).manifest for name in ("model", "dataset_release")}
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        return f"its decision cannot be read: {error}"
+    if record.state not in demanded_states(decision):
+        return f"its decision {record.decision} says {decision.decision} to {decision.state}: expected {record.state}"
+    for name, digest in named.items():
+        if getattr(record, name) != digest:
+            return f"its {name} is {getattr(record, name)}: expected {digest}, which its decision is about"
+    if record.release != manifest.partition.release:
+        return f"its release is {record.release}: expected {manifest.partition.release}, which its decision is about"
+    if decision.schema_ == "mm.decision/1":
+        # The first version's evidence has another form; its own check was the last to decide it again.
+        return None
+    return _evidence_problem(store, manifest, decision)
+
+
+def _evidence_problem(store: Store, manifest: Manifest, decision: Decision) -> str | None:
+    try:
+        expected = decide_from(store, manifest.inputs, Thresholds.model_validate(manifest.params["thresholds"]))
+    except (ObjectMissingError, ObjectCorruptError):
+        return None
+    except (KeyError, ValidationError):
+        return f"decision {decision.decision} names no thresholds that it could be decided by again"
+    for name in ("decision", "state", "model", "dataset_release", "evaluation", "champion"):
+        if getattr(expected, name) != getattr(decision, name):
+            return f"its decision does not follow from its evidence: {name} differs when it is decided again"
+    return None

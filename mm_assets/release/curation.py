@@ -1,4 +1,4 @@
-"""Curation: who stays in a release, and the reason for everyone who does not.
+"""Curation: which samples a release selects, and why the others are excluded.
 
 A policy is one SQL expression over a sample's own signals. It may not look at other samples, a clock or a random
 generator, so a sample's verdict depends on that sample alone.

@@ -24,7 +24,7 @@ def policy_named(name: str) -> dict[str, str]:
     """``{name, sql}`` of a packaged policy, as a release spec pins it.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: the policy is unknown.
     """
     if name not in POLICIES:
         raise UsageError(f"policy {name}: is unknown: expected one of {', '.join(sorted(POLICIES))}.")

@@ -33,7 +33,7 @@ def release_record(
     samples_digest: str,
     unused_exclusions: Sequence[str],
 ) -> dict[str, Json]:
-    """The document ``record.json``; ``parent`` is the parent's. What a release is called is not in it."""
+    """The document ``record.json``; ``parent`` is the parent's. It does not hold the release's name."""
     sources, drops = _origins(job, parent)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {

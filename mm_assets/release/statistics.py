@@ -14,7 +14,7 @@ COMBINATION = f"concat_ws('+', {_PRESENT})"
 
 
 def count_by(database: duckdb.DuckDBPyConnection, expression: str, where: str = "selected") -> dict[str, int]:
-    """Rows of ``frozen`` per value of ``expression``, largest counts nowhere special: sorted by value; "" is none."""
+    """Rows of ``frozen`` per value of ``expression``, sorted by value; "" stands for NULL."""
     rows = database.execute(
         f"""SELECT coalesce(CAST({expression} AS VARCHAR), '') AS value, count(*) FROM frozen WHERE {where}
             GROUP BY value ORDER BY value"""

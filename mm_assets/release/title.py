@@ -8,7 +8,7 @@ NUM_NAMED = 3
 
 
 def dataset_name(record: Mapping[str, Any]) -> str:
-    """What the data are called: by the drops they come from. What a release of them is called is not in its bytes."""
+    """A title made of the drops' names; the release's name is not in it."""
     names = [f"{drop['source']}/{drop['drop']}" for drop in record["drops"]]
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
     return ", ".join(names[:NUM_NAMED]) + more

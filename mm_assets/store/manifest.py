@@ -1,7 +1,7 @@
 """The manifest: what a partition is and what it was made from, as canonical JSON naming inputs and outputs by digest.
 
 Invariant: no clock, host or run id. ``content`` is the digest of the outputs alone, so two partitions that hold the
-same bytes have the same content whatever they are called and whatever made them.
+same bytes have the same content, under any release name and by any code.
 """
 
 import json

@@ -183,7 +183,7 @@ class Store:
                 raise
 
     def put_bytes(self, data: bytes) -> str:
-        """Stores ``data`` and returns its digest. Bytes that were damaged under that key are put right."""
+        """Stores ``data`` and returns its digest. A damaged object of that digest is written again."""
         digest = digest_bytes(data)
         key = object_key(digest)
         with translated(self.uri(key)):

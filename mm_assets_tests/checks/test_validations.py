@@ -62,7 +62,7 @@ def test_one_failed_finding_fails_the_check_and_is_named(store: Store) -> None:
 
 
 def test_a_check_that_found_nothing_is_no_outcome(store: Store) -> None:
-    with pytest.raises(ValueError, match="snapshot: its check found nothing"):
+    with pytest.raises(ValueError, match="snapshot: its check returned no findings"):
         record_validation(store, SUBJECT, [])
     assert read_validation(store, SUBJECT) is None
 

@@ -43,13 +43,12 @@ class World:
         data = {asset: f"{asset} {release}".encode() for asset in ("model", "dataset_release", "evaluation")}
         inputs = [self.commit(asset, release, "file", content).ref.as_input("file") for asset, content in data.items()]
         decision = {
-            "schema": "mm.decision/2",
+            # Of the first version, whose evidence is not decided by again: this evidence is made up.
+            "schema": "mm.decision/1",
             "decision": "rejected" if state == "none" else "promoted",
             "state": state,
             **{entry.asset: entry.manifest for entry in inputs},
             "thresholds": digest_json("thresholds"),
-            "champion": None,
-            "comparison": None,
             "gates": [],
         }
         return self.commit("promotion", release, "decision.json", canonical_json(decision), inputs)
