@@ -126,7 +126,7 @@ _ROWS = (
         kinds=frozenset({"duckdb", "parquet"}),
         resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
         aspects=("signals",),
-        libraries=("duckdb", "numpy", "pyarrow", "pyyaml"),
+        libraries=("duckdb", "numpy", "pillow", "pyarrow", "pyyaml", "soundfile"),
         validate=validate_dataset_release, rules=(SNAPSHOT_RULES, FEATURES_RULES),
         preview="mm_assets.release.preview:preview",
     ),

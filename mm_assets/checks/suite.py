@@ -99,6 +99,10 @@ def parse_suite(data: bytes, where: str) -> Suite:
     return Suite(where=where, entries=_read_entries(file), max_dead_letter_fraction=_read_budget(file))
 
 
+#: Below it an expectation may fail for most rows: switch it off with a reason instead.
+LOWEST_MOSTLY = 0.5
+#: Arguments of Great Expectations that choose which rows are looked at.
+ROW_FILTERS = ("row_condition", "condition_parser")
 _EXPECTED_LIST = "a list of expectations, or `disabled: REASON` to switch them off"
 
 
@@ -156,9 +160,11 @@ def _read_entry(file: _File, position: int, entry: object) -> Entry:
 def _argument_problem(name: str, value: object) -> str | None:
     """Why an argument makes its expectation hold for every row, or None if it does not."""
     if name == "mostly":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-            return f"is unusable: expected more than 0 and at most 1, got {value!r}."
+        if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST_MOSTLY <= value <= 1:
+            return f"is unusable: expected {LOWEST_MOSTLY} to 1, got {value!r}."
         return None
+    if name in ROW_FILTERS:
+        return "is not allowed: it would leave rows unchecked. Expected an expectation on all rows; use mostly."
     if value is None or value in ("", [], {}):
         return f"is empty: expected a value, got {value!r}."
     if isinstance(value, float) and not math.isfinite(value):

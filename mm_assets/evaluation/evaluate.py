@@ -12,17 +12,15 @@ from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.pools import measure_retrieval
 from mm_assets.evaluation.report import (
     PREDICTIONS_SCHEMA,
-    CorruptionScore,
     Report,
     calibration_score,
     retrieval_score,
-    rounded,
     score,
     write_outputs,
 )
 from mm_assets.evaluation.retrieval import Recall
 from mm_assets.evaluation.rows import read_rows
-from mm_assets.evaluation.slices import Judged, measure_slices
+from mm_assets.evaluation.slices import Judged, corruption_score, measure_slices
 from mm_assets.evaluation.subject import Damaged, judge_damaged, load_subject
 from mm_assets.store.commit import StageResult
 from mm_assets.store.job import Job
@@ -90,7 +88,7 @@ def make_report(
         classes=list(clean.classes),
         overall=score(clean.score()),
         slices=measure_slices(clean),
-        corruptions=[_corruption_score(clean, run) for run in damaged],
+        corruptions=[corruption_score(clean, run.judged, run.indices, run.corruption, run.severity) for run in damaged],
         calibration=calibration_score(calibration, config.num_bins),
         retrieval={name: retrieval_score(measured) for name, measured in retrieval.items()},
     )
@@ -104,18 +102,6 @@ def _calibrate(clean: Judged, fitted: Judged, num_bins: int) -> Calibration:
         fit_probs_BK=fitted.probs_BK[fit],
         fit_labels_B=fitted.label_ids[fit],
         num_bins=num_bins,
-    )
-
-
-def _corruption_score(clean: Judged, run: Damaged) -> CorruptionScore:
-    before = clean.select(run.indices).score()
-    return CorruptionScore(
-        corruption=run.corruption,
-        severity=run.severity,
-        num_samples=len(run.indices),
-        clean_accuracy=rounded(before.accuracy),
-        clean_balanced_accuracy=rounded(before.balanced_accuracy),
-        **score(run.judged.score()).model_dump(),
     )
 
 

@@ -43,7 +43,9 @@ def measure_recall(
         none = (None,) * len(CUTOFFS)
         return Recall(recall=none, chance=none, n=0)
     same_NN = _same_thing(keys)
-    ranks_N = first_hit_ranks(queries_ND.astype(np.float64) @ answers_ND.astype(np.float64).T, same_NN)
+    # Not ``@``: it calls BLAS, whose sums depend on the number of threads and on the CPU's kernels.
+    similarity_NN = np.einsum("nd,md->nm", queries_ND.astype(np.float64), answers_ND.astype(np.float64), optimize=False)
+    ranks_N = first_hit_ranks(similarity_NN, same_NN)
     hits_N = same_NN.sum(axis=1)
     return Recall(
         recall=tuple(float(np.mean(ranks_N < k)) for k in CUTOFFS),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mm_assets.errors import StageError
 from mm_assets.evaluation.metrics import UNSEEN, Accuracy, Ids, measure_accuracy
-from mm_assets.evaluation.report import SliceScore, score
+from mm_assets.evaluation.report import CorruptionScore, SliceScore, rounded, score
 from mm_assets.evaluation.rows import Row
 
 #: Value of a sample that lacks what the slice is about.
@@ -87,3 +87,18 @@ def measure_slices(judged: Judged) -> list[SliceScore]:
             own = score(judged.score(members))
             scores.append(SliceScore(slice=name, value=value, num_samples=int(members.sum()), **own.model_dump()))
     return scores
+
+
+def corruption_score(
+    clean: Judged, damaged: Judged, indices: Sequence[int], corruption: str, severity: int
+) -> CorruptionScore:
+    """Samples judged under a corruption, next to the same samples (``indices`` of ``clean``) undamaged."""
+    before = clean.select(indices).score()
+    return CorruptionScore(
+        corruption=corruption,
+        severity=severity,
+        num_samples=len(indices),
+        clean_accuracy=rounded(before.accuracy),
+        clean_balanced_accuracy=rounded(before.balanced_accuracy),
+        **score(damaged.score()).model_dump(),
+    )

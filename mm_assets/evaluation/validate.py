@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from pydantic import BaseModel
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
-from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded
+from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded, score
 from mm_assets.evaluation.rows import Row, read_columns, read_rows
+from mm_assets.evaluation.slices import Judged, corruption_score, measure_slices
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
@@ -38,6 +40,7 @@ def validate_evaluation(store: Store, manifest: Manifest, rules: Rules) -> tuple
         _check_numbers(report),
         _check_counts(report),
         _check_predictions(report, rows, predictions),
+        _check_scores(report, rows, predictions),
         _check_leakage(store, samples, ledger, rows),
     )
 
@@ -109,6 +112,52 @@ def _check_predictions(report: Report, rows: list[Row], predictions: pa.Table) -
     return Finding(
         rule=rule, passed=False, detail=detail, num_failing=len(wrong) or 1, failing_ids=tuple(sorted(wrong))
     )
+
+
+def _check_scores(report: Report, rows: list[Row], predictions: pa.Table) -> Finding:
+    """Every score of the report follows from the predictions and the labels of the dataset release."""
+    rule = "scores_follow_predictions"
+    known = {row.id: row for row in rows}
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {("", 0): []}
+    wrong: list[str] = []
+    for record in predictions.to_pylist():
+        row = known.get(record["id"])
+        if row is None or (report.classes and record["predicted"] not in report.classes):
+            detail = f"sample {record['id']}: is not of split {report.split}, or is predicted as no class"
+            return Finding(rule=rule, passed=False, detail=detail, num_failing=1, failing_ids=(record["id"],))
+        is_judged = row.label is not None and bool(report.classes)
+        if record["correct"] != (record["predicted"] == row.label if is_judged else None):
+            wrong.append(f"sample {row.id}: correct is {record['correct']}, its label {row.label}")
+        runs.setdefault((record["corruption"], record["severity"]), []).append(record)
+    judged = {key: _judged(report, known, records) for key, records in runs.items()}
+    clean = judged.pop(("", 0))
+    if score(clean.score()) != report.overall:
+        wrong.append(f"overall: expected {score(clean.score())}, got {report.overall}")
+    if measure_slices(clean) != report.slices:
+        wrong.append("slices differ from those of the predictions")
+    position = {row.id: index for index, row in enumerate(clean.rows)}
+    alone = sorted({row.id for damaged in judged.values() for row in damaged.rows} - set(position))
+    if alone:
+        detail = f"{len(alone)} samples are predicted damaged and not undamaged"
+        return Finding(rule=rule, passed=False, detail=detail, num_failing=len(alone), failing_ids=tuple(alone))
+    measured = {
+        key: corruption_score(clean, damaged, [position[row.id] for row in damaged.rows], *key)
+        for key, damaged in judged.items()
+    }
+    reported = {(entry.corruption, entry.severity): entry for entry in report.corruptions if entry.num_samples}
+    wrong += [f"{key[0]} {key[1]}: differs" for key in measured if reported.get(key) != measured[key]]
+    wrong += [f"{key[0]} {key[1]}: has no predictions" for key in reported if key not in measured]
+    detail = "; ".join(wrong[:5]) or "every score is that of the predictions"
+    return Finding(rule=rule, passed=not wrong, detail=detail, num_failing=len(wrong))
+
+
+def _judged(report: Report, rows: dict[str, Row], records: list[dict[str, Any]]) -> Judged:
+    classes = tuple(report.classes)
+    position = {name: index for index, name in enumerate(classes)}
+    probs = np.zeros((len(records), len(classes)))
+    if classes:
+        probs[np.arange(len(records)), [position[record["predicted"]] for record in records]] = 1.0
+    return Judged(rows=[rows[record["id"]] for record in records], probs_BK=probs, classes=classes)
 
 
 def _check_leakage(store: Store, samples: str, ledger: str, rows: list[Row]) -> Finding:

@@ -7,6 +7,7 @@ code counts may write the sentence of an error into data; a test looks for it.
 
 import ast
 import functools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,9 @@ PLAIN_DECORATORS = frozenset(
     {"property", "staticmethod", "classmethod", "contextmanager", "override", "abstractmethod", "cache",
      "cached_property", "lru_cache"}
 )  # fmt: skip
+
+#: CPython 3.11 counts the depth of a parse in one place for all threads, and fails if two parse at a time.
+_PARSING = threading.Lock()
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -86,7 +90,9 @@ def is_neutral(module: str) -> bool:
 
 
 def _parse(module: str) -> ast.Module:
-    return ast.parse(_module_path(module).read_text(encoding="utf-8"))
+    source = _module_path(module).read_text(encoding="utf-8")
+    with _PARSING:
+        return ast.parse(source)
 
 
 def _module_path(module: str) -> Path:

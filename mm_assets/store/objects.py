@@ -253,7 +253,7 @@ class Store:
         if actual != digest:
             raise ObjectCorruptError(
                 f"{self.object_uri(digest)}: bytes do not match their name: expected {digest}, got {actual}. "
-                "Restore the object, or delete it and run the partition that made it again."
+                "Restore the object, or run the partition that made it again with `--force`."
             )
 
 
