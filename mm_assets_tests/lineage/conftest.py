@@ -15,6 +15,7 @@ from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
 from mm_assets.store.manifest import Input, NamedDigest, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, write_parquet
+from mm_assets_tests.by_hand import open_by_hand
 
 CODE = digest_bytes(b"code")
 LETTERS = pa.schema(
@@ -113,7 +114,7 @@ class History:
 @pytest.fixture
 def empty_history(store: Store, tmp_path: Path) -> History:
     """Nothing committed yet; release r1 is open."""
-    store.create_key("releases/r1/spec.json", b"{}")
+    open_by_hand(store, "r1")
     return History(store=store, folder=tmp_path, commits={})
 
 
