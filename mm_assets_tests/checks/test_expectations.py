@@ -163,6 +163,8 @@ UNIQUE = "type: expect_column_values_to_be_unique, column: id"
         ("expectations: {disabled: why, also: 1}\n", "expected `disabled: REASON` alone, got disabled, also"),
         (f"expectations:\n  - {{{UNIQUE}, mostly: 0}}\n", "line 2: expectation 1: .* mostly is unusable: .* got 0"),
         (f"expectations:\n  - {{{UNIQUE}, mostly: .nan}}\n", "mostly is unusable: .* got nan"),
+        (f"expectations:\n  - {{{UNIQUE}, mostly: 0.1}}\n", "mostly is unusable: expected 0.5 to 1, got 0.1"),
+        (f"expectations:\n  - {{{UNIQUE}, row_condition: id == 'a'}}\n", "row_condition is not allowed"),
         (f"expectations:\n  - {{{UNIQUE}, severity: info}}\n", "line 1: no expectation can fail: all 1 have severity"),
         (
             "expectations:\n  - {type: expect_column_values_to_be_between, column: seconds}\n",

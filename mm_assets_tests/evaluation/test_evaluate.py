@@ -208,6 +208,15 @@ def test_a_missing_prediction_fails_with_its_sample(world: Any, row: RowOf, tmp_
     assert (finding.passed, finding.failing_ids) == (False, ("zoo/d1/0024",))
 
 
+def test_a_slice_that_the_predictions_do_not_support_fails(world: Any, row: RowOf) -> None:
+    manifest = evaluated(world, mixed(row)).manifest
+    report = report_of(world, evaluated(world, mixed(row)))
+    assert findings(world, manifest)["scores_follow_predictions"].passed
+    better = [entry.model_copy(update={"balanced_accuracy": 1.0, "accuracy": 1.0}) for entry in report.slices]
+    forged = replaced(world, manifest, "report.json", report.model_copy(update={"slices": better}).encode())
+    assert not findings(world, forged)["scores_follow_predictions"].passed
+
+
 def test_an_accuracy_the_predictions_do_not_support_fails(world: Any, row: RowOf, tmp_path: Path) -> None:
     manifest = evaluated(world, mixed(row)).manifest
     table = predictions_of(world, manifest)
