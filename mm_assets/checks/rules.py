@@ -5,7 +5,7 @@ who replaced what, when and why, and the record before it. Files on the machine 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -54,12 +54,13 @@ class Rules:
 
 
 class RulesRecord(BaseModel):
-    """``mm.rules/1``: the rules that replaced the ones a release was opened with."""
+    """``mm.rules/1``: the rules that replaced the ones a release was opened with, for the ``number``-th time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     schema_: Literal["mm.rules/1"] = Field(alias="schema")
     release: str
+    number: int = Field(ge=1)
     rules: dict[str, str]
     changed: list[str]
     reason: str = Field(min_length=1, max_length=MAX_REASON_CHARS)
@@ -67,20 +68,55 @@ class RulesRecord(BaseModel):
     at: str
     previous: str | None = Field(pattern=DIGEST_PATTERN)
 
+    def encode(self) -> bytes:
+        """Canonical bytes; their digest is what the next record calls ``previous``."""
+        return canonical_json(self.model_dump(by_alias=True))
+
 
 def rules_key(release: str) -> str:
     """``releases/<release>/rules.json``."""
     return f"releases/{release}/rules.json"
 
 
+def rules_entry_key(release: str, number: int) -> str:
+    """``releases/<release>/rules/<number, 8 digits>.json``."""
+    return f"{_entries(release)}{number:08d}.json"
+
+
 def read_rules_record(store: Store, release: str) -> RulesRecord | None:
     """The latest replacement of a release's rules, or None if there was none.
 
+    The key and the numbered entries are both looked at: deleting one of them, or putting an older record back, does
+    not bring older rules into force.
+
     Raises:
-        ObjectCorruptError: the key holds something else.
+        ObjectCorruptError: one of them holds something else.
     """
-    current = store.read_key(rules_key(release))
-    return None if current is None else _parse(store, release, current.data)
+    keys = [rules_key(release), *sorted(info.key for info in store.list_keys(_entries(release)))[-1:]]
+    found = ((key, store.read_key(key)) for key in keys)
+    records = [_parse(store, release, key, current.data) for key, current in found if current is not None]
+    return max(records, key=lambda record: record.number, default=None)
+
+
+def find_rules_problems(store: Store, release: str) -> Iterator[tuple[str, str]]:
+    """Keys of a release's rules that do not belong to one history, each with what is wrong with it.
+
+    Raises:
+        ObjectCorruptError: a key holds something else.
+    """
+    record = read_rules_record(store, release)
+    expected = None if record is None else record.encode()
+    for number in range(0 if record is None else record.number, 0, -1):
+        key = rules_entry_key(release, number)
+        entry = store.read_key(key)
+        if entry is None or entry.data != expected:
+            yield key, "is gone" if entry is None else "differs from its place in the history of replaced rules"
+            return
+        previous = _parse(store, release, key, entry.data).previous
+        expected = None if previous is None else store.get_bytes(previous)
+    head = store.read_key(rules_key(release))
+    if record is not None and (head is None or head.data != record.encode()):
+        yield rules_key(release), "is gone" if head is None else "is not the latest replacement of the rules"
 
 
 def rules_in_force(store: Store, release: str, pinned: Mapping[str, str], packaged: Mapping[str, bytes]) -> Rules:
@@ -125,8 +161,7 @@ def replace_rules(
         raise UsageError(
             f"rules of {release}: have no usable reason: expected 1 to {MAX_REASON_CHARS} characters. Say why."
         )
-    current = store.read_key(rules_key(release))
-    before = None if current is None else _parse(store, release, current.data)
+    before = read_rules_record(store, release)
     known = dict(rules.digests) if before is None else before.rules
     unknown = sorted(set(files) - set(known))
     if unknown:
@@ -137,33 +172,42 @@ def replace_rules(
     record = RulesRecord(
         schema="mm.rules/1",
         release=release,
+        number=1 if before is None else before.number + 1,
         rules=known | {name: store.put_bytes(data) for name, data in files.items()},
         changed=sorted(files),
         reason=reason.strip(),
         by=by,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        previous=None if current is None else store.put_bytes(current.data),
+        previous=None if before is None else store.put_bytes(before.encode()),
     )
-    data = canonical_json(record.model_dump(by_alias=True))
-    key = rules_key(release)
-    moved = store.create_key(key, data) if current is None else store.replace_key(key, data, current.etag)
-    if not moved:
+    # The entry decides which of two commands was first. The key only follows: of the two, the later record counts.
+    if not store.create_key(rules_entry_key(release, record.number), record.encode()):
         raise CommitConflictError(
             f"rules of {release}: another command replaced them just now. Look at them with "
             f"`mm rules show --release {release}` and try again."
         )
+    key = rules_key(release)
+    head = store.read_key(key)
+    if head is None:
+        store.create_key(key, record.encode())
+    else:
+        store.replace_key(key, record.encode(), head.etag)
     return record
 
 
-def _parse(store: Store, release: str, data: bytes) -> RulesRecord:
+def _entries(release: str) -> str:
+    return f"releases/{release}/rules/"
+
+
+def _parse(store: Store, release: str, key: str, data: bytes) -> RulesRecord:
     try:
         record = RulesRecord.model_validate(json.loads(data))
     except (ValidationError, ValueError) as error:
         raise ObjectCorruptError(
-            f"{store.uri(rules_key(release))}: is not a record of rules. Restore the last good version of that key."
+            f"{store.uri(key)}: is not a record of rules. Restore the last good version of that key."
         ) from error
     if record.release != release:
         raise ObjectCorruptError(
-            f"{store.uri(rules_key(release))}: is about another release: expected {release}, got {record.release}."
+            f"{store.uri(key)}: is about another release: expected {release}, got {record.release}."
         )
     return record

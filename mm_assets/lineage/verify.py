@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mm_assets.checks.rules import read_rules_record
+from mm_assets.checks.rules import find_rules_problems, read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
@@ -56,6 +56,8 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     for release in list_releases(store):
         try:
             roots += _spec_roots(store, release)
+            for key, problem in find_rules_problems(store, release):
+                (missing if store.read_key(key) is None else corrupt)[key] = f"{store.uri(key)}: {problem}"
         except ObjectCorruptError as error:
             corrupt[spec_key(release)] = str(error)
         except ObjectMissingError as error:

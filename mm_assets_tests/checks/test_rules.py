@@ -10,8 +10,10 @@ from mm_assets.checks.rules import (
     MAX_REASON_CHARS,
     Rules,
     RulesRecord,
+    find_rules_problems,
     read_rules_record,
     replace_rules,
+    rules_entry_key,
     rules_in_force,
     rules_key,
 )
@@ -100,7 +102,7 @@ def test_of_two_replacements_at_the_same_moment_one_is_told(store: Store, has_re
     late = Late(client=store.client, bucket=store.bucket, prefix=store.prefix)
     with pytest.raises(CommitConflictError, match="rules of r1: another command replaced them just now"):
         change(late, pinned, {"one.yaml": b"mine"})
-    assert overtaken == [rules_key("r1")]
+    assert len(overtaken) == 1
     assert rules_in_force(store, "r1", pinned, PACKAGED).read("one.yaml") == b"theirs"
 
 
@@ -138,6 +140,43 @@ def test_a_record_that_is_something_else_is_corrupt_and_nothing_else_counts(stor
     ):
         with pytest.raises(ObjectCorruptError, match=r"releases/r1/rules\.json: is not a record of rules"):
             act()
+
+
+def test_rules_stay_replaced_when_the_key_or_the_latest_entry_is_deleted_or_put_back(store: Store) -> None:
+    pinned = pin(store, one=b"1")
+    change(store, pinned, {"one.yaml": b"strict"})
+    old = store.read_key(rules_key("r1"))
+    change(store, pinned, {"one.yaml": b"stricter"})
+    new = store.read_key(rules_key("r1"))
+    assert old is not None
+    assert new is not None
+    assert list(find_rules_problems(store, "r1")) == []
+
+    def in_force() -> bytes:
+        return rules_in_force(store, "r1", pinned, PACKAGED).read("one.yaml")
+
+    for key, data in (
+        (rules_key("r1"), None),
+        (rules_key("r1"), old.data),
+        (rules_entry_key("r1", 2), None),
+        (rules_entry_key("r1", 1), None),
+    ):
+        if data is None:
+            store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{key}")
+        else:
+            damage(store, key, data)
+        assert in_force() == b"stricter"
+        assert [wrong for wrong, _ in find_rules_problems(store, "r1")] == [key]
+        damage(store, key, old.data if key == rules_entry_key("r1", 1) else new.data)
+    assert list(find_rules_problems(store, "r1")) == []
+
+
+def test_a_command_killed_between_entry_and_key_has_replaced_the_rules(store: Store) -> None:
+    pinned = pin(store, one=b"1")
+    change(store, pinned, {"one.yaml": b"strict"})
+    store.client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}/{rules_key('r1')}")
+    assert change(store, pinned, {"one.yaml": b"stricter"}).number == 2
+    assert list(find_rules_problems(store, "r1")) == []
 
 
 def test_a_record_of_another_release_is_refused(store: Store) -> None:
