@@ -1,6 +1,8 @@
 """Fixtures that start servers or make blobs: no test talks to a mock of our own code."""
 
 import io
+import os
+import sys
 import uuid
 import wave
 from collections.abc import Callable, Iterator
@@ -33,6 +35,20 @@ NUM_SAMPLES = 24
 FIRST_VERSION = Path(__file__).parent / "fixtures" / "store_v1.tar.xz"
 
 MOTO_KEYS = {"access_key": "test", "secret_key": "test"}  # moto accepts any
+
+
+@pytest.fixture(autouse=True)
+def keep_torch_as_it_was() -> Iterator[None]:
+    """The strict mode of training and evaluation is for a whole process; other tests share this one.
+
+    Hypothesis, for one, refuses to draw floats in a thread that flushes denormals.
+    """
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(os.cpu_count() or 1)
+        torch.use_deterministic_algorithms(False)
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

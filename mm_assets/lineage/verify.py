@@ -9,6 +9,7 @@ from mm_assets.promotion.history import check_registration, find_registry_proble
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.registry import STATES, read_history
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
+from mm_assets.store.action import find_action_problem
 from mm_assets.store.manifest import read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import NOT_REFS, read_ref_key
@@ -93,6 +94,9 @@ def _ref_root(store: Store, key: str) -> Target:
     named = (ref.asset, ref.partition, ref.content, ref.fingerprint)
     if named != (manifest.asset, manifest.partition, manifest.content, manifest.fingerprint):
         raise ObjectCorruptError(f"{store.uri(key)}: names a manifest of something else. Run its partition again.")
+    problem = find_action_problem(store, manifest.fingerprint, manifest.outputs)
+    if problem is not None:
+        raise ObjectCorruptError(f"{store.uri(key)}: {problem}. Run its partition again with `--force`.")
     return root
 
 

@@ -1,8 +1,9 @@
 """Adoption: new code that is believed to make the same bytes is proven to, on a sample of partitions.
 
-Partitions are picked by the hash of their name, the largest included. Each is computed again under the new code, next
-to what it is, and nothing is committed. If every byte is equal, a look-up under the new code finds what the old code
-led to; the first difference is named instead.
+Partitions are picked by the hash of their name, the largest of every configuration, policy and environment included:
+code can make the same bytes of one configuration and others of the next. Each is computed again under the new code,
+next to what it is, and nothing is committed. If every byte is equal, a look-up under the new code finds what the old
+code led to; the first difference is named instead.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_assets.errors import MmError, UsageError
-from mm_assets.identity.canonical import Json, canonical_json, digest_file
+from mm_assets.identity.canonical import Json, canonical_json, digest_file, digest_json
 from mm_assets.materialize import EnvironmentOf, Workspace
 from mm_assets.pipeline import Asset, asset_named
 from mm_assets.store.action import Action, Adoption, adopted_codes, record_adoption
@@ -76,7 +77,8 @@ def adopt(
     Args:
         workspace: The store.
         name: The asset.
-        num_samples: Partitions to compute again; all if there are fewer.
+        num_samples: Partitions to compute again; all if there are fewer, and more where there are more configurations,
+            policies and environments.
         environment_of: Environment of launched assets.
         by: Who adopts.
         on_partition: Called with each partition before it is computed.
@@ -97,7 +99,7 @@ def adopt(
             f"Run a release first, or adopt the assets above it first and check them with `mm run`.{skipped}"
         )
     old_code, covered = _widest(workspace.store, candidates)
-    picked = _pick(covered, num_samples)
+    picked = _pick(workspace, covered, num_samples)
     compared: list[str] = []
     difference: Difference | None = None
     for candidate in picked:
@@ -163,11 +165,21 @@ def _widest(store: Store, candidates: list[_Candidate]) -> tuple[str, list[_Cand
     return old_code, covered[old_code]
 
 
-def _pick(candidates: list[_Candidate], num_samples: int) -> list[_Candidate]:
-    """The largest partition, and others by the hash of their names."""
-    by_size = sorted(candidates, key=lambda entry: (-_size_bytes(entry), entry.ref.partition.path))
-    rest = sorted(by_size[1:], key=lambda entry: hashlib.sha256(entry.ref.partition.path.encode()).digest())
-    return [by_size[0], *rest][:num_samples]
+def _pick(workspace: Workspace, candidates: list[_Candidate], num_samples: int) -> list[_Candidate]:
+    """The largest partition of every configuration, policy and environment, and others by the hash of their names."""
+    largest: dict[str, _Candidate] = {}
+    rest: list[_Candidate] = []
+    for candidate in sorted(candidates, key=lambda entry: (-_size_bytes(entry), entry.ref.partition.path)):
+        if largest.setdefault(_setting(workspace, candidate), candidate) is not candidate:
+            rest.append(candidate)
+    rest.sort(key=lambda entry: hashlib.sha256(entry.ref.partition.path.encode()).digest())
+    return [*largest.values(), *rest][: max(num_samples, len(largest))]
+
+
+def _setting(workspace: Workspace, candidate: _Candidate) -> str:
+    spec = workspace.spec(candidate.ref.release)
+    sections = {name: value for name, value in spec.configuration.items() if name not in ("name", "placement")}
+    return digest_json([sections, spec.policy, dict(candidate.action.environment)])
 
 
 def _size_bytes(candidate: _Candidate) -> int:

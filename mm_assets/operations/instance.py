@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,16 +84,21 @@ def instance_for(settings: Settings) -> dg.DagsterInstance:
 
 
 def this_process() -> str:
-    """Names this process among all that ever ran on this machine: process id, boot and, in it, the time it started."""
+    """Names this process among all: process id, boot and, in it, the time it started, and the host."""
     return _name_process("self") or ""
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Ends runs whose process was killed: they would count as in progress for ever."""
+    """Ends runs whose process was killed: they would count as in progress for ever.
+
+    Only runs of this host are judged: an instance can be shared, and no host sees the processes of another one.
+    """
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG)
         # A re-execution from the UI has the tags of its parent, and a process of its own that Dagster looks after.
-        if process and run.parent_run_id is None and _name_process(process.partition(":")[0]) != process:
+        if not process or run.parent_run_id is not None or process.rpartition(":")[2] != socket.gethostname():
+            continue
+        if _name_process(process.partition(":")[0]) != process:
             logger.info("run %s: its process was killed; it is ended", run.run_id)
             instance.report_run_failed(run, "The process of this run was killed. Materialize its partition again.")
 
@@ -111,4 +117,4 @@ def _name_process(pid: str) -> str | None:
         return None
     # The second field is the program's name in brackets, spaces and brackets included.
     fields = stat.rpartition(")")[2].split()
-    return f"{stat.split()[0]}:{boot}:{fields[19]}"
+    return f"{stat.split()[0]}:{boot}:{fields[19]}:{socket.gethostname()}"

@@ -184,6 +184,17 @@ def record_adoption(store: Store, adoption: Adoption) -> str:
     return key
 
 
+def find_action_problem(store: Store, fingerprint: str, outputs: Sequence[Output]) -> str | None:
+    """How ``outputs`` differ from what the action is remembered to have led to; None where they agree.
+
+    An action that nothing is remembered of is no problem: it is computed again when it is asked for.
+    """
+    record = _read_record(store, fingerprint)
+    if record is None or record.outputs == sorted(outputs, key=lambda output: output.name):
+        return None
+    return f"its outputs are not those of its action {action_key(fingerprint)}"
+
+
 def _read_record(store: Store, fingerprint: str) -> ActionRecord | None:
     current = store.read_key(action_key(fingerprint))
     return None if current is None else _parse(current.data, fingerprint)

@@ -1,6 +1,6 @@
 """A whole evaluation of a real network, on sets of samples of every awkward kind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from mm_assets.checks.validations import Finding
@@ -30,16 +29,6 @@ from mm_assets_tests.by_hand import open_by_hand
 Rows = list[dict[str, Any]]
 RowOf = Callable[..., dict[str, Any]]
 LABELS = ("cat", "dog", None, "bird")
-
-
-@pytest.fixture(autouse=True)
-def keep_torch_as_it_was() -> Iterator[None]:
-    """The strict mode is for a whole process; other tests share this one."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(strict)
-    torch.set_flush_denormal(False)
 
 
 def mixed(row: RowOf) -> Rows:

@@ -255,6 +255,19 @@ def test_rules_and_encoder_that_an_open_release_pins_are_read(opened):
     assert verify_store(world.store).missing == tuple(keys)
 
 
+def test_a_forged_manifest_that_its_action_did_not_lead_to_is_corrupt(world):
+    honest, other = world.commit("model", "r1", "file", b"honest"), world.commit("model", "r2", "file", b"other")
+    forged = honest.manifest.model_copy(
+        update={"outputs": other.manifest.outputs, "content": other.manifest.content}
+    ).encode()
+    named = {"manifest": world.store.put_bytes(forged), "content": other.manifest.content}
+    ref = honest.ref.model_copy(update={**named, "outputs": other.manifest.outputs})
+    world.write("refs/model/r1.json", canonical_json(ref.model_dump(by_alias=True)))
+    report = verify_store(world.store)
+    assert report.corrupt == ("refs/model/r1.json",)
+    assert "are not those of its action" in report.reasons["refs/model/r1.json"]
+
+
 def test_an_experiments_data_are_read(opened):
     world, _ = opened
     frozen = world.commit("dataset_release", "r0", "file", b"frozen")

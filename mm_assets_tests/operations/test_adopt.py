@@ -6,14 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from mm_assets.configurations import ReleaseRequest, open_named_release
+from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
 from mm_assets.errors import UsageError
 from mm_assets.identity.code import ROOT
 from mm_assets.materialize import Workspace, code_of
@@ -151,6 +151,21 @@ def test_code_that_makes_the_same_bytes_is_adopted_and_computes_nothing(
     assert again["old_code"] == report["new_code"]
     assert adopted_codes(store, "features", again["new_code"]) == [report["new_code"], old_code]
     assert copied.computed() == 0
+
+
+def test_every_configuration_is_compared_however_few_samples_are_asked_for(
+    workspace: Workspace, copied: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGURATIONS, "small", replace(SMOKE, features=replace(SMOKE.features, image_size=16)))
+    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), configuration="small")
+    open_named_release(workspace, request)
+    for shard in SHARDS:
+        for asset in ("snapshot", "features"):
+            workspace.run(asset, shard.model_copy(update={"release": "r2"}), environment={})
+            assert workspace.check(asset, shard.model_copy(update={"release": "r2"})).passed
+    copied.edit(EXTRACT, new="\n_HARMLESS = 1\n")
+    _, report = copied.adopt(1)
+    assert sorted(path.partition("/")[0] for path in report["partitions"]) == ["r1", "r2"]
 
 
 def test_an_adoption_covers_what_every_code_before_it_made(store: Store, workspace: Workspace, copied: Copy) -> None:

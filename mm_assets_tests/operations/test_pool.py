@@ -2,35 +2,16 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.materialize import Workspace
-from mm_assets.operations.instance import instance_for
 from mm_assets.operations.run_release import RunRequest, run_release
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
-from mm_assets.store.objects import Store
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def quiet_instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
-    with instance_for(moto_settings) as instance:
-        yield instance
-
-
-@pytest.fixture
-def release(store: Store, moto_settings: Settings, push_samples: Callable[..., Path]) -> str:
-    push_samples(store, "shapes", "d1")
-    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
-    open_named_release(Workspace(moto_settings, store), request)
-    return "r1"
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
