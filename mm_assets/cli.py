@@ -104,9 +104,15 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--release", default="demo", metavar="R", help="name of the release (default: demo)")
     _add_drop(commands)
     _add_release(commands)
-    run = _command(commands, "run", "run:run", "Materialize a release, or one stage of it, and check it.")
+    run = _command(commands, "run", "run:run", "Materialize a release, or some stages of it, and check it.")
     run.add_argument("--release", required=True, metavar="R", help="an open release")
-    run.add_argument("--stage", metavar="S", help="one stage, such as features (default: all)")
+    run.add_argument(
+        "--stage",
+        metavar="S",
+        action="append",
+        default=[],
+        help="a stage, such as features; may be repeated (default: all)",
+    )
     run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
     run.add_argument(
         "--parallel", type=_count, metavar="N", help="shards at a time (default: MM_PARALLEL, or the number of cores)"

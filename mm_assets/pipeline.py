@@ -204,15 +204,16 @@ def asset_named(name: str) -> Asset:
     return ASSETS[name]
 
 
-def assets_of(stage: str | None) -> list[Asset]:
-    """The assets of one stage, or all of them, in the order of the pipeline.
+def assets_of(*stages: str) -> list[Asset]:
+    """The assets of some stages, all of them where none is named, in the order of the pipeline.
 
     Raises:
         UsageError: there is no such stage.
     """
-    if stage not in (None, *STAGES):
-        raise UsageError(f"stage {stage}: is unknown: expected one of {', '.join(STAGES)}.")
-    return [asset for asset in ASSETS.values() if stage in (None, asset.stage)]
+    for stage in stages:
+        if stage not in STAGES:
+            raise UsageError(f"stage {stage}: is unknown: expected one of {', '.join(STAGES)}.")
+    return [asset for asset in ASSETS.values() if not stages or asset.stage in stages]
 
 
 def check_roots(asset: Asset) -> tuple[str, ...]:

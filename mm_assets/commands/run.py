@@ -16,7 +16,7 @@ from mm_assets.store.objects import open_store
 def run(args: argparse.Namespace, console: Console) -> Outcome:
     """Computes what is missing, reuses what is cached; not ok if a partition or its checks failed."""
     settings = read_settings()
-    request = RunRequest(release=args.release, stage=args.stage, force=args.force, parallel=args.parallel)
+    request = RunRequest(release=args.release, stages=tuple(args.stage), force=args.force, parallel=args.parallel)
     # Before an embedded store is started for a stage that does not exist.
     request.assets()
     report, _ = run_with_display(console, open_store(settings), settings, request)

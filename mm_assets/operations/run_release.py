@@ -40,13 +40,13 @@ REGISTRATION = "registration"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRequest:
-    """What to run: an open release, or one stage of it.
+    """What to run: an open release, or some stages of it.
 
     ``force`` computes even what is known; ``parallel`` is how many shards run at a time, as in the settings by default.
     """
 
     release: str
-    stage: str | None = None
+    stages: tuple[str, ...] = ()
     force: bool = False
     parallel: int | None = None
 
@@ -56,7 +56,7 @@ class RunRequest:
         Raises:
             UsageError: there is no such stage.
         """
-        return assets_of(self.stage)
+        return assets_of(*self.stages)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ SHARDS = [Partition(release="r1", shard=shard) for shard in ("0000", "0001")]
 def test_a_release_that_is_current_is_skipped_without_a_run(
     release: str, moto_settings: Settings, quiet_instance: dg.DagsterInstance, parallel: int
 ) -> None:
-    request = RunRequest(release=release, stage="snapshot", parallel=parallel)
+    request = RunRequest(release=release, stages=("snapshot",), parallel=parallel)
     events: list[tuple[str, Partition, str]] = []
 
     def on_event(asset: str, partition: Partition, state: str, seconds: float) -> None:
@@ -47,9 +47,9 @@ def test_a_release_that_is_current_is_skipped_without_a_run(
 def test_a_partition_that_another_instance_made_is_shown_in_this_one(
     release: str, moto_settings: Settings, quiet_instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run_release(quiet_instance, RunRequest(release=release, stage="snapshot"), settings=moto_settings)
+    run_release(quiet_instance, RunRequest(release=release, stages=("snapshot",)), settings=moto_settings)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as other:
-        report = run_release(other, RunRequest(release=release, stage="snapshot"), settings=moto_settings)
+        report = run_release(other, RunRequest(release=release, stages=("snapshot",)), settings=moto_settings)
         assert (report.computed, report.cached) == (0, 2)
         assert other.get_materialized_partitions(dg.AssetKey("snapshot")) == {"r1|0000", "r1|0001"}
 
@@ -64,7 +64,7 @@ def test_a_damaged_shard_is_reported_and_the_others_go_on(
     states: list[tuple[Partition, str]] = []
     report = run_release(
         quiet_instance,
-        RunRequest(release=release, stage="snapshot", parallel=parallel),
+        RunRequest(release=release, stages=("snapshot",), parallel=parallel),
         settings=moto_settings,
         on_event=lambda asset, partition, state, seconds: states.append((partition, state)),
     )
@@ -79,9 +79,9 @@ def test_a_damaged_shard_is_reported_and_the_others_go_on(
 def test_force_computes_what_is_known(
     release: str, moto_settings: Settings, quiet_instance: dg.DagsterInstance
 ) -> None:
-    run_release(quiet_instance, RunRequest(release=release, stage="snapshot"), settings=moto_settings)
+    run_release(quiet_instance, RunRequest(release=release, stages=("snapshot",)), settings=moto_settings)
     report = run_release(
-        quiet_instance, RunRequest(release=release, stage="snapshot", force=True), settings=moto_settings
+        quiet_instance, RunRequest(release=release, stages=("snapshot",), force=True), settings=moto_settings
     )
     assert (report.computed, report.cached) == (2, 0)
 
@@ -90,7 +90,7 @@ def test_an_unknown_stage_or_release_is_named(
     release: str, moto_settings: Settings, quiet_instance: dg.DagsterInstance
 ) -> None:
     with pytest.raises(UsageError, match="stage polishing: is unknown: expected one of snapshot, features"):
-        run_release(quiet_instance, RunRequest(release=release, stage="polishing"), settings=moto_settings)
+        run_release(quiet_instance, RunRequest(release=release, stages=("polishing",)), settings=moto_settings)
     with pytest.raises(ObjectMissingError, match="release r9: is not open"):
         run_release(quiet_instance, RunRequest(release="r9"), settings=moto_settings)
 

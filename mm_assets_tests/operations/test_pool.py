@@ -22,7 +22,7 @@ def test_an_interrupt_right_after_a_step_ends_the_command(
         if state == "computed":
             os.kill(os.getpid(), signal.SIGINT)
 
-    request = RunRequest(release=release, stage="snapshot", parallel=parallel)
+    request = RunRequest(release=release, stages=("snapshot",), parallel=parallel)
     with pytest.raises(KeyboardInterrupt):
         run_release(quiet_instance, request, on_event=on_event, settings=moto_settings)
     assert not quiet_instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
@@ -42,7 +42,7 @@ def test_a_worker_that_is_killed_fails_its_shard_and_ends_its_run(
             os.kill(int(run.tags["mm/process"].partition(":")[0]), signal.SIGKILL)
             killed.append(partition)
 
-    request = RunRequest(release=release, stage="snapshot", parallel=2)
+    request = RunRequest(release=release, stages=("snapshot",), parallel=2)
     report = run_release(quiet_instance, request, on_event=on_event, settings=moto_settings)
     (failure,) = report.failed
     assert (failure.partition, report.computed) == (killed[0], 1)
