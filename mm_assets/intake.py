@@ -14,7 +14,7 @@ from mm_assets.drops.create import find_complete_drops
 from mm_assets.errors import MmError, ObjectCorruptError, ObjectMissingError, SettingsError, StoreError
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.materialize import Workspace
-from mm_assets.promotion.registry import read_production
+from mm_assets.promotion.chain import read_production
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store

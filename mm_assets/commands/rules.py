@@ -26,6 +26,8 @@ def replace(args: argparse.Namespace, console: Console) -> Outcome:
     for path in args.file:
         if path.name not in PARSERS:
             raise UsageError(f"{path}: is not a rules file: expected one called {', '.join(PARSERS)}. Rename it.")
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no such file. Name the rules file to put in force.")
         files[path.name] = path.read_bytes()
         PARSERS[path.name](files[path.name], str(path))
     rules = workspace.rules(args.release)

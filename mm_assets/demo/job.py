@@ -27,8 +27,8 @@ from mm_assets.materialize import Workspace
 from mm_assets.operations.display import run_with_display
 from mm_assets.operations.run_release import RunRequest
 from mm_assets.operations.screen import Outcome, progress_bar
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registry import read_production
 from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store, open_store

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.errors import UsageError
-from mm_assets.promotion.registry import STATES, read_history, read_production
+from mm_assets.promotion.chain import read_history, read_production
+from mm_assets.promotion.record import STATES
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import list_refs, read_ref

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from mm_assets.checks.rules import find_rules_problems, read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.promotion.chain import read_history
 from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
-from mm_assets.promotion.registry import STATES, read_history
+from mm_assets.promotion.record import STATES
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.action import find_action_problem
 from mm_assets.store.manifest import read_manifest

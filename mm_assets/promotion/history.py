@@ -6,22 +6,11 @@ from dataclasses import dataclass
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.promotion.chain import Head, Link, find_head, first_bytes, head_record, read_links
 from mm_assets.promotion.decision import read_decision
+from mm_assets.promotion.record import STATES, UNNUMBERED, State, entry_key, first_key, registry_key
 from mm_assets.promotion.registration import holds_decision
-from mm_assets.promotion.registry import (
-    STATES,
-    UNNUMBERED,
-    Link,
-    RegistryRecord,
-    State,
-    demanded_states,
-    entry_key,
-    find_head,
-    find_obstacle,
-    read_history,
-    read_links,
-    registry_key,
-)
+from mm_assets.promotion.registry import demanded_states, find_obstacle
 from mm_assets.promotion.validate import decision_problem
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store, object_key
@@ -48,22 +37,21 @@ def check_registration(store: Store, manifest: Manifest) -> Finding:
     try:
         promotion = read_manifest(store, promotion_digest)
         decision = read_decision(store, promotion)
-        histories = {state: list(read_history(store, state)) for state in STATES}
+        heads = {state: find_head(store, state) for state in STATES}
+        registered = {state for state in STATES if holds_decision(store, state, promotion, promotion_digest)}
     except (ObjectMissingError, ObjectCorruptError) as error:
         return Finding(rule="registry_agrees", passed=False, detail=str(error))
     demanded = demanded_states(decision)
     wrong: list[str] = []
     notes: list[str] = []
     for state in STATES:
-        history = histories[state]
-        is_registered = holds_decision(store, state, promotion, promotion_digest)
-        if state in demanded and not is_registered:
-            obstacle = _superseded(store, promotion, promotion_digest, history)
+        if state in demanded and state not in registered:
+            obstacle = _superseded(store, state, promotion, promotion_digest, heads[state])
             if obstacle is None:
                 wrong.append(f"{state}: the promoted model is not registered")
             else:
                 notes.append(f"{state}: {obstacle}")
-        if state not in demanded and is_registered:
+        if state not in demanded and state in registered:
             wrong.append(f"{state}: the model is registered although the decision is {decision.decision}")
     detail = "; ".join(wrong or notes) or f"registered for {', '.join(demanded) or 'nothing'}, as decided"
     return Finding(rule="registry_agrees", passed=not wrong, detail=detail, num_failing=len(wrong))
@@ -75,11 +63,12 @@ def find_registry_problems(store: Store) -> Iterator[Problem]:
         yield from _find_state_problems(store, state)
 
 
-def _superseded(store: Store, promotion: Manifest, digest: str, history: list[RegistryRecord]) -> str | None:
-    if not history:
+def _superseded(store: Store, state: State, promotion: Manifest, digest: str, head: Head) -> str | None:
+    last = head_record(store, state, head)
+    if last is None:
         return None
-    own = history[0].model_copy(update={"release": promotion.partition.release, "decision": digest})
-    return find_obstacle(store, own, history)
+    own = last.model_copy(update={"release": promotion.partition.release, "decision": digest})
+    return find_obstacle(store, own, head)
 
 
 def _find_state_problems(store: Store, state: State) -> Iterator[Problem]:
@@ -97,6 +86,7 @@ def _find_state_problems(store: Store, state: State) -> Iterator[Problem]:
         yield Problem(key=key, detail=f"its history cannot be read: {error}")
         return
     yield from _find_entry_problems(store, state, links)
+    yield from _find_release_problems(store, state, links)
     for link in links:
         yield from _find_copy_problems(store, link, is_head=link is links[0])
         problem = decision_problem(store, link.record)
@@ -119,6 +109,21 @@ def _find_entry_problems(store: Store, state: State, links: list[Link]) -> Itera
                 yield Problem(key=key, detail="differs from the record of its place in the history")
         elif is_numbered and link is not links[0]:
             yield Problem(key=key, detail="a numbered entry of the history is gone", is_missing=True)
+
+
+def _find_release_problems(store: Store, state: State, links: list[Link]) -> Iterator[Problem]:
+    """The keys that find a release's records; a chain that was written before there were any has none."""
+    present = {info.key for info in store.list_keys(f"registered/{state}/")}
+    firsts = {first_key(state, link.record.release): link.number for link in links}
+    for key in sorted(present - set(firsts)):
+        yield Problem(key=key, detail="names a release that is not in the history")
+    for key, number in firsts.items():
+        if key in present:
+            found = store.read_key(key)
+            if found is None or found.data != first_bytes(number):
+                yield Problem(key=key, detail=f"does not name record {number}, the first of its release")
+        elif present and number != links[0].number:
+            yield Problem(key=key, detail="the key that finds a release's records is gone", is_missing=True)
 
 
 def _find_copy_problems(store: Store, link: Link, *, is_head: bool) -> Iterator[Problem]:

@@ -1,9 +1,11 @@
 """What a decision is made from: the evaluation, what it judged, the rules in force, and the model in production."""
 
 from mm_assets.errors import ObjectCorruptError
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import THRESHOLDS_FILE, parse_thresholds
 from mm_assets.promotion.decide import CHAMPION, PREDICTIONS
-from mm_assets.promotion.registry import WEIGHTS, read_production, registry_key
+from mm_assets.promotion.record import registry_key
+from mm_assets.promotion.registry import WEIGHTS
 from mm_assets.promotion.validate import decision_problem
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.store.manifest import Input, Manifest, NamedDigest, read_manifest

@@ -3,9 +3,11 @@
 import logging
 
 from mm_assets.identity.canonical import Json, canonical_json
+from mm_assets.promotion.chain import find_head, head_record, records_of
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.reachable import verify_reachable
-from mm_assets.promotion.registry import STATES, State, demanded_states, read_history, register
+from mm_assets.promotion.record import STATES, State
+from mm_assets.promotion.registry import demanded_states, register
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Manifest, read_manifest
@@ -59,10 +61,12 @@ def compute_registration(job: Job) -> StageResult:
 
 def holds_decision(store: Store, state: State, promotion: Manifest, digest: str) -> bool:
     """Whether the state's history has this decision, or another one for the same model of the same release."""
-    model, dataset_release = (promotion.input(name).manifest for name in ("model", "dataset_release"))
+    release = promotion.partition.release
+    moved = (release, promotion.input("model").manifest, promotion.input("dataset_release").manifest)
+    head = find_head(store, state)
+    last = head_record(store, state, head)
+    # The last record counts whatever release it says it is of.
     return any(
-        record.decision == digest
-        or (record.release, record.model, record.dataset_release)
-        == (promotion.partition.release, model, dataset_release)
-        for record in read_history(store, state)
+        record.decision == digest or (record.release, record.model, record.dataset_release) == moved
+        for record in (*([last] if last else []), *records_of(store, state, release, head))
     )

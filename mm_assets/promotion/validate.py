@@ -9,7 +9,8 @@ from mm_assets.identity.canonical import digest_json
 from mm_assets.promotion.config import THRESHOLDS_FILE, Thresholds, parse_thresholds
 from mm_assets.promotion.decide import CARD_FILE, decide_from
 from mm_assets.promotion.decision import Decision, read_decision
-from mm_assets.promotion.registry import RegistryRecord, demanded_states
+from mm_assets.promotion.record import RegistryRecord
+from mm_assets.promotion.registry import demanded_states
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 

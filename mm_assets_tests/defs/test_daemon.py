@@ -18,7 +18,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from mm_assets.operations.instance import prepare_home
-from mm_assets.promotion.registry import read_registry
+from mm_assets.promotion.chain import read_registry
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store

@@ -14,7 +14,7 @@ from mm_assets.errors import SettingsError
 from mm_assets.identity.canonical import digest_json
 from mm_assets.intake import release_name
 from mm_assets.materialize import Workspace
-from mm_assets.promotion.registry import RegistryRecord, registry_key
+from mm_assets.promotion.record import RegistryRecord, registry_key
 from mm_assets.releases.spec import ReleaseSpec, list_releases, read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.action import Action

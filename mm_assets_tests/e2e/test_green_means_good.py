@@ -18,8 +18,9 @@ from mm_assets.materialize import Workspace
 from mm_assets.operations.instance import instance_for
 from mm_assets.operations.run_release import RunReport, RunRequest, run_release
 from mm_assets.pipeline import ASSETS, FEATURES_RULES, PROMOTION_RULES, SNAPSHOT_RULES
+from mm_assets.promotion.chain import read_history, read_production
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registry import RegistryRecord, entry_key, read_history, read_production, registry_key
+from mm_assets.promotion.record import RegistryRecord, entry_key, registry_key
 from mm_assets.settings import PACKAGED_CONFIG, Settings, read_settings
 from mm_assets.store.action import action_key
 from mm_assets.store.client import make_client

@@ -14,8 +14,9 @@ from mm_assets.lineage.trace import trace_model
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import ASSETS, PROMOTION_RULES
+from mm_assets.promotion.chain import read_history, read_production
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registry import UNNUMBERED, entry_key, read_history, read_production, registry_key
+from mm_assets.promotion.record import UNNUMBERED, entry_key, registry_key
 from mm_assets.release.shards import places, read_shards
 from mm_assets.store.manifest import read_manifest
 from mm_assets_tests.first_version.readers import FIRST, again, first_sample, manifest_of

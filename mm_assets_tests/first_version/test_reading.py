@@ -17,10 +17,11 @@ from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import ASSETS, PROMOTION_RULES
+from mm_assets.promotion.chain import read_history, read_production
 from mm_assets.promotion.comparison import COLUMNS, compare_with_champion
 from mm_assets.promotion.config import Production
 from mm_assets.promotion.decision import read_decision
-from mm_assets.promotion.registry import UNNUMBERED, read_history, read_production, registry_key
+from mm_assets.promotion.record import UNNUMBERED, registry_key
 from mm_assets.release.shards import places, read_shards
 from mm_assets.releases.spec import read_spec
 from mm_assets.store.manifest import FIRST_SCHEMA, read_manifest

@@ -5,7 +5,7 @@ import pytest
 
 from mm_assets.errors import UsageError
 from mm_assets.lineage.trace import trace_model, trace_sample
-from mm_assets.promotion.registry import RegistryRecord
+from mm_assets.promotion.record import RegistryRecord
 
 
 def record(history, model, previous=None):

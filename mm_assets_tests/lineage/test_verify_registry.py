@@ -8,7 +8,9 @@ from mm_assets.checks.rules import replace_rules, rules_in_force
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.lineage.verify import verify_store
-from mm_assets.promotion.registry import entry_key, register, registry_key
+from mm_assets.promotion.chain import first_bytes
+from mm_assets.promotion.record import entry_key, first_key, registry_key
+from mm_assets.promotion.registry import register
 from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, OutputFile, StageResult
@@ -132,6 +134,18 @@ def test_a_numbered_entry_that_is_gone_is_missing(registered):
 def test_a_numbered_entry_that_is_something_else_is_corrupt(registered):
     registered.write(entry_key("production", 1), registered.read(entry_key("candidate", 1)))
     assert verify_store(registered.store).corrupt == (entry_key("production", 1),)
+
+
+def test_a_key_of_a_release_that_is_gone_is_missing(registered):
+    registered.delete(first_key("production", "r1"))
+    assert verify_store(registered.store).missing == (first_key("production", "r1"),)
+
+
+def test_a_key_of_a_release_that_names_another_record_is_corrupt(registered):
+    registered.write(first_key("production", "r1"), first_bytes(2))
+    registered.write(first_key("production", "r9"), first_bytes(1))
+    expected = (first_key("production", "r1"), first_key("production", "r9"))
+    assert verify_store(registered.store).corrupt == expected
 
 
 def test_a_numbered_entry_beyond_the_head_is_corrupt(registered):

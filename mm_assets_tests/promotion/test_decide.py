@@ -12,12 +12,12 @@ from mm_assets.errors import GateError, ObjectCorruptError, SettingsError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.materialize import Workspace, packaged_rules
+from mm_assets.promotion.chain import read_history, read_production, read_registry
 from mm_assets.promotion.config import THRESHOLDS_FILE
 from mm_assets.promotion.decide import CHAMPION
 from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.history import validate_registration
 from mm_assets.promotion.preview import preview
-from mm_assets.promotion.registry import read_history, read_production, read_registry
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.settings import Settings

@@ -8,8 +8,10 @@ from mm_assets.errors import CommitConflictError, ObjectCorruptError
 from mm_assets.evaluation.report import Report
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.decision import DECISION_FILE, read_decision
-from mm_assets.promotion.registry import read_production, register, registry_key
+from mm_assets.promotion.record import registry_key
+from mm_assets.promotion.registry import register
 from mm_assets.promotion.validate import decision_problem
 from mm_assets.settings import Settings
 from mm_assets.store.commit import Committed

@@ -10,8 +10,8 @@ from mm_assets.drops.record import Drop, DropObject
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.reachable import object_target, verify_reachable, walk_objects
-from mm_assets.promotion.registry import read_production
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Input, Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store, object_key

@@ -13,15 +13,9 @@ from mm_assets.errors import CommitConflictError, ObjectCorruptError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_json
 from mm_assets.promotion import registry
-from mm_assets.promotion.registry import (
-    RegistryRecord,
-    entry_key,
-    read_history,
-    read_production,
-    read_registry,
-    register,
-    registry_key,
-)
+from mm_assets.promotion.chain import find_head, read_history, read_production, read_registry
+from mm_assets.promotion.record import STATES, RegistryRecord, entry_key, first_key, registry_key
+from mm_assets.promotion.registry import register
 from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from mm_assets.store.manifest import Input, Manifest, Output, Partition, content_digest
@@ -168,7 +162,7 @@ def test_the_history_reaches_back_to_the_first_model(store: Store) -> None:
 def test_every_record_is_an_object_and_a_numbered_entry(store: Store) -> None:
     for number in range(3):
         register(store, *promotion(store, f"r{number}", 0))
-    for state in registry.STATES:
+    for state in STATES:
         entries = [read(store, entry_key(state, number)) for number in (1, 2, 3)]
         assert entries[-1] == read(store, registry_key(state))
         assert [json.loads(data)["sequence"] for data in entries] == [1, 2, 3]
@@ -308,7 +302,7 @@ def test_concurrent_writers_lose_nothing(any_store: Store) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    for state in registry.STATES:
+    for state in STATES:
         history = list(read_history(store, state))
         assert sorted(record.release for record in history) == [f"r{number}" for number in range(6)]
 
@@ -321,7 +315,7 @@ def test_a_reader_never_takes_a_moving_head_for_a_damaged_one(store: Store) -> N
 
     def watch() -> None:
         while not is_done.is_set():
-            head = registry.find_head(store, "candidate")
+            head = find_head(store, "candidate")
             damages.append(head.damage)
             seen.append(0 if head.data is None else json.loads(head.data)["sequence"])
 
@@ -344,9 +338,49 @@ def test_a_writer_that_always_loses_says_so(store: Store, monkeypatch: pytest.Mo
     register(store, *promotion(store, "r0", 0))
     entry = promotion(store, "r1", 0)
     monkeypatch.setattr(registry, "MAX_ATTEMPTS", 0)
-    monkeypatch.setattr(registry, "repair_registry", lambda store: ())
     with pytest.raises(CommitConflictError, match="registry candidate: others moved it 0 times while r1"):
         register(store, *entry)
+
+
+def calls_of(store: Store, action: Callable[[], object]) -> int:
+    calls: list[str] = []
+
+    def note(model: Any, **_: Any) -> None:
+        calls.append(model.name)
+
+    store.client.meta.events.register("before-call.s3", note)
+    action()
+    store.client.meta.events.unregister("before-call.s3", note)
+    return len(calls)
+
+
+def test_a_registration_costs_the_same_after_few_and_after_many(store: Store) -> None:
+    entries = [promotion(store, f"r{number}", 0) for number in range(24)]
+    again = promotion(store, "r0", 1)
+    counted = [calls_of(store, lambda entry=entry: register(store, *entry)) for entry in entries]
+    assert len(set(counted[2:])) == 1
+    assert calls_of(store, lambda: register(store, *again)) <= counted[-1]
+    assert register(store, *again).reason == "release r0 was superseded by r23"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", canonical_json({"schema": "mm.registered/1", "number": 3})])
+def test_a_release_whose_key_is_damaged_is_found_in_the_chain(store: Store, damage: bytes) -> None:
+    for number in range(4):
+        register(store, *promotion(store, f"r{number}", 0))
+    for state in STATES:
+        overwrite(store, first_key(state, "r1"), damage)
+    assert register(store, *promotion(store, "r1", 1)).reason == "release r1 was superseded by r3"
+
+
+def test_a_chain_without_keys_of_releases_gets_them(store: Store) -> None:
+    for number in range(3):
+        register(store, *promotion(store, f"r{number}", 0))
+    keys = [info.key for info in store.list_keys("registered/")]
+    before = {key: read(store, key) for key in keys}
+    for key in keys:
+        delete(store, key)
+    assert register(store, *promotion(store, "r0", 1)).reason == "release r0 was superseded by r2"
+    assert {key: read(store, key) for key in keys} == before
 
 
 def test_a_damaged_registry_is_named(store: Store) -> None:
@@ -366,8 +400,9 @@ def test_a_damaged_registry_is_named(store: Store) -> None:
     )
 )
 def test_any_order_of_decisions_keeps_the_laws(store: Store, steps: list[tuple[int, int, str]]) -> None:
-    for info in (*store.list_keys("refs/registry/"), *store.list_keys("registry/")):
-        delete(store, info.key)
+    for prefix in ("refs/registry/", "registry/", "registered/"):
+        for info in store.list_keys(prefix):
+            delete(store, info.key)
     previous: list[str] = []
     for number, version, state in steps:
         manifest, digest = promotion(store, f"r{number}", version, state=state)
