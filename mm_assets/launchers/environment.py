@@ -7,6 +7,7 @@ pod, the launching process cannot know it: the pod records it under its placemen
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -52,7 +53,7 @@ def stage_environment() -> dict[str, Json]:
         "machine": platform.machine(),
         "cpu_vendor": cpu_vendor(Path("/proc/cpuinfo")),
         "cpu_capability": cpu_capability(Path("/proc/cpuinfo"), read_settings().cpu_capability),
-        "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia/gpus")),
+        "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia")),
         "libraries": {name: _installed_version(name) for name in LIBRARIES},
     }
 
@@ -80,17 +81,29 @@ def cpu_capability(cpuinfo: Path, override: str | None = None) -> str:
     return next((family for family, needed in CAPABILITY_FLAGS.items() if needed <= flags), "DEFAULT")
 
 
-def accelerator(devices: Path, drivers: Path) -> str:
-    """Models of the NVIDIA devices this process can open, joined by ``+``; ``none`` without one."""
+def accelerator(devices: Path, driver: Path) -> str:
+    """Models of the NVIDIA devices this process can open, joined by ``+``, and their driver; ``none`` without one.
+
+    Args:
+        devices: ``/dev``, or a copy of it.
+        driver: ``/proc/driver/nvidia``, or a copy of it.
+    """
     if not list(devices.glob("nvidia[0-9]*")):
         return "none"
     models: set[str] = set()
-    for information in drivers.glob("*/information"):
+    for information in driver.glob("gpus/*/information"):
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == "Model":
                 models.add(value.strip())
-    return "+".join(sorted(models)) or "nvidia"
+    return f"{'+'.join(sorted(models)) or 'nvidia'}, driver {_driver_version(driver / 'version')}"
+
+
+def _driver_version(path: Path) -> str:
+    """Such as 570.86.15: the first number with dots of what the kernel module says about itself."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = re.search(r"\b\d+(\.\d+)+\b", text)
+    return found[0] if found else "unknown"
 
 
 def record_environment(store: Store, placement: Placement, environment: Mapping[str, Json]) -> None:
