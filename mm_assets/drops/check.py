@@ -3,20 +3,24 @@
 The files are read by the same code that a snapshot uses, so what passes here passes there, apart from decoding.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mm_assets.drops.collection import Collection, UnknownMembers
 from mm_assets.drops.create import list_files
 from mm_assets.drops.fields import printable
 from mm_assets.drops.index import IndexProblem, find_column_problems, read_index
+from mm_assets.drops.layout import lay_out
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import DESCRIPTIVE_FILES, DROP_FILE, SOURCE_FILE, Drop, DropObject, parse_drop
 from mm_assets.drops.rows import read_rows
-from mm_assets.drops.samples import Contents, Rejection, Spool, VerifiedReader, unique_by_id
+from mm_assets.drops.samples import Rejection, Sample, VerifiedReader
 from mm_assets.drops.source import parse_source
 from mm_assets.drops.tar import read_tar
 from mm_assets.errors import DropError, MmError
+from mm_assets.modalities.table import MODALITY_OF
 
 MAX_COLUMN_PROBLEMS = 100
 
@@ -72,13 +76,39 @@ def check_drop(
     problems, warnings = _check_source(folder, drop)
     warnings.extend(_stray_files(folder, drop))
     check = _check_index if drop.format == "index" else _check_tars
-    num_samples, found = check(folder, drop, config or SnapshotConfig(), on_object)
+    with (
+        tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch,
+        Collection(Path(scratch), config or SnapshotConfig(), keeps_blobs=False) as found,
+    ):
+        problems.extend(check(folder, drop, found, on_object))
+        num_samples, rejected = _read_back(found)
+        warnings.extend(_unknown_problem(name, unknown) for name, unknown in sorted(found.unknown.items()))
     return DropReport(
         source=drop.source,
         drop=drop.drop,
         num_samples=num_samples,
-        problems=tuple(problems + found),
+        problems=(*problems, *rejected),
         warnings=tuple(warnings),
+    )
+
+
+def _read_back(found: Collection) -> tuple[int, list[Problem]]:
+    num_samples, problems = 0, list[Problem]()
+    for drop, made in found.read_back():
+        if isinstance(made, Sample):
+            num_samples += 1
+        else:
+            problems.append(_problem(made, drop))
+    return num_samples, sorted(problems, key=lambda problem: (problem.file, problem.line or 0))
+
+
+def _unknown_problem(extension: str, unknown: UnknownMembers) -> Problem:
+    known = ", ".join(sorted(MODALITY_OF))
+    return Problem(
+        file=unknown.object,
+        member=printable(unknown.member),
+        message=f"{unknown.num_members} members of unknown extension {extension}, this is the first: their digests are "
+        f"kept in the metadata of their samples, and no stage reads their bytes. Extensions that are read: {known}",
     )
 
 
@@ -110,47 +140,41 @@ def _stray_files(folder: Path, drop: Drop) -> Iterator[Problem]:
         yield Problem(file=names[0], message=f"is not listed in drop.json, so it is not pushed{more}")
 
 
-def _check_tars(
-    folder: Path, drop: Drop, config: SnapshotConfig, on_object: Callable[[], None]
-) -> tuple[int, list[Problem]]:
-    problems: list[Problem] = []
-    parts: list[tuple[Drop, Contents]] = []
+def _check_tars(folder: Path, drop: Drop, found: Collection, on_object: Callable[[], None]) -> Iterator[Problem]:
+    tars = {entry.key for entry in drop.tars}
     for entry in drop.objects:
         try:
-            with Spool(None) as spool:
-                reader = _open(folder, entry)
-                if entry in drop.tars:
-                    parts.append((drop, read_tar(reader, entry.key, config, spool)))
-                else:
-                    reader.finish()
+            reader = _open(folder, entry)
+            if entry.key in tars:
+                read_tar(reader, drop, entry.key, found)
+            else:
+                reader.finish()
         except MmError as error:
-            problems.append(_fatal(entry.key, error))
+            yield _fatal(entry.key, error)
         on_object()
-    samples, rejected, _ = unique_by_id(iter(parts))
-    return len(samples), problems + [_problem(rejection, drop) for _, rejection in rejected]
 
 
-def _check_index(
-    folder: Path, drop: Drop, config: SnapshotConfig, on_object: Callable[[], None]
-) -> tuple[int, list[Problem]]:
+def _check_index(folder: Path, drop: Drop, found: Collection, on_object: Callable[[], None]) -> Iterator[Problem]:
     index = drop.index.key
-    problems = [*_broken_objects(folder, drop, on_object)]
-    if any(problem.file == index for problem in problems):
-        return 0, problems
+    broken: set[str] = set()
+    for problem in _broken_objects(folder, drop, on_object):
+        broken.add(problem.file)
+        yield problem
+    if index in broken:
+        return
     try:
         columns = find_column_problems(folder / index, index, limit=MAX_COLUMN_PROBLEMS)
     except DropError as error:
-        return 0, [*problems, _fatal(index, error)]
-    problems.extend(_column_problem(index, found) for found in columns)
+        yield _fatal(index, error)
+        return
+    yield from (_column_problem(index, problem) for problem in columns)
     if columns:
-        return 0, problems
-    broken = {problem.file for problem in problems}
+        return
     intact = drop.model_copy(update={"objects": [entry for entry in drop.objects if entry.key not in broken]})
-    with Spool(None) as spool:
-        contents = read_rows(
-            read_index(folder / index, index), intact, lambda entry: _open(folder, entry), config, spool
-        )
-    return len(contents.samples), problems + [_problem(rejection, drop) for rejection in contents.rejections]
+    with tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch:
+        repeated = lay_out(folder / index, index, 1, Path(scratch)).repeated
+    rows = read_index(folder / index, index)
+    read_rows(rows, intact, lambda entry: _open(folder, entry), found, repeated=repeated)
 
 
 def _broken_objects(folder: Path, drop: Drop, on_object: Callable[[], None]) -> Iterator[Problem]:

@@ -190,7 +190,7 @@ def _named_files(folder: Path, index: str, names: set[str]) -> set[str]:
         if not isinstance(row.columns, Refusal):
             values = [row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline]
             found.update(value.removeprefix("./") for value in values if value)
-    return found & names
+    return (found & names) - {index}
 
 
 def _describe(folder: Path, name: str, on_object: Callable[[], None]) -> DropObject:

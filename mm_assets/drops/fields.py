@@ -1,17 +1,74 @@
 """Columns of a sample: which names are known, of which type, and which names are mistakes for them."""
 
 import difflib
+import json
+import re
+import unicodedata
 from collections.abc import Collection, Mapping
-from typing import cast
+from typing import Any, cast
 
-from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.limits import MAX_METADATA_DEPTH, SnapshotConfig
 from mm_assets.drops.samples import LABEL_COLUMNS, Blob, Rejection, Sample, metadata_json
 from mm_assets.errors import IdentityError
+from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import NAMES
 
 #: Columns of an index. All but ``id`` may be missing, and all are strings or null.
 KNOWN_COLUMNS = ("id", *NAMES, *LABEL_COLUMNS)
 SIMILARITY = 0.8
+
+#: Joiners that emoji and the scripts of Persian, Hindi and others are written with.
+JOINERS = "\u200c\u200d"
+#: Flags of regions: a black flag, tag characters, and the one that ends them. Elsewhere tags are hidden text.
+REGION_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
+#: Control and format characters (marks that reverse the direction of text among them), surrogates, private use, and
+#: separators of lines and paragraphs: what an id shows with them is not what it is.
+UNSOUND_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+class _RepeatedNameError(ValueError):
+    """An object of JSON gives one name twice; readers keep only one of the values."""
+
+
+def parse_object(data: bytes, what: str, reason: str) -> dict[str, Any] | Refusal:
+    """The JSON object in ``data``, or why there is none: ``reason``, or that it is nested too deep."""
+    too_deep = Refusal("metadata_too_deep", f"{what} is nested deeper than {MAX_METADATA_DEPTH} levels")
+    try:
+        values = json.loads(data.decode("utf-8"), object_pairs_hook=_distinct)
+    except _RepeatedNameError as error:
+        return Refusal(reason, f"{what} gives {error} twice")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return Refusal(reason, f"{what} is not valid JSON: {error}")
+    except ValueError:
+        return Refusal(reason, f"{what} is not valid JSON: a number has too many digits")
+    except RecursionError:
+        return too_deep
+    if not isinstance(values, dict):
+        return Refusal(reason, f"{what} is a {type(values).__name__}; an object is expected")
+    columns = cast("dict[str, Any]", values)
+    return too_deep if _is_too_deep(columns) else columns
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _RepeatedNameError(name)
+            seen.add(name)
+    return values
+
+
+def _is_too_deep(values: Mapping[str, Any]) -> bool:
+    """Whether containers are nested more than ``MAX_METADATA_DEPTH`` deep, the outermost counted."""
+    level: list[Any] = [values]
+    for _ in range(MAX_METADATA_DEPTH):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def misspelt(name: str, known: Collection[str]) -> str | None:
@@ -66,7 +123,8 @@ def finish_sample(
         object=object_key,
         blobs=blobs,
         metadata=metadata,
-        **{name: cast("str | None", columns.get(name)) for name in LABEL_COLUMNS},
+        # Many exports spell "none" as an empty string.
+        **{name: cast("str | None", columns.get(name) or None) for name in LABEL_COLUMNS},
     )
 
 
@@ -84,13 +142,24 @@ def printable(key: str) -> str:
     return key.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _is_sound(character: str) -> bool:
+    """Whether an id may have it. What Unicode has not assigned yet, as new emoji, is sound; noncharacters are not."""
+    if character in JOINERS:
+        return True
+    is_noncharacter = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
+    return not is_noncharacter and unicodedata.category(character) not in UNSOUND_CATEGORIES
+
+
 def _bad_key(key: str, config: SnapshotConfig) -> tuple[str, str] | None:
     try:
         size_bytes = len(key.encode("utf-8"))
     except UnicodeEncodeError:
         return "bad_id", f"id {key!r} is not Unicode text"
-    if not key or not all(character.isprintable() for character in key):
-        return "bad_id", f"id {key!r} is empty or has characters that cannot be printed"
+    if not key:
+        return "bad_id", "id is empty"
+    unsound = next((character for character in REGION_FLAG.sub("", key) if not _is_sound(character)), None)
+    if unsound is not None:
+        return "bad_id", f"id {key!r} has the character U+{ord(unsound):04X}, which cannot be seen"
     if size_bytes > config.max_key_bytes:
         return "bad_id", f"id has {size_bytes} bytes; {config.max_key_bytes} are allowed"
     return None

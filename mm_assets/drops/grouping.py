@@ -4,13 +4,15 @@ Neighbouring members of one key are a run. A later run of the same key completes
 extensions (plain ``tar`` does not sort), and is a duplicate if it repeats one.
 """
 
-import tarfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from mm_assets.drops.fields import finish_sample
+from mm_assets.drops.fields import LABEL_COLUMNS, finish_sample, misspelt, parse_object, wrongly_typed
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.drops.samples import Blob, Contents, Rejection, Sample
+from mm_assets.drops.samples import Blob, Rejection, Sample, Spool
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITY_OF, any_of
 
@@ -22,106 +24,106 @@ UNKNOWN_MEMBERS = "unknown_members"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """One member of a sample: a blob, values of columns, or why it is refused."""
+    """One member of a sample: a blob, a description, or why it is refused.
+
+    ``place`` is where the bytes of a blob or a description wait: offset and size in their spool.
+    """
 
     extension: str
     member: str
-    blob: Blob | None = None
-    values: dict[str, Any] = field(default_factory=dict)
-    refusal: Refusal | None = None
     digest: str | None = None
     size_bytes: int | None = None
+    format: str | None = None
+    place: tuple[int, int] | None = None
+    refusal: Refusal | None = None
 
     @property
     def is_unknown(self) -> bool:
         """Whether it is neither a modality nor a description."""
-        return self.blob is None and self.refusal is None and self.extension not in DESCRIPTIONS
+        return self.modality is None and self.refusal is None and self.extension not in DESCRIPTIONS
 
     @property
     def modality(self) -> str | None:
         """The modality its extension stands for, if any."""
         return MODALITY_OF.get(self.extension)
 
+    def encode(self) -> list[Any]:
+        """As JSON values."""
+        refusal = None if self.refusal is None else (self.refusal.reason, self.refusal.detail)
+        return [self.extension, self.member, self.digest, self.size_bytes, self.format, self.place, refusal]
 
-class Grouping:
-    """Members in, ``Contents`` out."""
+    @classmethod
+    def decode(cls, values: list[Any]) -> "Piece":
+        """From what ``encode`` made."""
+        extension, member, digest, size_bytes, kind, place, refusal = values
+        return cls(
+            extension=extension, member=member, digest=digest, size_bytes=size_bytes, format=kind,
+            place=None if place is None else (place[0], place[1]),
+            refusal=None if refusal is None else Refusal(*refusal),
+        )  # fmt: skip
 
-    def __init__(self, object_key: str, config: SnapshotConfig) -> None:
-        self.config = config
-        self.contents = Contents()
-        self.last_member = ""
-        self._object = object_key
-        self._pieces: dict[str, list[Piece]] = {}
-        self._run: list[Piece] = []
-        self._run_key = ""
-        self._begun: tuple[str, Piece] | None = None
 
-    def reject(self, info: tarfile.TarInfo, reason: str, detail: str) -> None:
-        """Records a member that belongs to no sample."""
-        self.contents.rejections.append(
-            Rejection(reason=reason, detail=detail, object=self._object, member=info.name, size_bytes=info.size)
-        )
+class Runs:
+    """Numbers the runs of a tar's members as they come."""
 
-    def begin(self, key: str, piece: Piece) -> None:
-        """Announces a member of sample ``key`` whose bytes are about to be read."""
-        self._begun = (key, piece)
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._extensions: set[str] = set()
+        self._number = -1
 
-    def break_off(self, refusal: Refusal) -> None:
-        """Ends the tar: the sample whose member was being read is refused, or else the tar itself is at fault."""
-        if self._begun is None:
-            self.contents.rejections.append(
-                Rejection(reason=refusal.reason, detail=refusal.detail, object=self._object)
-            )
-        else:
-            key, piece = self._begun
-            self.add(key, replace(piece, refusal=refusal))
+    def number(self, key: str, extension: str) -> int:
+        """The run that the next member belongs to."""
+        if key != self._key or extension in self._extensions:
+            self._key, self._extensions = key, set()
+            self._number += 1
+        self._extensions.add(extension)
+        return self._number
 
-    def add(self, key: str, piece: Piece) -> None:
-        """Adds one member of sample ``key``."""
-        self._begun = None
-        if key != self._run_key or any(piece.extension == other.extension for other in self._run):
-            self._end_run()
-            self._run_key = key
-        self._run.append(piece)
 
-    def finish(self) -> Contents:
-        """All samples and rejections."""
-        self._end_run()
-        for key, pieces in self._pieces.items():
-            made = _assemble(key, pieces, self._object, self.config)
-            if isinstance(made, Sample):
-                self.contents.samples.append(made)
-            else:
-                self.contents.rejections.append(made)
-        return self.contents
+def assemble(
+    key: str, pieces: Sequence[tuple[int, Piece]], object_key: str, config: SnapshotConfig, descriptions: Spool
+) -> Iterator[Sample | Rejection]:
+    """What the members of one key amount to: a sample or why there is none, and a rejection per run that repeats one.
 
-    def _end_run(self) -> None:
-        run, self._run = self._run, []
-        if not run:
-            return
-        known = self._pieces.setdefault(self._run_key, [])
+    Args:
+        key: The sample's key within its drop.
+        pieces: Its members in order, each with the number of its run.
+        object_key: The tar.
+        config: The ceilings.
+        descriptions: Where the bytes of its descriptions are.
+    """
+    known: list[Piece] = []
+    for _, found in groupby(pieces, key=itemgetter(0)):
+        run = [piece for _, piece in found]
         seen = {piece.extension for piece in known}
         repeated = next((piece for piece in run if piece.extension in seen), None)
         if repeated is None:
             known.extend(run)
-            return
-        detail = f"id {self._run_key} occurs twice in {self._object}: member {repeated.member} again"
-        self.contents.rejections.append(_rejection(self._run_key, self._object, repeated, "duplicate_id", detail))
+        else:
+            detail = f"id {key} occurs twice in {object_key}: member {repeated.member} again"
+            yield _rejection(key, object_key, repeated, Refusal("duplicate_id", detail))
+    yield _sample(key, known, object_key, config, descriptions)
 
 
-def _assemble(key: str, pieces: list[Piece], object_key: str, config: SnapshotConfig) -> Sample | Rejection:
-    for piece in pieces:
-        if piece.refusal is not None:
-            return _rejection(key, object_key, piece, piece.refusal.reason, piece.refusal.detail)
+def _sample(
+    key: str, pieces: list[Piece], object_key: str, config: SnapshotConfig, descriptions: Spool
+) -> Sample | Rejection:
     blobs: dict[str, Blob] = {}
     columns: dict[str, Any] = {}
     for piece in pieces:
-        if piece.blob is not None and piece.modality is not None:
-            if piece.modality in blobs:
-                detail = f"sample has two members of modality {piece.modality}"
-                return _rejection(key, object_key, piece, "ambiguous_modality", detail)
-            blobs[piece.modality] = piece.blob
-        columns |= piece.values
+        made = piece.refusal
+        if made is None and piece.extension in DESCRIPTIONS:
+            made = _described(piece, descriptions)
+        if isinstance(made, Refusal):
+            return _rejection(key, object_key, piece, made)
+        columns |= made or {}
+    for piece in pieces:
+        if piece.modality is None:
+            continue
+        if piece.modality in blobs:
+            detail = f"sample has two members of modality {piece.modality}"
+            return _rejection(key, object_key, piece, Refusal("ambiguous_modality", detail))
+        blobs[piece.modality] = _blob(piece)
     unknown = {
         piece.extension: {"digest": piece.digest, "size_bytes": piece.size_bytes}
         for piece in pieces
@@ -131,14 +133,48 @@ def _assemble(key: str, pieces: list[Piece], object_key: str, config: SnapshotCo
         columns[UNKNOWN_MEMBERS] = unknown
     if not blobs:
         found = ", ".join(piece.extension for piece in pieces)
-        return _rejection(key, object_key, pieces[0], "no_modality", f"sample has no {any_of()}, only {found}")
+        return _rejection(key, object_key, pieces[0], Refusal("no_modality", f"sample has no {any_of()}, only {found}"))
     return finish_sample(key, object_key, blobs, columns, config)
 
 
-def _rejection(key: str, object_key: str, piece: Piece, reason: str, detail: str) -> Rejection:
+def _described(piece: Piece, descriptions: Spool) -> dict[str, Any] | Refusal:
+    assert piece.place is not None
+    data = descriptions.read(*piece.place)
+    return _parse_json(data) if piece.extension == "json" else _parse_class(data)
+
+
+def _blob(piece: Piece) -> Blob:
+    assert piece.place is not None
+    assert piece.digest is not None
+    assert piece.format is not None
+    return Blob(offset=piece.place[0], size_bytes=piece.place[1], digest=piece.digest, format=piece.format)
+
+
+def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
+    columns = parse_object(data, "json member", "bad_metadata")
+    if isinstance(columns, Refusal):
+        return columns
+    wrong = wrongly_typed(columns, LABEL_COLUMNS)
+    if wrong:
+        return Refusal("bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; a string or null is expected")
+    for name in columns:
+        meant = misspelt(name, LABEL_COLUMNS)
+        if meant and meant not in columns:
+            return Refusal("bad_metadata", f"json member: {name} looks like a mistake for {meant}")
+    return columns
+
+
+def _parse_class(data: bytes) -> dict[str, Any] | Refusal:
+    try:
+        return {"label": data.decode("utf-8").strip() or None}
+    except UnicodeDecodeError as error:
+        return Refusal("bad_metadata", f"cls member is not UTF-8: byte {error.start}")
+
+
+def _rejection(key: str, object_key: str, piece: Piece, refusal: Refusal) -> Rejection:
     return Rejection(
-        reason=reason,
-        detail=detail,
+        reason=refusal.reason,
+        detail=refusal.detail,
         object=object_key,
         key=key,
         member=piece.member,

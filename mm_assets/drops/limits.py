@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from mm_assets.modalities.table import MODALITIES
 
 MIB = 1 << 20
+#: How deep the containers of a sample's description may be nested; readers of JSON give up at some hundreds.
+MAX_METADATA_DEPTH = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,11 @@ snapshot restores and rejects exactly those bytes. ``.json`` gives further colum
 import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
+from mm_assets.drops.fields import parse_object
 from mm_assets.errors import DropError
+from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES
 
 
@@ -49,12 +51,8 @@ def _text(path: Path, *, strip: bool) -> str:
 
 
 def _columns(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DropError(f"{path}: is not valid JSON: {error}. Correct the file.") from error
-    if not isinstance(values, dict):
-        raise DropError(f"{path}: is a {type(values).__name__}: expected an object with columns.")
-    columns = cast("dict[str, Any]", values)
+    columns = parse_object(path.read_bytes(), "the description", "bad_metadata")
+    if isinstance(columns, Refusal):
+        raise DropError(f"{path}: {columns.detail}: expected an object with columns. Correct the file.")
     # What the files themselves say wins over a description of them.
     return {name: value for name, value in columns.items() if name not in ("id", *NAMES)}

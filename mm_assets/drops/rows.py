@@ -1,77 +1,114 @@
-"""Turns rows of an index and the loose files they name into samples, one file in memory at a time."""
+"""Turns rows of an index and the loose files they name into samples; several files are on their way at a time."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from mm_assets.drops.blobs import inspect_blob
+from mm_assets.drops.collection import Collection
 from mm_assets.drops.fields import finish_sample, printable
 from mm_assets.drops.index import Row
-from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
-from mm_assets.drops.samples import Blob, Contents, Rejection, Sample, Spool, VerifiedReader
+from mm_assets.drops.samples import Blob, Rejection, Sample, VerifiedReader
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES, NAMES, any_of
 
 OpenObject = Callable[[DropObject], VerifiedReader]
+#: What was asked for of a row, by modality: the bytes of a file, or why it is not read.
+Wanted = Mapping[str, "Future[bytes | Refusal]"]
+
+FETCH_THREADS = 8
+#: Rows and bytes of files that are read ahead of the row that is next.
+AHEAD_ROWS = 32
+AHEAD_BYTES = 64 << 20
 
 
 def read_rows(
-    rows: Iterable[Row],
-    drop: Drop,
-    open_object: OpenObject,
-    config: SnapshotConfig,
-    spool: Spool,
-    *,
-    is_wanted: Callable[[int], bool] = lambda number: True,
-) -> Contents:
-    """The samples of the wanted rows. Ids are compared over all rows, so every shard agrees on which one is first.
+    rows: Iterable[Row], drop: Drop, open_object: OpenObject, found: Collection, *, repeated: Container[int]
+) -> None:
+    """Adds the samples of ``rows`` to ``found``, in the order of the rows whichever file arrives first.
 
     Args:
-        rows: All rows of the index.
-        drop: Its drop, which declares the loose files.
-        open_object: Opens one of them.
-        config: The ceilings.
-        spool: Where accepted bytes go.
-        is_wanted: Which row numbers to read.
+        rows: Those to read.
+        drop: Their drop, which declares the loose files.
+        open_object: Opens one of them; called in several threads.
+        found: Where samples and rejections go.
+        repeated: Numbers of rows whose id an earlier row of the index has.
 
     Raises:
         ObjectMissingError: a declared file does not exist. ObjectCorruptError: it has other bytes.
     """
-    reader = _RowReader(drop, open_object, config, spool)
-    contents = Contents()
-    seen: set[str] = set()
+    found.begin(drop, drop.index.key)
+    reader = _RowReader(drop, open_object, found)
+    with ThreadPoolExecutor(FETCH_THREADS) as pool:
+        try:
+            for row, wanted in _ahead(pool, reader, rows):
+                is_first = row.number not in repeated
+                made = reader.read(row, wanted) if is_first else reader.reject(row, _again(row))
+                if isinstance(made, Sample):
+                    found.add_sample(made)
+                else:
+                    found.add_rejection(made)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) -> Iterator[tuple[Row, Wanted]]:
+    """The rows in order, each with its files, which are read while earlier rows are worked on."""
+    waiting: deque[tuple[Row, Wanted, int]] = deque()
+    held_bytes = 0
     for row in rows:
-        is_first = True
-        if not isinstance(row.columns, Refusal):
-            key = row.columns["id"]
-            is_first = key not in seen
-            seen.add(key)
-        if not is_wanted(row.number):
-            continue
-        made = reader.read(row) if is_first else reader.reject(row, Refusal("duplicate_id", _again(row)))
-        if isinstance(made, Sample):
-            contents.samples.append(made)
-        else:
-            contents.rejections.append(made)
-    return contents
+        files = reader.files(row)
+        size_bytes = sum(entry.size_bytes for entry in files.values())
+        while waiting and (len(waiting) >= AHEAD_ROWS or held_bytes + size_bytes > AHEAD_BYTES):
+            earlier, wanted, taken_bytes = waiting.popleft()
+            held_bytes -= taken_bytes
+            yield earlier, wanted
+        held_bytes += size_bytes
+        futures = {modality: pool.submit(reader.fetch, modality, entry) for modality, entry in files.items()}
+        waiting.append((row, futures, size_bytes))
+    yield from ((row, wanted) for row, wanted, _ in waiting)
 
 
-def _again(row: Row) -> str:
+def _again(row: Row) -> Refusal:
     assert not isinstance(row.columns, Refusal)
-    return f"id {row.columns['id']} occurs in an earlier row already"
+    return Refusal("duplicate_id", f"id {row.columns['id']} occurs in an earlier row already")
 
 
 class _RowReader:
     """Reads single rows of one drop."""
 
-    def __init__(self, drop: Drop, open_object: OpenObject, config: SnapshotConfig, spool: Spool) -> None:
+    def __init__(self, drop: Drop, open_object: OpenObject, found: Collection) -> None:
         self._index = drop.index.key
-        self._objects = {entry.key: entry for entry in drop.objects}
+        self._objects = {entry.key: entry for entry in drop.objects if entry.key != self._index}
         self._open = open_object
-        self._config = config
-        self._spool = spool
+        self._config = found.config
+        self._blobs = found.blobs
 
-    def read(self, row: Row) -> Sample | Rejection:
+    def files(self, row: Row) -> dict[str, DropObject]:
+        """The declared files that the row names, by modality."""
+        if isinstance(row.columns, Refusal):
+            return {}
+        named = {name: row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline}
+        found = {name: self._objects.get(value.removeprefix("./")) for name, value in named.items() if value}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    def fetch(self, modality: str, entry: DropObject) -> bytes | Refusal:
+        """The verified bytes of a file; one that is too large is verified and not kept."""
+        reader = self._open(entry)
+        ceiling = self._config.max_bytes(modality)
+        if entry.size_bytes > ceiling:
+            reader.finish()
+            return Refusal("too_large", f"{modality} {entry.key} has {entry.size_bytes} bytes; {ceiling} are allowed")
+        chunks: list[bytes] = []
+        while chunk := reader.read():
+            chunks.append(chunk)
+        reader.finish()
+        return b"".join(chunks)
+
+    def read(self, row: Row, wanted: Wanted) -> Sample | Rejection:
         """The sample of one row, or why there is none."""
         if isinstance(row.columns, Refusal):
             return self.reject(row, row.columns)
@@ -81,7 +118,7 @@ class _RowReader:
             # An empty string is how many exports spell "none": it is neither a file name nor a text.
             if not value:
                 continue
-            made = self._read_inline(modality, value) if kind.is_inline else self._read_file(modality, value)
+            made = self._read_inline(modality, value) if kind.is_inline else self._read_file(modality, value, wanted)
             if isinstance(made, Refusal):
                 return self.reject(row, made, modality=modality, file=None if kind.is_inline else value)
             blobs[modality] = made
@@ -112,28 +149,22 @@ class _RowReader:
             return Refusal("text_not_utf8", f"{modality} is not Unicode text: {error.reason}")
         return self._keep(modality, data)
 
-    def _read_file(self, modality: str, name: str) -> Blob | Refusal:
-        declared = self._objects.get(name.removeprefix("./"))
-        if declared is None:
-            if not is_safe_path(name.removeprefix("./")):
-                return Refusal("unsafe_path", f"{modality} {name!r} is not a file inside the drop")
-            return Refusal("missing_file", f"{modality} {name!r} is not in the drop")
-        reader = self._open(declared)
-        ceiling = self._config.max_bytes(modality)
-        if declared.size_bytes > ceiling:
-            reader.finish()
-            return Refusal("too_large", f"{modality} {name} has {declared.size_bytes} bytes; {ceiling} are allowed")
-        chunks: list[bytes] = []
-        while chunk := reader.read():
-            chunks.append(chunk)
-        reader.finish()
-        return self._keep(modality, b"".join(chunks))
+    def _read_file(self, modality: str, name: str, wanted: Wanted) -> Blob | Refusal:
+        plain = name.removeprefix("./")
+        if modality in wanted:
+            data = wanted[modality].result()
+            return data if isinstance(data, Refusal) else self._keep(modality, data)
+        if plain == self._index:
+            return Refusal("bad_row", f"{modality} {name!r} is the index itself; a file of that modality is expected")
+        if not is_safe_path(plain):
+            return Refusal("unsafe_path", f"{modality} {name!r} is not a file inside the drop")
+        return Refusal("missing_file", f"{modality} {name!r} is not in the drop")
 
     def _keep(self, modality: str, data: bytes) -> Blob | Refusal:
         found = inspect_blob(modality, data, self._config)
         if isinstance(found, Refusal):
             return found
-        return Blob(offset=self._spool.append(data), size_bytes=len(data), digest=digest_bytes(data), format=found)
+        return Blob(offset=self._blobs.append(data), size_bytes=len(data), digest=digest_bytes(data), format=found)
 
 
 def _nothing(columns: Mapping[str, object]) -> Refusal:

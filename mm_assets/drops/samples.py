@@ -1,10 +1,10 @@
-"""What the readers of both drop formats produce: samples, rejections, and the disk file their bytes wait in."""
+"""What the readers of drops produce: samples, rejections, and the disk file their bytes wait in."""
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -59,42 +59,34 @@ class Rejection:
     size_bytes: int | None = None
 
 
-@dataclass(kw_only=True, slots=True)
-class Contents:
-    """What one object, or one shard's rows of an index, holds: every sample is in exactly one of the lists.
-
-    ``num_ignored`` counts members that are not data (hidden files, archive metadata).
-    """
-
-    samples: list[Sample] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    num_ignored: int = 0
-
-
 class Spool(AbstractContextManager["Spool"]):
-    """Blobs on disk between reading and writing, so that memory holds one blob and not a shard.
+    """Bytes on disk between reading and writing, so that memory holds one blob and not a shard.
 
-    Without a path it only counts: that is what checking a drop needs.
+    Without a path it only counts: checking a drop needs no blob again.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("w+b") if path else None
         self._end = 0
+        self._is_at_end = True
 
     def append(self, data: bytes) -> int:
         """Keeps ``data`` and returns its offset."""
         offset = self._end
         if self._file is not None:
-            self._file.seek(offset)
+            if not self._is_at_end:
+                self._file.seek(offset)
+                self._is_at_end = True
             self._file.write(data)
         self._end += len(data)
         return offset
 
-    def read(self, blob: Blob) -> bytes:
-        """The bytes of ``blob``."""
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """The ``size_bytes`` bytes from ``offset`` on."""
         assert self._file is not None
-        self._file.seek(blob.offset)
-        return self._file.read(blob.size_bytes)
+        self._is_at_end = False
+        self._file.seek(offset)
+        return self._file.read(size_bytes)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
@@ -146,39 +138,6 @@ class VerifiedReader:
             f"({self._expected.size_bytes} bytes), got {got}. Put the declared bytes back with `mm drop push FOLDER` "
             "from the drop's folder, then run this partition again."
         )
-
-
-def unique_by_id(
-    parts: Iterator[tuple[Drop, Contents]],
-) -> tuple[dict[str, tuple[Drop, Sample]], list[tuple[Drop, Rejection]], int]:
-    """Samples by id, everything rejected, and the number of ignored members.
-
-    An id that two objects of the shard claim belongs to the first; the other is rejected.
-    """
-    samples: dict[str, tuple[Drop, Sample]] = {}
-    rejected: list[tuple[Drop, Rejection]] = []
-    num_ignored = 0
-    for drop, contents in parts:
-        num_ignored += contents.num_ignored
-        rejected.extend((drop, rejection) for rejection in contents.rejections)
-        for sample in contents.samples:
-            sample_id = id_of(drop, sample.key)
-            if sample_id not in samples:
-                samples[sample_id] = (drop, sample)
-                continue
-            first = samples[sample_id][1].object
-            rejected.append(
-                (
-                    drop,
-                    Rejection(
-                        reason="duplicate_id",
-                        detail=f"id {sample.key} occurs in {first} already",
-                        object=sample.object,
-                        key=sample.key,
-                    ),
-                )
-            )
-    return samples, rejected, num_ignored
 
 
 def id_of(drop: Drop, key: str) -> str:

@@ -1,28 +1,23 @@
 """Reads one WebDataset tar of a drop as a stream: every member once, every blob checked before it is kept.
 
 Members ``<key>.<extension>`` of one key form a sample, also where they are not neighbours. ``.json`` gives label,
-language, group and metadata, ``.cls`` a label; members of any other extension are recorded in the metadata by
-digest and stay in the raw tar. Links, devices and names that leave the tar reject their sample.
+language, group and metadata, ``.cls`` a label; members of any other extension are counted, recorded in the metadata
+by digest, and stay in the raw tar. Links, devices and names that leave the tar reject their sample. A tar that cannot
+be read up to an end marker and zeros behind it is an error: nobody can say what it would have held.
 """
 
 import hashlib
-import json
 import re
 import tarfile
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from mm_assets.drops.blobs import inspect_blob
-from mm_assets.drops.fields import misspelt, printable, wrongly_typed
-from mm_assets.drops.grouping import DESCRIPTIONS, Grouping, Piece
-from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.drops.samples import (
-    LABEL_COLUMNS,
-    Blob,
-    Contents,
-    Spool,
-    VerifiedReader,
-)
+from mm_assets.drops.collection import Collection
+from mm_assets.drops.fields import printable
+from mm_assets.drops.grouping import DESCRIPTIONS, Piece, Runs
+from mm_assets.drops.record import Drop
+from mm_assets.drops.samples import Rejection, VerifiedReader
 from mm_assets.errors import MmError, StageError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.modalities.reasons import Refusal
@@ -36,14 +31,16 @@ META_NAME = re.compile(r"^__[^/]*__($|/)")
 
 
 class _StrictInfo(tarfile.TarInfo):
-    """A tar header that never ends the archive silently: the standard reader takes a damaged header for its end."""
+    """A tar header that never ends the archive silently: elsewhere a damaged or missing one counts as its end."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictInfo":  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             return cast("_StrictInfo", super().fromtarfile(archive))
-        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # pyright: ignore[reportAttributeAccessIssue]
+        except tarfile.EOFHeaderError:  # pyright: ignore[reportAttributeAccessIssue]
             raise
+        except tarfile.EmptyHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
+            raise tarfile.ReadError("ends without an end marker") from error
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
 
@@ -54,57 +51,99 @@ class _StrictInfo(tarfile.TarInfo):
         return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def read_tar(reader: VerifiedReader, object_key: str, config: SnapshotConfig, spool: Spool) -> Contents:
-    """Everything one tar holds. A tar that breaks off yields what came before, and one rejection for the rest.
+def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collection) -> None:
+    """Adds everything that one tar holds to ``found``.
 
     Raises:
         ObjectCorruptError: the tar is not the one the drop declares.
-        StageError: it has more members than ``config.max_tar_members``.
+        StageError: it cannot be read to its end, has bytes behind its end marker, or has more members than
+            ``max_tar_members``.
     """
-    grouping = Grouping(object_key, config)
+    found.begin(drop, object_key)
+    members = _Members(object_key, found)
+    offset = 0
     try:
         with tarfile.open(
             mode="r|", fileobj=cast("Any", reader), bufsize=BUFFER_BYTES, tarinfo=_StrictInfo, errorlevel=2
         ) as archive:
-            for number, info in enumerate(archive):
+            for info in archive:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps every header
-                if number >= config.max_tar_members:
-                    raise StageError(
-                        f"{object_key}: has too many members: expected at most {config.max_tar_members}. Split the tar."
-                    )
-                _read_member(archive, info, grouping, spool)
+                members.read(archive, info)
+                offset = archive.offset  # pyright: ignore[reportAttributeAccessIssue]
+            _require_zeros(archive)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         if isinstance(error, MmError):
             raise
-        place = f"in or after {printable(grouping.last_member)}" if grouping.last_member else "at its start"
-        grouping.break_off(Refusal("unreadable_tar", f"tar breaks off {place}: {error}"))
+        # Bytes that are not the declared ones are the better explanation.
+        reader.finish()
+        raise StageError(_unreadable(object_key, members.last, offset, error)) from error
     reader.finish()
-    return grouping.finish()
 
 
-def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo, grouping: Grouping, spool: Spool) -> None:
-    name = info.name.removeprefix("./")
-    grouping.last_member = info.name
-    if info.isdir():
-        return
-    if not _is_safe(info.name):
-        grouping.reject(info, "unsafe_path", f"member {info.name!r} has a name that leaves the tar")
-        return
-    if PurePosixPath(name).name.startswith(".") or META_NAME.match(name):
-        grouping.contents.num_ignored += 1
-        return
-    parts = MEMBER_NAME.match(name)
-    if parts is None:
-        grouping.reject(info, "no_extension", f"member {name} has no extension that says what it is")
-        return
-    key, extension = parts[1], parts[2].lower()
-    if not info.isreg() or info.issparse():
-        kind = "a link" if info.islnk() or info.issym() else "not a regular file"
-        refusal = Refusal("not_a_file", f"member {name} is {kind}")
-        grouping.add(key, Piece(extension=extension, member=name, refusal=refusal))
-        return
-    grouping.begin(key, Piece(extension=extension, member=name))
-    grouping.add(key, _read_piece(archive, info, name, extension, grouping.config, spool))
+def _unreadable(object_key: str, last_member: str, offset: int, error: Exception) -> str:
+    place = f"byte {offset} on, last member {printable(last_member)}" if last_member else "its start"
+    return (
+        f"{object_key}: the tar cannot be read to its end: from {place}: {error}: expected members up to an end marker "
+        "and nothing but zeros behind it. What the rest holds is unknown, so nothing of the tar is used: "
+        "deliver it again as a new drop."
+    )
+
+
+def _require_zeros(archive: tarfile.TarFile) -> None:
+    """Raises ``ReadError`` for what the standard reader does not look at: data behind the end marker."""
+    stream: Any = archive.fileobj
+    while chunk := stream.read(CHUNK_BYTES):
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            place = stream.tell() - len(rest)
+            raise tarfile.ReadError(f"data behind its end marker at byte {place}, as where tars were concatenated")
+
+
+class _Members:
+    """Reads the members of one tar."""
+
+    def __init__(self, object_key: str, found: Collection) -> None:
+        self.last = ""
+        self._object = object_key
+        self._found = found
+        self._runs = Runs()
+        self._num_members = 0
+
+    def read(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        """Reads one member."""
+        self._num_members += 1
+        if self._num_members > self._found.config.max_tar_members:
+            raise StageError(
+                f"{self._object}: has too many members: expected at most {self._found.config.max_tar_members}. "
+                "Split the tar."
+            )
+        self.last = info.name
+        name = info.name.removeprefix("./")
+        if info.isdir():
+            return
+        if not _is_safe(info.name):
+            self._reject(info, "unsafe_path", f"member {info.name!r} has a name that leaves the tar")
+            return
+        if PurePosixPath(name).name.startswith(".") or META_NAME.match(name):
+            self._found.num_ignored += 1
+            return
+        parts = MEMBER_NAME.match(name)
+        if parts is None:
+            self._reject(info, "no_extension", f"member {name} has no extension that says what it is")
+            return
+        key, extension = parts[1], parts[2].lower()
+        if not info.isreg() or info.issparse():
+            kind = "a link" if info.islnk() or info.issym() else "not a regular file"
+            piece = Piece(extension=extension, member=name, refusal=Refusal("not_a_file", f"member {name} is {kind}"))
+        else:
+            piece = _read_piece(archive, info, name, extension, self._found)
+        self._found.add_piece(key, self._runs.number(key, extension), piece)
+
+    def _reject(self, info: tarfile.TarInfo, reason: str, detail: str) -> None:
+        """Records a member that belongs to no sample."""
+        self._found.add_rejection(
+            Rejection(reason=reason, detail=detail, object=self._object, member=info.name, size_bytes=info.size)
+        )
 
 
 def _is_safe(name: str) -> bool:
@@ -112,9 +151,8 @@ def _is_safe(name: str) -> bool:
     return bool(name) and not path.is_absolute() and ".." not in path.parts and not name.startswith("\\")
 
 
-def _read_piece(
-    archive: tarfile.TarFile, info: tarfile.TarInfo, name: str, extension: str, config: SnapshotConfig, spool: Spool
-) -> Piece:
+def _read_piece(archive: tarfile.TarFile, info: tarfile.TarInfo, name: str, extension: str, found: Collection) -> Piece:
+    config = found.config
     modality = MODALITY_OF.get(extension)
     is_described = extension in DESCRIPTIONS
     ceiling = config.max_bytes(modality) if modality else config.max_metadata_bytes if is_described else 0
@@ -128,15 +166,11 @@ def _read_piece(
         detail = f"{modality or extension} has {info.size} bytes; {ceiling} are allowed"
         return Piece(**common, refusal=Refusal("too_large", detail))
     if modality is None:
-        values = _parse_json(data) if extension == "json" else _parse_class(data)
-        if isinstance(values, Refusal):
-            return Piece(**common, refusal=values)
-        return Piece(**common, values=values)
-    found = inspect_blob(modality, data, config)
-    if isinstance(found, Refusal):
-        return Piece(**common, refusal=found)
-    blob = Blob(offset=spool.append(data), size_bytes=len(data), digest=digest, format=found)
-    return Piece(**common, blob=blob)
+        return Piece(**common, place=(found.descriptions.append(data), len(data)))
+    kind = inspect_blob(modality, data, config)
+    if isinstance(kind, Refusal):
+        return Piece(**common, refusal=kind)
+    return Piece(**common, format=kind, place=(found.blobs.append(data), len(data)))
 
 
 def _read_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo, ceiling: int) -> tuple[bytes | None, str]:
@@ -154,28 +188,3 @@ def _read_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo, ceiling: int) -
     if num_bytes != info.size:
         raise tarfile.ReadError(f"member {info.name} has {num_bytes} of {info.size} bytes")
     return (None if kept is None else b"".join(kept)), "sha256:" + hasher.hexdigest()
-
-
-def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
-    try:
-        values = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        return Refusal("bad_metadata", f"json member is unreadable: {error}")
-    if not isinstance(values, dict):
-        return Refusal("bad_metadata", f"json member holds a {type(values).__name__}; an object is expected")
-    columns = cast("dict[str, Any]", values)
-    wrong = wrongly_typed(columns, LABEL_COLUMNS)
-    if wrong:
-        return Refusal("bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; a string or null is expected")
-    for name in columns:
-        meant = misspelt(name, LABEL_COLUMNS)
-        if meant and meant not in columns:
-            return Refusal("bad_metadata", f"json member: {name} looks like a mistake for {meant}")
-    return columns
-
-
-def _parse_class(data: bytes) -> dict[str, Any] | Refusal:
-    try:
-        return {"label": data.decode("utf-8").strip() or None}
-    except UnicodeDecodeError as error:
-        return Refusal("bad_metadata", f"cls member is not UTF-8: byte {error.start}")

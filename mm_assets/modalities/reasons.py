@@ -8,12 +8,13 @@ from dataclasses import dataclass
 REASONS = {
     "ambiguous_modality": "A sample has two blobs of one modality.",
     "bad_header": "The format is known, but its header cannot be read.",
-    "bad_id": "The id is empty, too long, or holds characters that cannot be printed.",
+    "bad_id": "The id is empty, too long, or holds characters that cannot be seen.",
     "bad_metadata": "The description of a sample cannot be used.",
     "bad_row": "A row of the index cannot be used.",
     "duplicate_id": "Another sample has this id already.",
     "empty_file": "The blob has no bytes.",
     "header_lies": "The header contradicts itself or the bytes that follow it.",
+    "metadata_too_deep": "The description of a sample is nested deeper than allowed.",
     "metadata_too_large": "The further columns of a sample are larger than allowed.",
     "missing_file": "A row names a file that the drop does not hold.",
     "no_content": "The header declares content of length zero.",
@@ -28,7 +29,6 @@ REASONS = {
     "too_many_seconds": "The header declares more seconds than allowed.",
     "truncated": "The blob ends before what its header declares.",
     "undecodable": "The decoder refuses the content.",
-    "unreadable_tar": "The tar breaks off.",
     "unsafe_path": "A name leaves its folder or tar.",
     "unsupported_format": "The bytes have none of the supported formats.",
 }

@@ -5,6 +5,7 @@ Payloads are never read, and the parent's shards are included by reference.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from mm_assets.release.rows import load_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
 from mm_assets.release.splits import assign, separate
 from mm_assets.release.statistics import release_statistics
+from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet, write_parquet
@@ -74,7 +76,8 @@ def compute_dataset_release(job: Job) -> StageResult:
         samples = _samples(database, verdicts, decisions, policy=params["policy"]["name"])
         positions = pa.array(np.arange(samples.num_rows, dtype=np.int64))
         database.register("frozen", samples.append_column("position", positions))
-        statistics = release_statistics(database, num_dead_letters=_num_dead_letters(job) + parent.num_dead_letters)
+        num_dead_letters, unknown = _dead_letters(job)
+        statistics = release_statistics(database, num_dead_letters=num_dead_letters + parent.num_dead_letters)
         drift = measure_drift(database, generation=parent.generation, limit=config.drift_limit)
         path = write_parquet(samples, workdir / "samples.parquet")
         record = release_record(
@@ -85,6 +88,7 @@ def compute_dataset_release(job: Job) -> StageResult:
             statistics=statistics,
             samples_digest=digest_file(path),
             unused_exclusions=verdicts.unused_exclusions,
+            unknown_members=unknown,
         )
     files = _write_documents(workdir, shards, record, {**statistics, "drift": drift})
     samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=samples.num_rows)
@@ -214,14 +218,16 @@ def _reasons(flags: Mapping[str, Bools]) -> pa.Array:
     return pa.array(joined).take(pa.array(numbers))
 
 
-def _num_dead_letters(job: Job) -> int:
-    """Rows of the dead letters of the release's own shards."""
-    total = 0
+def _dead_letters(job: Job) -> tuple[int, Counter[str]]:
+    """Dead letters of the release's own shards, and their members of unknown extension, by extension."""
+    total, unknown = 0, Counter[str]()
     for entry in job.inputs:
         for item in entry.outputs:
             if item.name == "dead_letters.parquet":
-                total += pq.read_metadata(job.store.fetch(item.digest, job.workdir / "letters")).num_rows
-    return total
+                letters = pq.read_metadata(job.store.fetch(item.digest, job.workdir / "letters"))
+                total += letters.num_rows
+                unknown.update(json.loads((letters.metadata or {}).get(UNKNOWN_KEY, b"{}")))
+    return total, unknown
 
 
 def _write_documents(

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -32,8 +33,12 @@ def release_record(
     statistics: Mapping[str, Any],
     samples_digest: str,
     unused_exclusions: Sequence[str],
+    unknown_members: Mapping[str, int],
 ) -> dict[str, Json]:
-    """The document ``record.json``; ``parent`` is the parent's. It does not hold the release's name."""
+    """The document ``record.json``; ``parent`` is the parent's. It does not hold the release's name.
+
+    ``unknown_members`` counts, by extension, members of the own shards' tars that no stage reads.
+    """
     sources, drops = _origins(job, parent)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {
@@ -50,6 +55,7 @@ def release_record(
             "num_labelled": statistics["num_labelled"],
             "num_dead_letters": statistics["num_dead_letters"],
             "modalities": statistics["modalities"],
+            "unknown_members": _added(unknown_members, parent),
         },
         "languages": statistics["languages"],
         **_preprocessing(job, database, shards),
@@ -69,6 +75,13 @@ def release_record(
             "samples": samples_digest,
         },
     }
+
+
+def _added(unknown: Mapping[str, int], parent: Mapping[str, Any] | None) -> dict[str, Json]:
+    """The own counts and the parent's, which an older version may not have recorded, by extension."""
+    total = Counter[str](parent["coverage"].get("unknown_members", {}) if parent else {})
+    total.update(unknown)
+    return dict(sorted(total.items()))
 
 
 def _origins(job: Job, parent: Mapping[str, Any] | None) -> tuple[Origins, Origins]:

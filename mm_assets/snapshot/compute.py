@@ -1,55 +1,33 @@
 """Freezes one shard: raw objects in, a deterministic WebDataset tar and two tables out.
 
 Invariants: every raw sample of the shard is in exactly one of ``samples.parquet`` and ``dead_letters.parquet``; blobs
-are byte-identical to the raw ones; the outputs depend on the raw bytes and the action alone.
+are byte-identical to the raw ones; the outputs depend on the raw bytes and the action alone. Memory holds a blob, a
+row group and the buffers of sorting, whatever the size of the shard: samples wait on disk, sorted by the names of
+their members for the tar and by id for the table.
 """
 
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import quote
 
-import pyarrow as pa
-
+from mm_assets.drops.collection import Collection
+from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.fields import printable
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, parse_drop
-from mm_assets.drops.samples import Rejection, Sample, Spool, id_of, unique_by_id
+from mm_assets.drops.samples import Rejection, Sample, id_of
 from mm_assets.identity.canonical import Json, canonical_json
 from mm_assets.modalities.table import NAMES
+from mm_assets.snapshot.schema import DEAD_LETTERS_SCHEMA, SAMPLES_SCHEMA, UNKNOWN_KEY
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import PARQUET_TYPE, TAR_TYPE, table_of, write_parquet
+from mm_assets.store.tables import PARQUET_TYPE, TAR_TYPE, RowsWriter
 
-SAMPLES_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "source", "drop", "key", "object")),
-        *(
-            field
-            for modality in NAMES
-            for field in (
-                (f"has_{modality}", pa.bool_()),
-                (f"{modality}_digest", pa.string()),
-                (f"{modality}_offset", pa.int64()),
-                (f"{modality}_size_bytes", pa.int64()),
-                (f"{modality}_format", pa.string()),
-            )
-        ),
-        *((name, pa.string()) for name in ("label", "language", "group", "metadata")),
-    ]
-)
-DEAD_LETTERS_SCHEMA = pa.schema(
-    [
-        *(
-            (name, pa.string())
-            for name in ("id", "object", "member", "modality", "stage", "reason", "detail", "digest")
-        ),
-        ("size_bytes", pa.int64()),
-    ]
-)
+LETTER_ORDER = ("id", "object", "member", "reason", "detail")
 
 
 def compute_snapshot(job: Job) -> StageResult:
@@ -57,7 +35,7 @@ def compute_snapshot(job: Job) -> StageResult:
 
     Raises:
         ObjectMissingError: a raw object does not exist. ObjectCorruptError: it has other bytes than declared.
-        DropError: an index is unusable. StageError: a tar has too many members.
+        DropError: an index is unusable. StageError: a tar cannot be read to its end, or has too many members.
     """
     parts = [
         (parse_drop(job.store.get_bytes(entry.manifest), entry.manifest), [item.name for item in entry.outputs])
@@ -66,21 +44,37 @@ def compute_snapshot(job: Job) -> StageResult:
     config = SnapshotConfig(**cast("dict[str, int]", job.params["config"]))
     rows_place = cast("dict[str, int] | None", job.params["rows"])
     place = None if rows_place is None else ShardPlace(**rows_place)
-    workdir = job.workdir
-    with Spool(workdir / "spool") as spool:
-        samples, rejected, num_ignored = unique_by_id(read_shard(job.store, parts, place, config, spool, workdir))
-        with (workdir / "samples.tar").open("wb") as file:
-            rows = _write_samples(samples, spool, file)
-    letters = sorted((_letter(drop, rejection) for drop, rejection in rejected), key=_letter_order)
-    write_parquet(table_of(rows, SAMPLES_SCHEMA), workdir / "samples.parquet")
-    write_parquet(table_of(letters, DEAD_LETTERS_SCHEMA), workdir / "dead_letters.parquet")
+    counts = _Counts()
+    with Collection(job.workdir, config) as found:
+        read_shard(job, parts, place, found)
+        counts.num_ignored = found.num_ignored
+        counts.unknown = {name: entry.num_members for name, entry in sorted(found.unknown.items())}
+        samples = DiskSort(job.workdir, "stems", num_keys=1)
+        letters = DiskSort(job.workdir, "letters", num_keys=len(LETTER_ORDER))
+        _sort_out(found, samples, letters)
+        rows = DiskSort(job.workdir, "rows", num_keys=1)
+        with (job.workdir / "samples.tar").open("wb") as file:
+            _write_tar(samples, found, file, rows)
+        with RowsWriter(job.workdir / "samples.parquet", SAMPLES_SCHEMA) as table:
+            for row in _rows(rows, found):
+                counts.add_row(row)
+                table.append(row, size_bytes=len(str(row["metadata"])))
+    schema = DEAD_LETTERS_SCHEMA
+    if counts.unknown:
+        schema = schema.with_metadata({UNKNOWN_KEY: canonical_json(counts.unknown)})
+    with RowsWriter(job.workdir / "dead_letters.parquet", schema) as table:
+        for *_, letter in letters:
+            counts.add_letter(letter)
+            table.append(letter, size_bytes=len(letter["detail"]))
     return StageResult(
         files=(
-            OutputFile(name="samples.tar", path=workdir / "samples.tar", media_type=TAR_TYPE, num_rows=len(rows)),
-            _table_file(workdir / "samples.parquet", len(rows)),
-            _table_file(workdir / "dead_letters.parquet", len(letters)),
+            OutputFile(
+                name="samples.tar", path=job.workdir / "samples.tar", media_type=TAR_TYPE, num_rows=counts.num_rows
+            ),
+            _table_file(job.workdir / "samples.parquet", counts.num_rows),
+            _table_file(job.workdir / "dead_letters.parquet", counts.num_letters),
         ),
-        stats=_stats(rows, letters, num_ignored),
+        stats=counts.stats(),
     )
 
 
@@ -89,31 +83,48 @@ def member_stem(sample_id: str) -> str:
     return quote(sample_id, safe="").replace(".", "%2E")
 
 
-def _write_samples(
-    samples: Mapping[str, tuple[Drop, Sample]], spool: Spool, file: IO[bytes]
-) -> list[dict[str, object]]:
-    """Writes the tar, sorted by member name, and returns the rows that describe it, sorted by id.
+def _sort_out(found: Collection, samples: DiskSort, letters: DiskSort) -> None:
+    """Samples by the stem of their members, and what was rejected as rows of ``dead_letters.parquet``."""
+    for drop, made in found.read_back():
+        if isinstance(made, Rejection):
+            letter = _letter(drop, made)
+            letters.append(*(str(letter[name] or "") for name in LETTER_ORDER), letter)
+            continue
+        sample_id = id_of(drop, made.key)
+        metadata = made.metadata.encode()
+        place = found.descriptions.append(metadata), len(metadata)
+        # A stem holds no dot, so sorting by stem and dot keeps the members of a sample together and sorts as their
+        # names do, as WebDataset readers expect.
+        samples.append(member_stem(sample_id) + ".", _row(sample_id, drop, made), _offsets(made), place)
 
-    A stem holds no dot, so sorting by name keeps the members of a sample together, as WebDataset readers expect.
-    """
-    rows = {sample_id: _row(sample_id, *samples[sample_id]) for sample_id in sorted(samples)}
-    members = [(f"{member_stem(sample_id)}.json", sample_id, None) for sample_id in samples]
-    for sample_id, (_, sample) in samples.items():
-        stem = member_stem(sample_id)
-        members += [(f"{stem}.{blob.format}", sample_id, modality) for modality, blob in sample.blobs.items()]
-    for name, sample_id, modality in sorted(members, key=lambda member: member[0]):
-        sample = samples[sample_id][1]
-        if modality is None:
-            _append_member(file, name, _description(sample_id, sample))
-        else:
-            rows[sample_id][f"{modality}_offset"] = _append_member(file, name, spool.read(sample.blobs[modality]))
+
+def _write_tar(samples: DiskSort, found: Collection, file: IO[bytes], rows: DiskSort) -> None:
+    """Writes the members, sorted by name, and passes on each sample's row with the offsets of its blobs."""
+    for stem, row, offsets, place in samples:
+        members = [(f"{stem}{row[f'{modality}_format']}", modality) for modality in offsets]
+        for name, modality in sorted([*members, (f"{stem}json", "")]):
+            if modality:
+                data = found.blobs.read(offsets[modality], row[f"{modality}_size_bytes"])
+                row[f"{modality}_offset"] = _append_member(file, name, data)
+            else:
+                _append_member(file, name, _description(row, found.descriptions.read(*place)))
+        rows.append(row["id"], row, place)
     end = file.tell() + 2 * tarfile.BLOCKSIZE
     file.write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
-    return list(rows.values())
+
+
+def _rows(rows: DiskSort, found: Collection) -> Iterator[dict[str, object]]:
+    """The rows of ``samples.parquet``, by id, with their metadata."""
+    for _, row, place in rows:
+        yield row | {"metadata": found.descriptions.read(*place).decode()}
+
+
+def _offsets(sample: Sample) -> dict[str, int]:
+    return {modality: blob.offset for modality, blob in sample.blobs.items()}
 
 
 def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
-    """A sample's row of ``samples.parquet`` but for the offsets, which are known once the tar is written."""
+    """A sample's row of ``samples.parquet`` but for its metadata, and the offsets in a tar that is not written yet."""
     row: dict[str, object] = {
         "id": sample_id,
         "source": drop.source,
@@ -123,7 +134,6 @@ def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
         "label": sample.label,
         "language": sample.language,
         "group": sample.group,
-        "metadata": sample.metadata,
     }
     for modality in NAMES:
         blob = sample.blobs.get(modality)
@@ -146,10 +156,10 @@ def _append_member(file: IO[bytes], name: str, data: bytes) -> int:
     return offset
 
 
-def _description(sample_id: str, sample: Sample) -> bytes:
-    head = canonical_json({"id": sample_id, "label": sample.label, "language": sample.language, "group": sample.group})
+def _description(row: Mapping[str, Any], metadata: bytes) -> bytes:
+    head = canonical_json({name: row[name] for name in ("id", "label", "language", "group")})
     # The metadata is canonical JSON already; "metadata" sorts after the other names.
-    return head[:-1] + b',"metadata":' + sample.metadata.encode() + b"}"
+    return head[:-1] + b',"metadata":' + metadata + b"}"
 
 
 def _letter(drop: Drop, rejection: Rejection) -> dict[str, object]:
@@ -169,23 +179,40 @@ def _letter(drop: Drop, rejection: Rejection) -> dict[str, object]:
     }
 
 
-def _letter_order(letter: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(str(letter[name] or "") for name in ("id", "object", "member", "reason", "detail"))
-
-
 def _table_file(path: Path, num_rows: int) -> OutputFile:
     return OutputFile(name=path.name, path=path, media_type=PARQUET_TYPE, num_rows=num_rows)
 
 
-def _stats(rows: list[dict[str, object]], letters: list[dict[str, object]], num_ignored: int) -> dict[str, Json]:
-    combinations = Counter("+".join(m for m in NAMES if row[f"has_{m}"]) for row in rows)
-    return {
-        "rows_in": len(rows) + len(letters),
-        "rows_out": len(rows),
-        "dead_letters": len(letters),
-        "ignored_members": num_ignored,
-        "modalities": {m: sum(bool(row[f"has_{m}"]) for row in rows) for m in NAMES},
-        "combinations": dict(sorted(combinations.items())),
-        "reasons": dict(sorted(Counter(str(letter["reason"]) for letter in letters).items())),
-        "blob_bytes": sum(cast("int", row.get(f"{m}_size_bytes") or 0) for row in rows for m in NAMES),
-    }
+class _Counts:
+    """What the manifest says about the shard in numbers, counted while it is written."""
+
+    def __init__(self) -> None:
+        self.num_rows = self.num_letters = self.num_ignored = self.blob_bytes = 0
+        self.unknown: dict[str, int] = {}
+        self._modalities = Counter[str]()
+        self._combinations = Counter[str]()
+        self._reasons = Counter[str]()
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        present = [modality for modality in NAMES if row[f"has_{modality}"]]
+        self.num_rows += 1
+        self.blob_bytes += sum(row[f"{modality}_size_bytes"] for modality in present)
+        self._modalities.update(present)
+        self._combinations["+".join(present)] += 1
+
+    def add_letter(self, letter: Mapping[str, Any]) -> None:
+        self.num_letters += 1
+        self._reasons[letter["reason"]] += 1
+
+    def stats(self) -> dict[str, Json]:
+        return {
+            "rows_in": self.num_rows + self.num_letters,
+            "rows_out": self.num_rows,
+            "dead_letters": self.num_letters,
+            "ignored_members": self.num_ignored,
+            "unknown_members": self.unknown,
+            "modalities": {modality: self._modalities[modality] for modality in NAMES},
+            "combinations": dict(sorted(self._combinations.items())),
+            "reasons": dict(sorted(self._reasons.items())),
+            "blob_bytes": self.blob_bytes,
+        }

@@ -25,10 +25,12 @@ MAX_PNG_BYTES = 60_000
 def preview(store: Store, manifest: Manifest) -> str:
     """Markdown about one shard; pictures that do not decode are left out, ``features`` says why."""
     with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
-        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
+        pictured = [row.name for row in MODALITIES.values() if row.is_pictured]
+        columns = [f"{name}_{column}" for name in pictured for column in ("offset", "size_bytes", "digest")]
+        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)), columns)
     parts = [_counts(manifest.stats)]
     for modality in (row for row in MODALITIES.values() if row.is_pictured):
-        rows = table.filter(table.column(f"has_{modality.name}")).to_pylist()
+        rows = table.filter(table.column(f"{modality.name}_digest").is_valid()).to_pylist()
         pictures = list(_pictures(store, manifest, modality, _chosen(rows, modality.name)))
         if pictures:
             parts.append(png_markdown(_grid(pictures), f"{len(pictures)} pictures of the shard"))

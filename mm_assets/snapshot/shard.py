@@ -1,21 +1,32 @@
 """What belongs to a shard, and reading it: the same objects and rows for everybody who counts to N.
 
-WebDataset: the tars of all drops, in the release's order of drops and by key, tar i -> shard i mod N. Index: row r of
-each drop -> shard r mod N.
+WebDataset: the tars of all drops, in the release's order of drops and by key, tar i -> shard i mod N. Index: its rows
+are dealt in runs of neighbours, run i -> shard i mod N (``drops/layout.py``).
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm_assets.drops.index import read_index
-from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.collection import Collection
+from mm_assets.drops.index import read_part
+from mm_assets.drops.layout import Layout, lay_out, parse_layout
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.drops.rows import read_rows
-from mm_assets.drops.samples import Contents, Spool, VerifiedReader
+from mm_assets.drops.samples import VerifiedReader
 from mm_assets.drops.tar import read_tar
-from mm_assets.errors import ObjectMissingError
+from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.identity.canonical import CHUNK_BYTES
+from mm_assets.store.action import Action, find_action, record_action
+from mm_assets.store.client import translated
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Input, NamedDigest, Output
 from mm_assets.store.objects import Store
+from mm_assets.store.tables import JSON_TYPE
+
+#: The asset that an action names which leads to a layout, and its output.
+LAYOUT = "index_layout"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,54 +70,101 @@ def open_raw(store: Store, drop: Drop, entry: DropObject) -> VerifiedReader:
 
 
 def read_shard(
-    store: Store,
-    parts: Sequence[tuple[Drop, Sequence[str]]],
-    place: ShardPlace | None,
-    config: SnapshotConfig,
-    spool: Spool,
-    workdir: Path,
-) -> Iterator[tuple[Drop, Contents]]:
-    """What each tar, and each index, contributes to the shard; accepted bytes go to ``spool``.
+    job: Job, parts: Sequence[tuple[Drop, Sequence[str]]], place: ShardPlace | None, found: Collection
+) -> None:
+    """Adds what each tar, and each index, contributes to the shard to ``found``.
 
     Args:
-        store: Where the raw objects are.
+        job: Whose store has the raw objects, and whose folder is used for parts of an index.
         parts: The drops, each with the keys of its tars that fall to the shard.
         place: Which rows of an index fall to it; None if no drop has an index.
-        config: The ceilings.
-        spool: Where accepted bytes go.
-        workdir: For the index while it is read.
+        found: Where samples and rejections go.
 
     Raises:
         ObjectMissingError: a raw object does not exist. ObjectCorruptError: it has other bytes than declared.
-        DropError: an index is unusable. StageError: a tar has too many members.
+        DropError: an index is unusable. StageError: a tar cannot be read to its end, or has too many members.
     """
     for drop, keys in parts:
         if drop.format == "webdataset":
             entries = {entry.key: entry for entry in drop.objects}
             for key in keys:
-                yield drop, read_tar(open_raw(store, drop, entries[key]), key, config, spool)
+                read_tar(open_raw(job.store, drop, entries[key]), drop, key, found)
     for drop, _ in parts:
         if drop.format == "index":
             assert place is not None
-            yield drop, _read_indexed(store, drop, place, config, spool, workdir)
+            _read_indexed(job, drop, place, found)
 
 
-def _read_indexed(
-    store: Store, drop: Drop, place: ShardPlace, config: SnapshotConfig, spool: Spool, workdir: Path
-) -> Contents:
-    path = _fetch_index(store, drop, workdir)
+def _read_indexed(job: Job, drop: Drop, place: ShardPlace, found: Collection) -> None:
+    layout = index_layout(job, drop, place.num_shards)
+    where = drop.prefix + drop.index.key
+    path = job.workdir / drop.index.key
     try:
-        rows = read_index(path, drop.prefix + drop.index.key)
-        return read_rows(rows, drop, lambda entry: open_raw(store, drop, entry), config, spool, is_wanted=place.takes)
+        numbers = layout.parts_of(place.index, place.num_shards)
+        _fetch_parts(job, drop, layout, numbers, path)
+        rows = (
+            row
+            for number in numbers
+            for row in read_part(path, where, layout.parts[number])
+            if place.takes(layout.run_of(row.number))
+        )
+        read_rows(rows, drop, lambda entry: open_raw(job.store, drop, entry), found, repeated=layout.repeated)
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
-def _fetch_index(store: Store, drop: Drop, workdir: Path) -> Path:
-    path = workdir / drop.index.key
-    reader = open_raw(store, drop, drop.index)
+def index_layout(job: Job, drop: Drop, num_shards: int) -> Layout:
+    """Where the rows of a drop's index are: remembered, so that one shard of all reads the whole of it.
+
+    Raises:
+        ObjectMissingError: the index does not exist. ObjectCorruptError: it has other bytes than declared.
+        DropError: it is unusable.
+    """
+    index = NamedDigest(name=drop.index.key, digest=drop.index.digest)
+    action = Action(
+        asset=LAYOUT,
+        code=job.action.code,
+        params={"num_shards": num_shards},
+        environment={},
+        inputs=(Input(asset="index", partition={}, manifest=drop.index.digest, outputs=[index]),),
+    )
+    known = find_action(job.store, action)
+    if known is not None:
+        return parse_layout(job.store.get_bytes(known.outputs[0].digest))
+    path = job.workdir / drop.index.key
+    reader = open_raw(job.store, drop, drop.index)
     with path.open("wb") as file:
         while chunk := reader.read():
             file.write(chunk)
     reader.finish()
-    return path
+    layout = lay_out(path, drop.prefix + drop.index.key, num_shards, job.workdir)
+    path.unlink()
+    data = layout.encode()
+    output = Output(name=LAYOUT, digest=job.store.put_bytes(data), size_bytes=len(data), media_type=JSON_TYPE)
+    record_action(job.store, action, [output], {"rows": layout.num_rows})
+    return layout
+
+
+def _fetch_parts(job: Job, drop: Drop, layout: Layout, numbers: Sequence[int], path: Path) -> None:
+    """Writes some parts of an index to where they are in it, verified; what is between them stays a hole."""
+    key = drop.prefix + drop.index.key
+    wanted = [
+        (layout.parts[number].offset, layout.parts[number].size_bytes, layout.sha256[number]) for number in numbers
+    ]
+    wanted.append((layout.tail, drop.index.size_bytes - layout.tail, layout.tail_sha256))
+    with path.open("wb") as file:
+        for offset, size_bytes, sha256 in wanted:
+            if not size_bytes:
+                continue
+            file.seek(offset)
+            hasher = hashlib.sha256()
+            with job.store.open_key(key, first=offset, size_bytes=size_bytes) as stream, translated(key):
+                while chunk := stream.read(CHUNK_BYTES):
+                    hasher.update(chunk)
+                    file.write(chunk)
+            if hasher.hexdigest() != sha256:
+                raise ObjectCorruptError(
+                    f"{key}: bytes {offset} to {offset + size_bytes} are not those that its drop.json declares: "
+                    f"expected sha256:{sha256}, got sha256:{hasher.hexdigest()}. Put the declared bytes back with "
+                    "`mm drop push FOLDER` from the drop's folder, then run this partition again."
+                )

@@ -1,24 +1,36 @@
-"""The check of a snapshot: the tar, the tables and the data owner's suite, read back from the store."""
+"""The check of a snapshot: the tar, the tables and the data owner's suite, read back from the store.
 
+Tar and table are compared as streams; of the table only the columns that the suite names are held in memory.
+"""
+
+import json
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mm_assets.checks.expectations import dead_letter_finding, run_suite
 from mm_assets.checks.rules import Rules
-from mm_assets.checks.suite import parse_suite
+from mm_assets.checks.suite import Off, Suite, parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
+from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.table import NAMES
 from mm_assets.snapshot.compute import member_stem
+from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
 SUITE = "snapshot.yaml"
+BLOB_COLUMNS = [f"{modality}_{name}" for modality in NAMES for name in ("offset", "size_bytes", "format", "digest")]
+BATCH_ROWS = 4096
 
 
 def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
@@ -30,63 +42,131 @@ def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
     suite = parse_suite(rules.read(SUITE), SUITE)
     with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
         folder = Path(name)
-        samples = read_parquet(store.fetch(manifest.output("samples.parquet").digest, folder))
-        letters = read_parquet(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
+        samples = store.fetch(manifest.output("samples.parquet").digest, folder)
+        letters = pq.read_metadata(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
         tar = store.fetch(manifest.output("samples.tar").digest, folder)
+        num_samples = pq.read_metadata(samples).num_rows
         return (
-            _members_finding(tar, samples),
-            _blobs_finding(tar, samples),
-            dead_letter_finding(letters.num_rows, samples.num_rows + letters.num_rows, suite),
-            *run_suite(samples, suite),
+            *_tar_findings(tar, samples, folder),
+            dead_letter_finding(letters.num_rows, num_samples + letters.num_rows, suite),
+            _unknown_finding(letters),
+            *run_suite(_suite_columns(samples, suite), suite),
         )
 
 
-def _members_finding(tar: Path, samples: pa.Table) -> Finding:
-    """The tar holds exactly the members the table promises, at the offsets it promises."""
-    promised = dict(_promised(samples))
-    wrong: list[str] = []
-    num_members = 0
-    with tarfile.open(tar, "r:") as archive:
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What the table promises about a member; the offset and digest of a description are not in it."""
+
+    name: str
+    sample: str
+    offset: int | None
+    size_bytes: int | None
+    digest: str | None
+
+
+@dataclass(kw_only=True, slots=True)
+class _Wrong:
+    """How many things are wrong, and the first of them."""
+
+    num_failing: int = 0
+    names: list[str] = field(default_factory=list[str])
+
+    def add(self, name: str) -> None:
+        self.num_failing += 1
+        if len(self.names) < MAX_FAILING_IDS:
+            self.names.append(name)
+
+    def finding(self, rule: str, detail: str) -> Finding:
+        return Finding(
+            rule=rule,
+            passed=not self.num_failing,
+            detail=detail,
+            num_failing=self.num_failing,
+            failing_ids=tuple(sorted(self.names)),
+        )
+
+
+def _tar_findings(tar: Path, samples: Path, folder: Path) -> tuple[Finding, Finding]:
+    """The tar holds exactly the members the table promises, where it promises them, and each blob has its digest."""
+    members, blobs = _Wrong(), _Wrong()
+    num_members = num_blobs = 0
+    promised = _promised(samples, folder)
+    due = next(promised, None)
+    with tarfile.open(tar, "r:") as archive, tar.open("rb") as file:
         for info in archive:
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps every header
             num_members += 1
-            if promised.pop(info.name, None) not in ((info.offset_data, info.size), (None, None)):
-                wrong.append(info.name)
-    wrong.extend(promised)
-    return Finding(
-        rule="samples.tar matches samples.parquet",
-        passed=not wrong,
-        detail=f"{num_members} members in samples.tar, {len(wrong)} missing, unexpected or elsewhere than recorded",
-        num_failing=len(wrong),
-        failing_ids=tuple(sorted(wrong)[:MAX_FAILING_IDS]),
-    )
-
-
-def _promised(samples: pa.Table) -> Iterator[tuple[str, tuple[int | None, int | None]]]:
-    for row in samples.to_pylist():
-        stem = member_stem(row["id"])
-        yield f"{stem}.json", (None, None)
-        for modality in NAMES:
-            if row[f"has_{modality}"]:
-                place = (row[f"{modality}_offset"], row[f"{modality}_size_bytes"])
-                yield f"{stem}.{row[f'{modality}_format']}", place
-
-
-def _blobs_finding(tar: Path, samples: pa.Table) -> Finding:
-    wrong: list[str] = []
-    num_blobs = 0
-    with tar.open("rb") as file:
-        for row in samples.to_pylist():
-            for modality in NAMES:
-                if not row[f"has_{modality}"]:
-                    continue
+            while due is not None and due.name < info.name:
+                members.add(due.name)
+                due = next(promised, None)
+            if due is None or due.name != info.name:
+                members.add(info.name)
+                continue
+            if due.digest is not None:
                 num_blobs += 1
-                file.seek(row[f"{modality}_offset"])
-                if digest_bytes(file.read(row[f"{modality}_size_bytes"])) != row[f"{modality}_digest"]:
-                    wrong.append(row["id"])
-    return Finding(
-        rule="blobs match their digests",
-        passed=not wrong,
-        detail=f"{num_blobs} blobs read at their offsets, {len(wrong)} with another digest",
-        num_failing=len(wrong),
-        failing_ids=tuple(sorted(wrong)[:MAX_FAILING_IDS]),
+                if (due.offset, due.size_bytes) != (info.offset_data, info.size):
+                    members.add(info.name)
+                if not _has_digest(file, due):
+                    blobs.add(due.sample)
+            due = next(promised, None)
+    while due is not None:
+        members.add(due.name)
+        due = next(promised, None)
+    return (
+        members.finding(
+            "samples.tar matches samples.parquet",
+            f"{num_members} members in samples.tar, {members.num_failing} missing, unexpected or elsewhere than "
+            "recorded",
+        ),
+        blobs.finding(
+            "blobs match their digests",
+            f"{num_blobs} blobs read at their offsets, {blobs.num_failing} with another digest",
+        ),
     )
+
+
+def _promised(samples: Path, folder: Path) -> Iterator[_Member]:
+    """The members that the table promises, sorted by name, as they are in the tar."""
+    stems = DiskSort(folder, "stems", num_keys=1)
+    with pq.ParquetFile(samples) as table:
+        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=["id", *BLOB_COLUMNS], use_threads=False):
+            for row in batch.to_pylist():
+                stem = member_stem(row["id"]) + "."
+                blobs = [
+                    [stem + row[f"{m}_format"], row[f"{m}_offset"], row[f"{m}_size_bytes"], row[f"{m}_digest"]]
+                    for m in NAMES
+                    if row[f"{m}_digest"] is not None
+                ]
+                stems.append(stem, row["id"], sorted([*blobs, [f"{stem}json", None, None, None]], key=itemgetter(0)))
+    for _, sample, members in stems:
+        yield from (_Member(name, sample, *place) for name, *place in members)
+
+
+def _has_digest(file: IO[bytes], member: _Member) -> bool:
+    file.seek(member.offset or 0)
+    return digest_bytes(file.read(member.size_bytes or 0)) == member.digest
+
+
+def _unknown_finding(letters: pq.FileMetaData) -> Finding:
+    """How many members have an unknown extension; no failure, as their bytes are not what a sample is made of."""
+    unknown: dict[str, int] = json.loads((letters.metadata or {}).get(UNKNOWN_KEY, b"{}"))
+    counted = ", ".join(f"{extension} {count}" for extension, count in unknown.items())
+    detail = (
+        f"{sum(unknown.values())} members have an unknown extension ({counted}): their digests are kept in the "
+        "metadata of their samples, and no stage reads their bytes"
+    )
+    return Finding(
+        rule="members of unknown extension",
+        passed=True,
+        detail=detail if unknown else "no members have an unknown extension",
+    )
+
+
+def _suite_columns(samples: Path, suite: Suite) -> pa.Table:
+    """The columns that the suite names, or all of them where an entry is about the whole table or unknown ones."""
+    known = pq.read_schema(samples).names
+    entries = () if isinstance(suite.entries, Off) else suite.entries
+    named = {name for entry in entries for name in entry.columns}
+    needs_all = not named <= set(known) or not all(entry.columns for entry in entries)
+    return read_parquet(samples, None if needs_all else [name for name in known if name in named or name == "id"])

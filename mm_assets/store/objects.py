@@ -156,14 +156,15 @@ class Store:
         with translated(self.uri(key)):
             self.client.upload_file(str(path), self.bucket, self._full(key))
 
-    def open_key(self, key: str) -> IO[bytes]:
-        """A forward-only stream of a plain key's bytes; the caller closes it.
+    def open_key(self, key: str, *, first: int = 0, size_bytes: int | None = None) -> IO[bytes]:
+        """A forward-only stream of a plain key's bytes, or of ``size_bytes`` from ``first`` on; the caller closes it.
 
         Raises:
             ObjectMissingError: the key does not exist.
         """
+        part = {} if size_bytes is None else {"Range": f"bytes={first}-{first + size_bytes - 1}"}
         with translated(self.uri(key)):
-            return self.client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"]
+            return self.client.get_object(Bucket=self.bucket, Key=self._full(key), **part)["Body"]
 
     # Objects.
 

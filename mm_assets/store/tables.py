@@ -1,5 +1,6 @@
 """Parquet and Arrow files whose bytes depend on their rows alone."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,9 @@ import pyarrow.parquet as pq
 from mm_assets.errors import StageError
 
 ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 32 << 20
+#: Rows that are Python objects at a time; those of a row group before them are columns already.
+PENDING_ROWS = 2048
 BATCH_ROWS = 256
 PARQUET_TYPE = "application/vnd.apache.parquet"
 ARROW_TYPE = "application/vnd.apache.arrow.file"
@@ -33,6 +37,48 @@ def write_parquet(table: pa.Table, path: Path) -> Path:
     """Writes ``table`` with fixed options (zstd, fixed row groups, no pandas metadata) and returns ``path``."""
     pq.write_table(table, path, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS, version="2.6")
     return path
+
+
+class RowsWriter(AbstractContextManager["RowsWriter"]):
+    """Writes rows one by one, as ``write_parquet`` writes a table of them, with one row group in memory.
+
+    A row group ends after ``ROW_GROUP_ROWS`` rows, or after ``row_group_bytes`` of what the rows are said to weigh.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6")
+        self._row_group_bytes = row_group_bytes
+        self._rows: list[dict[str, object]] = []
+        self._tables: list[pa.Table] = []
+        self._group_rows = self._group_bytes = 0
+        self.num_rows = 0
+
+    def append(self, row: dict[str, object], *, size_bytes: int = 0) -> None:
+        """Adds one row that weighs ``size_bytes``."""
+        self._rows.append(row)
+        self.num_rows += 1
+        self._group_rows += 1
+        self._group_bytes += size_bytes
+        if self._group_rows == ROW_GROUP_ROWS or self._group_bytes >= self._row_group_bytes:
+            self._end_group()
+        elif len(self._rows) == PENDING_ROWS:
+            self._pack()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (self._group_rows or not self.num_rows):
+            self._end_group()
+        self._writer.close()
+
+    def _pack(self) -> None:
+        self._tables.append(table_of(self._rows, self._schema))
+        self._rows = []
+
+    def _end_group(self) -> None:
+        self._pack()
+        table = pa.concat_tables(self._tables).combine_chunks()
+        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self._tables, self._group_rows, self._group_bytes = [], 0, 0
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -16,8 +16,12 @@ from PIL import Image
 
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
+from mm_assets.drops.collection import Collection
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.samples import Rejection, Sample, VerifiedReader
+from mm_assets.drops.tar import read_tar
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.materialize import Workspace, packaged_rules
 from mm_assets.releases.opening import open_release
@@ -79,6 +83,23 @@ def tar_bytes(members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> bytes:
             info.size = len(member[1])
             archive.addfile(info, io.BytesIO(member[1]))
     return file.getvalue()
+
+
+def read_one_tar(data: bytes, folder: Path, config: SnapshotConfig | None = None) -> list[Sample | Rejection]:
+    """What one tar leads to, by id."""
+    entry = DropObject(key="a.tar", size_bytes=len(data), sha256=digest_bytes(data).removeprefix("sha256:"))
+    drop = drop_of("webdataset", [entry])
+    with Collection(folder, config or SnapshotConfig()) as found:
+        read_tar(VerifiedReader(io.BytesIO(data), entry, "a.tar"), drop, "a.tar", found)
+        return [made for _, made in found.read_back()]
+
+
+def drop_of(kind: Literal["webdataset", "index"], objects: list[DropObject]) -> Drop:
+    """A drop record of these objects."""
+    return Drop(
+        schema="mm.drop/1", source="s", drop="d", captured_from=None, captured_to=None, format=kind, objects=objects,
+        annotation={},
+    )  # fmt: skip
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:

@@ -52,8 +52,6 @@ DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 IN_ENVIRONMENT = {"numpy", "pyarrow", "safetensors", "torch"}
 #: Handlers that write the text of an error into data and would also catch the package's own; none is raised there.
 BROAD_HANDLERS = {
-    ("mm_assets.drops.index", "ValueError, RecursionError"): "calls json.loads only",
-    ("mm_assets.drops.tar", "ValueError, RecursionError"): "calls json.loads only",
     ("mm_assets.drops.tar", "tarfile.TarError, EOFError, ValueError, OverflowError"): "raises the package's own again",
     ("mm_assets.modalities.audio.header", "soundfile.LibsndfileError, RuntimeError"): "calls soundfile only",
     ("mm_assets.modalities.image.decode", "Exception"): "calls Pillow only",

@@ -1,13 +1,18 @@
+import io
+
 import numpy as np
 import pytest
+import soundfile
 
+from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.audio.decode import decode
+from mm_assets.modalities.audio.header import inspect_header
 from mm_assets.modalities.audio.mel import log_mel, mel_frequencies, mel_matrix
 from mm_assets.modalities.audio.signals import measure
 from mm_assets.modalities.audio.tensor import resampled_start
-from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
 CONFIG = FeaturesConfig()
 #: Log-mel of half a second of a sawtooth; another value means that every release's audio tensors change.
@@ -145,3 +150,22 @@ def test_audio_signals_see_silence_clipping_noise_and_level(make_tone, to_wav):
     assert quiet["clipping_fraction"] == 0.0
     assert noisy["snr_db"] < 30 < quiet["snr_db"]
     assert loud["clipping_fraction"] > 0.2
+
+
+def _without_length(data: bytes) -> bytes:
+    """The FLAC as an encoder leaves it that writes to a pipe: its number of samples is not filled in."""
+    return data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:]
+
+
+def test_a_flac_without_a_length_is_judged_by_decoding(make_tone):
+    file = io.BytesIO()
+    soundfile.write(file, make_tone(440.0, 0.5, 16_000), 16_000, format="FLAC")
+    streamed = _without_length(file.getvalue())
+    assert inspect_header(streamed, SnapshotConfig()) == "flac"
+    assert decode(streamed, CONFIG).digest == decode(file.getvalue(), CONFIG).digest
+    refused = inspect_header(streamed, SnapshotConfig(max_audio_seconds=0.2))
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "too_many_seconds"
+    assert refused.detail == "flac holds more than the 0.2 s that are allowed"
+    cut = inspect_header(streamed[:60], SnapshotConfig())
+    assert isinstance(cut, Refusal)

@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 
@@ -134,3 +135,47 @@ def test_signals_of_a_flat_grey_picture_are_exact(to_picture):
     row = measure(decode(to_picture(Image.new("RGB", (40, 30), (51, 51, 51))), CONFIG), CONFIG)
     assert (row["brightness"], row["contrast"], row["sharpness"]) == (0.2, 0.0, 0.0)
     assert (row["image_width"], row["image_height"], row["image_phash"]) == (40, 30, "0" * 16)
+
+
+def _jpeg(width: int, height: int, **options) -> bytes:
+    values = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).resize((width, height)).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def _declared(data: bytes, width: int, height: int) -> bytes:
+    """The JPEG with another size in its frame header."""
+    place = 2
+    while data[place + 1] not in (0xC0, 0xC2):
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return data[: place + 5] + struct.pack(">HH", height, width) + data[place + 9 :]
+
+
+JPEGS = [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("size", [(200, 400), (200, 100), (400, 200), (100, 200), (216, 200), (200, 216)])
+def test_a_jpeg_with_another_size_than_its_header_declares_is_refused(options, size):
+    data = _jpeg(200, 200, **options)
+    with pytest.raises(BlobRejectedError, match="its data hold: ") as caught:
+        decode(_declared(data, *size), CONFIG)
+    assert caught.value.reason == "header_lies"
+    assert ("more" if size[0] * size[1] > 40_000 else "fewer") in caught.value.detail
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 100), (8, 8), (33, 17), (640, 48)])
+def test_an_honest_jpeg_decodes_as_pillow_decodes_it(options, size):
+    data = _jpeg(*size, **options)
+    with Image.open(io.BytesIO(data)) as expected:
+        assert _pixels(decode(data, CONFIG)).tolist() == np.asarray(expected.convert("RGB")).tolist()
+
+
+@pytest.mark.parametrize("color", ["white", "black", (7, 8, 9)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_an_honest_jpeg_of_one_color_is_no_lie(color, mode):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), color).convert(mode).save(file, "JPEG", progressive=mode == "RGB")
+    assert decode(file.getvalue(), CONFIG).width == 64

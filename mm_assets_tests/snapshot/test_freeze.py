@@ -1,6 +1,5 @@
 """Laws of a snapshot: nothing lost, bytes untouched, same bytes every time, any number of shards."""
 
-import io
 import json
 import tarfile
 import warnings
@@ -13,28 +12,31 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mm_assets.drops.index import read_index
+from mm_assets.drops.collection import Collection
+from mm_assets.drops.index import read_part
+from mm_assets.drops.layout import lay_out
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.record import DropObject
 from mm_assets.drops.rows import read_rows
-from mm_assets.drops.samples import Contents, Spool, VerifiedReader, unique_by_id
-from mm_assets.drops.tar import read_tar
+from mm_assets.drops.samples import Rejection, Sample, VerifiedReader
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError, UsageError
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.settings import Settings
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.preview import preview
-from mm_assets.snapshot.shard import ShardPlace, deal_tars
+from mm_assets.snapshot.shard import deal_tars
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 from mm_assets_tests.drops.raw_data import (
     deliver,
+    drop_of,
     freeze,
     jsonl,
     make_folder,
     open_test_release,
     png,
+    read_one_tar,
     snapshot_action,
     snapshot_findings,
     sound,
@@ -86,10 +88,7 @@ def test_shards_partition_the_drops_for_any_number_of_them(
 @given(num_tars=st.integers(0, 40), num_shards=st.integers(1, 50))
 def test_every_tar_belongs_to_exactly_one_shard(num_tars: int, num_shards: int) -> None:
     objects = [DropObject(key=f"{n:03d}.tar", size_bytes=0, sha256="0" * 64) for n in range(num_tars)]
-    drop = Drop(
-        schema="mm.drop/1", source="s", drop="d", captured_from=None, captured_to=None, format="webdataset",
-        objects=objects, annotation={},
-    )  # fmt: skip
+    drop = drop_of("webdataset", objects)
     dealt = deal_tars([drop], num_shards)
     assert len(dealt) == num_shards
     assert sorted(entry.key for shard in dealt for _, entry in shard) == [entry.key for entry in objects]
@@ -300,11 +299,8 @@ MEMBERS = st.lists(
 )
 
 
-def read_members(tmp_path: Path, members: list[tuple[str, str, bytes]]) -> Contents:
-    data = tar_bytes([(f"{key}.{extension}", blob) for key, extension, blob in members])
-    entry = DropObject(key="a.tar", size_bytes=len(data), sha256=digest_bytes(data).removeprefix("sha256:"))
-    with Spool(None) as spool:
-        return read_tar(VerifiedReader(io.BytesIO(data), entry, "a.tar"), "a.tar", SnapshotConfig(), spool)
+def read_members(tmp_path: Path, members: list[tuple[str, str, bytes]]) -> list[Sample | Rejection]:
+    return read_one_tar(tar_bytes([(f"{key}.{extension}", blob) for key, extension, blob in members]), tmp_path)
 
 
 def runs(members: list[tuple[str, str, bytes]]) -> Iterator[tuple[str, set[str]]]:
@@ -326,7 +322,8 @@ def runs(members: list[tuple[str, str, bytes]]) -> Iterator[tuple[str, set[str]]
 def test_every_sample_of_a_tar_is_in_exactly_one_of_samples_and_rejections(
     tmp_path: Path, members: list[tuple[str, str, bytes]]
 ) -> None:
-    contents = read_members(tmp_path, members)
+    made = read_members(tmp_path, members)
+    rejected = [item for item in made if isinstance(item, Rejection)]
     seen: dict[str, set[str]] = {}
     num_repeated = 0
     for key, extensions in runs(members):
@@ -334,10 +331,11 @@ def test_every_sample_of_a_tar_is_in_exactly_one_of_samples_and_rejections(
             num_repeated += 1
         else:
             seen[key] |= extensions
-    repeated = [rejection for rejection in contents.rejections if rejection.reason == "duplicate_id"]
-    others = [rejection.key for rejection in contents.rejections if rejection.reason != "duplicate_id"]
+    repeated = [rejection for rejection in rejected if rejection.reason == "duplicate_id"]
+    others = [rejection.key for rejection in rejected if rejection.reason != "duplicate_id"]
     assert len(repeated) == num_repeated
-    assert sorted([sample.key for sample in contents.samples] + [str(key) for key in others]) == sorted(seen)
+    samples = [item.key for item in made if isinstance(item, Sample)]
+    assert sorted(samples + [str(key) for key in others]) == sorted(seen)
 
 
 @pytest.mark.property
@@ -360,25 +358,24 @@ def test_every_row_of_an_index_is_in_exactly_one_list_of_one_shard(
         DropObject(key=path.name, size_bytes=path.stat().st_size, sha256=digest_bytes(path.read_bytes())[7:])
         for path in sorted(folder.iterdir())
     ]
-    drop = Drop(
-        schema="mm.drop/1", source="s", drop="d", captured_from=None, captured_to=None, format="index",
-        objects=objects, annotation={},
-    )  # fmt: skip
+    drop = drop_of("index", objects)
+    index = folder / "index.jsonl"
+    layout = lay_out(index, "index.jsonl", num_shards, tmp_path_factory.mktemp("ids"))
 
     def opened(entry: DropObject) -> VerifiedReader:
         return VerifiedReader((folder / entry.key).open("rb"), entry, entry.key)
 
     lines: list[int] = []
-    parts: list[tuple[Drop, Contents]] = []
-    for index in range(num_shards):
-        place = ShardPlace(index=index, num_shards=num_shards)
-        found = read_index(folder / "index.jsonl", "index.jsonl")
-        with Spool(None) as spool:
-            contents = read_rows(found, drop, opened, SnapshotConfig(), spool, is_wanted=place.takes)
-        lines.extend(rejection.line or 0 for rejection in contents.rejections)
-        parts.append((drop, contents))
-    samples, rejected, _ = unique_by_id(iter(parts))
-    assert len(samples) + len(rejected) == len(rows)
+    num_samples = 0
+    for shard in range(num_shards):
+        parts = [layout.parts[number] for number in layout.parts_of(shard, num_shards)]
+        read = (row for part in parts for row in read_part(index, "index.jsonl", part))
+        with Collection(tmp_path_factory.mktemp("found"), SnapshotConfig()) as found:
+            read_rows(read, drop, opened, found, repeated=layout.repeated)
+            for _, made in found.read_back():
+                num_samples += isinstance(made, Sample)
+                lines += [made.line or 0] if isinstance(made, Rejection) else []
+    assert num_samples + len(lines) == len(rows)
     assert len(set(lines)) == len(lines)
 
 

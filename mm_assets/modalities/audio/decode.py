@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from mm_assets.modalities.audio.flac import open_sound
 from mm_assets.modalities.audio.header import read_header
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
@@ -60,23 +60,23 @@ def decode(data: bytes, config: Limits) -> DecodedAudio:
         detail = f"audio declares {header.decoded_bytes} decoded bytes; {config.max_decoded_bytes} are allowed"
         raise BlobRejectedError(Refusal("too_many_decoded_bytes", detail))
     try:
-        with soundfile.SoundFile(BytesIO(data)) as file:
-            return _read(file)
+        with open_sound(data) as file:
+            return _read(file, header.num_frames)
     except soundfile.LibsndfileError as error:
         # Its text names a Python stream by address; the decoder's own sentence does not.
         raise BlobRejectedError(Refusal("undecodable", error.error_string)) from error
 
 
-def _read(file: soundfile.SoundFile) -> DecodedAudio:
+def _read(file: soundfile.SoundFile, num_frames: int) -> DecodedAudio:
     hasher = hashlib.sha256(f"{file.samplerate} {file.channels} ".encode())
-    mono = np.empty(file.frames, np.float32)
+    mono = np.empty(num_frames, np.float32)
     filled = 0
-    while filled < file.frames:
+    while filled < num_frames:
         block: Samples = np.asarray(
-            file.read(min(BLOCK_FRAMES, file.frames - filled), dtype="float32", always_2d=True), dtype=np.float32
+            file.read(min(BLOCK_FRAMES, num_frames - filled), dtype="float32", always_2d=True), dtype=np.float32
         )
         if not len(block):
-            detail = f"header declares {file.frames} samples, {filled} decode"
+            detail = f"header declares {num_frames} samples, {filled} decode"
             raise BlobRejectedError(Refusal("truncated", detail))
         if not np.isfinite(block).all():
             raise BlobRejectedError(Refusal("not_finite", f"a sample after position {filled} is NaN or infinite"))

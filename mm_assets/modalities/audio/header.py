@@ -1,11 +1,14 @@
-"""What a clip's header declares: libsndfile opens it without decoding; WAV chunks are compared with the file first."""
+"""What a clip's header declares: libsndfile opens it without decoding; WAV chunks are compared with the file first.
 
-import io
+A FLAC stream whose header leaves out its length is decoded to find it, up to the ceiling.
+"""
+
 from dataclasses import dataclass
 from typing import Protocol
 
 import soundfile
 
+from mm_assets.modalities.audio.flac import ForwardSound, count_frames, open_sound
 from mm_assets.modalities.audio.wav import check_wav
 from mm_assets.modalities.reasons import Refusal
 
@@ -57,9 +60,14 @@ def read_header(data: bytes, *, max_seconds: float) -> AudioHeader | Refusal:
     if refusal is not None:
         return refusal
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+        with open_sound(data) as sound:
+            num_frames = sound.frames
+            if isinstance(sound, ForwardSound):
+                num_frames = count_frames(sound, at_most=int(max_seconds * sound.samplerate))
+                if num_frames > max_seconds * sound.samplerate:
+                    return Refusal("too_many_seconds", f"flac holds more than the {max_seconds:g} s that are allowed")
             header = AudioHeader(
-                format=kind, num_frames=sound.frames, sample_rate=sound.samplerate, channels=sound.channels
+                format=kind, num_frames=num_frames, sample_rate=sound.samplerate, channels=sound.channels
             )
     except (soundfile.LibsndfileError, RuntimeError) as error:
         # The library's own sentence: the whole message also holds the address of the buffer, another one each time.

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mm_assets.modalities.image.header import Limits, read_header
+from mm_assets.modalities.image.jpeg import load_judged
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def decode(data: bytes, config: Limits) -> DecodedImage:
     """Decodes a blob once; its header is judged before any pixel is decoded.
 
     Raises:
-        BlobRejectedError: what ``header`` refuses, ``truncated`` or ``undecodable``.
+        BlobRejectedError: what ``header`` refuses, ``header_lies``, ``truncated`` or ``undecodable``.
     """
     header = read_header(data, max_pixels=config.max_image_pixels)
     if isinstance(header, Refusal):
@@ -58,14 +60,16 @@ def decode(data: bytes, config: Limits) -> DecodedImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The ceiling above decides, not Pillow's.
             image = Image.open(BytesIO(data))
-            image.load()
-            _turn_upright(image)
-            return DecodedImage(rgb=_to_rgb(image))
+            lie = load_judged(image, data) if isinstance(image, JpegImageFile) else image.load() and None
+            if lie is None:
+                _turn_upright(image)
+                return DecodedImage(rgb=_to_rgb(image))
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen built-in classes on damaged input.
         detail = _message(error)
         raise BlobRejectedError(Refusal(_reason(detail), detail)) from error
+    raise BlobRejectedError(Refusal("header_lies", f"jpg {lie}: {header.width} x {header.height} declared"))
 
 
 def _turn_upright(image: Image.Image) -> None:

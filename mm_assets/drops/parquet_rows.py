@@ -1,0 +1,148 @@
+"""Rows of a Parquet file as dicts, with bounded memory: a few kilobytes can decode into gigabytes of equal cells."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mm_assets.errors import DropError
+from mm_assets.modalities.reasons import Refusal
+
+MAX_BATCH_ROWS, MIN_NESTED_ROWS = 1024, 16
+#: Bytes of a batch, decoded; and of the rows that are Python objects at a time.
+BATCH_BYTES = 32 << 20
+SLICE_BYTES = 8 << 20
+#: A column that repeats cells through a dictionary is read as numbers and one copy of each cell from this size on.
+MAX_PLAIN_DICTIONARY_BYTES = BATCH_BYTES // MAX_BATCH_ROWS
+DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
+
+
+def open_parquet(path: Path, where: str) -> pq.ParquetFile:
+    """Opens a file so that its large repeated cells stay single.
+
+    Raises:
+        DropError: it is not a Parquet file.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+        return pq.ParquetFile(path, read_dictionary=_large_dictionaries(metadata), metadata=metadata)
+    except (pa.ArrowException, OSError) as error:
+        raise DropError(f"{where}: is not a Parquet file: {error}. Write the index again.") from error
+
+
+def read_values(
+    file: pq.ParquetFile, group: int, *, max_bytes: int, columns: list[str] | None = None
+) -> Iterator[dict[str, Any] | Refusal]:
+    """The rows of one row group; a row of more than ``max_bytes`` is refused."""
+    batches = file.iter_batches(
+        batch_size=_batch_rows(file.metadata.row_group(group)), row_groups=[group], columns=columns, use_threads=False
+    )
+    for batch in batches:
+        sizes = _row_sizes(batch)
+        for first, last in _slices(sizes, max_bytes):
+            if last - first == 1 and sizes[first] > max_bytes:
+                yield Refusal("bad_row", f"row has {sizes[first]} bytes; {max_bytes} are allowed")
+            else:
+                yield from cast("list[dict[str, Any]]", batch.slice(first, last - first).to_pylist())
+
+
+def null_rows(file: pq.ParquetFile, column: str) -> Iterator[int]:
+    """Numbers of the rows that have no value in ``column``."""
+    first = 0
+    for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
+        yield from (first + row for row, is_null in enumerate(batch.column(0).is_null().to_pylist()) if is_null)
+        first += batch.num_rows
+
+
+def byte_range(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """First byte of a row group, and the one behind it."""
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    starts = [min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset) for chunk in chunks]
+    ends = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
+    return min(starts, default=0), max(ends, default=0)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether its values are strings, or all null."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or kind == pa.null()
+    )
+
+
+def nesting(kind: pa.DataType) -> int:
+    """How deep a type is nested; a plain one 1."""
+    if not pa.types.is_nested(kind):
+        return 1
+    return 1 + max((nesting(kind.field(number).type) for number in range(kind.num_fields)), default=0)
+
+
+def _large_dictionaries(metadata: pq.FileMetaData) -> list[str]:
+    found: set[str] = set()
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for position in range(group.num_columns):
+            chunk, leaf = group.column(position), metadata.schema.column(position)
+            is_flat = leaf.max_repetition_level == 0 and leaf.path == leaf.name
+            if is_flat and leaf.physical_type == "BYTE_ARRAY" and _worst_cell(chunk) > MAX_PLAIN_DICTIONARY_BYTES:
+                found.add(leaf.path)
+    return sorted(found)
+
+
+def _worst_cell(chunk: pq.ColumnChunkMetaData) -> int:
+    """Bytes that one cell may have: of a column with a dictionary up to all of it, else about the mean."""
+    if DICTIONARIES.intersection(chunk.encodings):
+        return chunk.total_uncompressed_size
+    return -(-chunk.total_uncompressed_size // max(chunk.num_values, 1))
+
+
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    mean = -(-group.total_byte_size // max(group.num_rows, 1))
+    rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(mean, 1)))
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        is_repeated_nested = "." in chunk.path_in_schema and DICTIONARIES.intersection(chunk.encodings)
+        if is_repeated_nested and rows * _worst_cell(chunk) > BATCH_BYTES:
+            rows = min(rows, max(MIN_NESTED_ROWS, BATCH_BYTES // _worst_cell(chunk)))
+    return rows
+
+
+def _row_sizes(batch: pa.RecordBatch) -> list[int]:
+    """About how many bytes each row has."""
+    shared, sizes = 0, [0] * batch.num_rows
+    for column in batch.columns:
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            lengths = _lengths(column.dictionary).take(column.indices)
+        elif is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            lengths = _lengths(column)
+        else:
+            shared += -(-column.nbytes // max(batch.num_rows, 1))
+            continue
+        sizes = [size + (length or 0) for size, length in zip(sizes, lengths.to_pylist(), strict=True)]
+    return [size + shared for size in sizes]
+
+
+def _lengths(values: pa.Array) -> pa.Array:
+    if values.type == pa.null():
+        return pa.nulls(len(values), pa.int64())
+    return pc.binary_length(values)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _slices(sizes: list[int], max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring rows of ``SLICE_BYTES`` together; a row that is too large comes by itself."""
+    first, held = 0, 0
+    for row, size in enumerate(sizes):
+        if first < row and (size > max_bytes or held + size > SLICE_BYTES):
+            yield first, row
+            first, held = row, 0
+        held += size
+        if size > max_bytes:
+            yield row, row + 1
+            first, held = row + 1, 0
+    if first < len(sizes):
+        yield first, len(sizes)
