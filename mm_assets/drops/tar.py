@@ -7,6 +7,7 @@ be read up to an end marker and zeros behind it is an error: nobody can say what
 """
 
 import hashlib
+import io
 import re
 import tarfile
 from pathlib import PurePosixPath
@@ -51,6 +52,23 @@ class _StrictInfo(tarfile.TarInfo):
         return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class _RawReader(io.RawIOBase):
+    """A verified stream as what Python's buffers read from."""
+
+    def __init__(self, reader: VerifiedReader) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills ``buffer`` as far as one read does; 0 at the end."""
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collection) -> None:
     """Adds everything that one tar holds to ``found``.
 
@@ -61,10 +79,12 @@ def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collect
     """
     found.begin(drop, object_key)
     members = _Members(object_key, found)
+    # The standard reader copies what is left of its own buffer at each read, so that one is small.
+    stream = io.BufferedReader(_RawReader(reader), BUFFER_BYTES)
     offset = 0
     try:
         with tarfile.open(
-            mode="r|", fileobj=cast("Any", reader), bufsize=BUFFER_BYTES, tarinfo=_StrictInfo, errorlevel=2
+            mode="r|", fileobj=stream, bufsize=tarfile.RECORDSIZE, tarinfo=_StrictInfo, errorlevel=2
         ) as archive:
             for info in archive:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps every header
