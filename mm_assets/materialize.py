@@ -6,7 +6,6 @@ Dagster (``defs``), the command line and the pods all go through a ``Workspace``
 
 import importlib
 import logging
-import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,6 +26,7 @@ from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.pipeline import ASSETS, RULES_FILES, Asset, asset_named, check_roots, code_roots
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.releases.spec import ReleaseSpec, read_spec
+from mm_assets.scratch import scratch_folder
 from mm_assets.settings import PACKAGED_CONFIG, Settings, clear_math_modes
 from mm_assets.store.action import Action, adopted_codes, inputs_digest
 from mm_assets.store.commit import Attempt, Committed, StageResult
@@ -206,9 +206,9 @@ class Workspace:
             known = attempt.commit_known(self._adopted_codes(action))
             if known is not None:
                 return known
-        with tempfile.TemporaryDirectory(prefix=f"mm-{name}-") as folder:
+        with scratch_folder(name) as folder:
             logger.info("%s %s: computing", name, partition.path)
-            result = self.compute(action, partition, Path(folder))
+            result = self.compute(action, partition, folder)
             return attempt.commit_result(result, is_remembered=asset.is_remembered)
 
     def find_known(

@@ -14,7 +14,15 @@ from typing import Any
 
 from mm_assets.drops.fields import KNOWN_COLUMNS, misspelt, parse_object, wrongly_typed
 from mm_assets.drops.limits import MAX_METADATA_DEPTH
-from mm_assets.drops.parquet_rows import byte_range, is_text, nesting, null_rows, open_parquet, read_values
+from mm_assets.drops.parquet_rows import (
+    byte_range,
+    crowded_columns,
+    is_text,
+    nesting,
+    null_rows,
+    open_parquet,
+    read_values,
+)
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
@@ -209,4 +217,7 @@ def _parquet_problems(path: Path, where: str) -> Iterator[IndexProblem]:
         if "id" not in schema.names:
             yield IndexProblem(1, "id", "is missing")
             return
-        yield from (IndexProblem(row + 1, "id", "is missing") for row in null_rows(file, "id"))
+        crowded = list(crowded_columns(file.metadata))
+        yield from (IndexProblem(row + 1, name, detail) for row, name, detail in crowded)
+        if not crowded:
+            yield from (IndexProblem(row + 1, "id", "is missing") for row in null_rows(file, "id"))

@@ -17,6 +17,10 @@ BATCH_BYTES = 32 << 20
 SLICE_BYTES = 8 << 20
 #: A column that repeats cells through a dictionary is read as numbers and one copy of each cell from this size on.
 MAX_PLAIN_DICTIONARY_BYTES = BATCH_BYTES // MAX_BATCH_ROWS
+#: Writers put about a thousand cells into a page, and a page is decoded as a whole: cells from this mean size on are
+#: bounded by the bytes of their column in a row group.
+LARGE_CELL_BYTES = 64 << 10
+MAX_LARGE_CELLS_BYTES = 256 << 20
 DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 
 
@@ -47,6 +51,23 @@ def read_values(
                 yield Refusal("bad_row", f"row has {sizes[first]} bytes; {max_bytes} are allowed")
             else:
                 yield from cast("list[dict[str, Any]]", batch.slice(first, last - first).to_pylist())
+
+
+def crowded_columns(metadata: pq.FileMetaData) -> Iterator[tuple[int, str, str]]:
+    """First row, column and what is wrong with it, of large cells that could only be read together."""
+    first_row = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for position in range(group.num_columns):
+            chunk = group.column(position)
+            num_bytes = chunk.total_uncompressed_size
+            if num_bytes > MAX_LARGE_CELLS_BYTES and num_bytes > LARGE_CELL_BYTES * chunk.num_values:
+                detail = (
+                    f"has {num_bytes} bytes of large cells in one row group; {MAX_LARGE_CELLS_BYTES} are allowed: "
+                    "write smaller row groups"
+                )
+                yield first_row, chunk.path_in_schema, detail
+        first_row += group.num_rows
 
 
 def null_rows(file: pq.ParquetFile, column: str) -> Iterator[int]:

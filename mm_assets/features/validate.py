@@ -4,9 +4,7 @@ The table expectations are the data owner's (``config/features.yaml``); the rest
 files: sizes, finite numbers, unit length, matching rows.
 """
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.modalities.table import NAMES, aspect
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
@@ -29,8 +28,7 @@ UNIT_TOLERANCE = 1e-4
 def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Row counts, dead-letter budget, tensor shapes and values, and the suite on ``signals.parquet``."""
     suite = parse_suite(rules.read(SUITE), SUITE)
-    with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
-        folder = Path(name)
+    with scratch_folder("check") as folder:
         snapshot = store.fetch(manifest.input("snapshot").digest("samples.parquet"), folder)
         num_samples = pq.read_metadata(snapshot).num_rows
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
@@ -48,8 +46,7 @@ def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
 def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """The same samples as the features, and finite vectors of length one."""
     del rules
-    with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
-        folder = Path(name)
+    with scratch_folder("check") as folder:
         expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder))
         embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder), ["id"])

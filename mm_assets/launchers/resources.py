@@ -27,14 +27,16 @@ class Toleration:
 
 @validated_dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
 class Resources:
-    """One stage's request: processors, memory, accelerators, nodes and deadlines.
+    """One stage's request: processors, memory, disk, accelerators, nodes and deadlines.
 
-    ``launch_deadline_s`` is how long the pod may take until its container runs, ``max_runtime_s`` how long it may
-    run. ``accelerator_kind`` is the product name that the nodes carry as a label.
+    ``scratch_bytes`` is what it may write to its work folder: the objects it fetches, and those it makes.
+    ``launch_deadline_s`` is how long the pod may take until its container runs, ``max_runtime_s`` how long it may run.
+    ``accelerator_kind`` is the product name that the nodes carry as a label.
     """
 
     cpus: float = 2.0
     memory_bytes: int = 4 * GIB
+    scratch_bytes: int = 10 * GIB
     accelerators: int = 0
     accelerator_kind: str | None = None
     node_selector: dict[str, str] = field(default_factory=dict)

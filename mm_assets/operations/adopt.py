@@ -8,7 +8,6 @@ code led to; the first difference is named instead.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from mm_assets.errors import MmError, UsageError
 from mm_assets.identity.canonical import Json, canonical_json, digest_file, digest_json
 from mm_assets.materialize import EnvironmentOf, Workspace
 from mm_assets.pipeline import Asset, asset_named
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.action import Action, Adoption, adopted_codes, record_adoption
 from mm_assets.store.commit import OutputFile
 from mm_assets.store.manifest import Manifest, Output, Partition, read_manifest
@@ -189,8 +189,8 @@ def _size_bytes(candidate: _Candidate) -> int:
 def _compare(workspace: Workspace, candidate: _Candidate) -> Difference | None:
     partition: Partition = candidate.ref.partition
     known = {output.name: output for output in candidate.manifest.outputs}
-    with tempfile.TemporaryDirectory(prefix="mm-adopt-") as name:
-        folder = Path(name) / "new"
+    with scratch_folder("adopt") as scratch:
+        folder = scratch / "new"
         folder.mkdir()
         result = workspace.compute(candidate.action, partition, folder)
         made = {file.name: file for file in result.files}
@@ -205,7 +205,7 @@ def _compare(workspace: Workspace, candidate: _Candidate) -> Difference | None:
             if digests[output] != known[output].digest:
                 detail = f"expected {known[output].digest}, got {digests[output]}"
                 if output in made:
-                    detail = _first_difference(workspace.store, known[output], made[output], Path(name) / "old")
+                    detail = _first_difference(workspace.store, known[output], made[output], scratch / "old")
                 return Difference(partition=partition.path, output=output, detail=detail)
     # An action is remembered with its facts too: other facts for the same action would be non-determinism.
     before, after = candidate.manifest.stats, json.loads(canonical_json(dict(result.stats)))

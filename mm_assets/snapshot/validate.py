@@ -5,7 +5,6 @@ Tar and table are compared as streams; of the table only the columns that the su
 
 import json
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -22,6 +21,7 @@ from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.table import NAMES
+from mm_assets.scratch import scratch_folder
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
@@ -40,8 +40,7 @@ def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
         ObjectMissingError: an output does not exist. ObjectCorruptError: it has other bytes.
     """
     suite = parse_suite(rules.read(SUITE), SUITE)
-    with tempfile.TemporaryDirectory(prefix="mm-check-") as name:
-        folder = Path(name)
+    with scratch_folder("check") as folder:
         samples = store.fetch(manifest.output("samples.parquet").digest, folder)
         letters = pq.read_metadata(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
         tar = store.fetch(manifest.output("samples.tar").digest, folder)

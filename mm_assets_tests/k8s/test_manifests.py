@@ -88,6 +88,8 @@ def test_every_container_names_its_requests_and_limits(documents: list[Document]
     for name, container in _containers(documents):
         for kind in ("requests", "limits"):
             assert {"cpu", "memory"} <= container["resources"][kind].keys(), name
+            if container["name"] == "stage":
+                assert "ephemeral-storage" in container["resources"][kind]
 
 
 def test_no_secret_is_written_down(documents: list[Document]) -> None:

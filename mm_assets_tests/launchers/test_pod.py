@@ -71,7 +71,11 @@ def test_pod_runs_as_nobody_on_a_read_only_root_without_capabilities() -> None:
 def test_resources_nodes_and_deadline_of_the_configuration_reach_the_pod() -> None:
     spec = _pod()["spec"]
     limits = spec["containers"][0]["resources"]["limits"]
-    assert limits == {"cpu": "1500m", "memory": str(8 << 30), "nvidia.com/gpu": "2"}
+    assert limits == {
+        "cpu": "1500m", "memory": str(8 << 30), "ephemeral-storage": str(10 << 30), "nvidia.com/gpu": "2"
+    }  # fmt: skip
+    assert spec["containers"][0]["resources"]["requests"] == limits
+    assert spec["volumes"][0] == {"name": "work", "emptyDir": {"sizeLimit": str(10 << 30)}}
     assert spec["nodeSelector"] == {"pool": "gpu", "nvidia.com/gpu.product": "NVIDIA-H200"}
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert spec["activeDeadlineSeconds"] == 77

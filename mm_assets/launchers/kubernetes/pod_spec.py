@@ -138,7 +138,7 @@ def pod_spec(request: StageRequest, resources: Resources, surroundings: Surround
         },
         "containers": [_container(request, resources, surroundings)],
         "volumes": [
-            {"name": "work", "emptyDir": {}},
+            {"name": "work", "emptyDir": {"sizeLimit": str(resources.scratch_bytes)}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(_shm_bytes(resources))}},
         ],
     }
@@ -158,7 +158,11 @@ def placement_of(resources: Resources, surroundings: Surroundings) -> Placement:
 
 
 def _container(request: StageRequest, resources: Resources, surroundings: Surroundings) -> dict[str, Any]:
-    amounts = {"cpu": f"{round(resources.cpus * 1000)}m", "memory": str(resources.memory_bytes)}
+    amounts = {
+        "cpu": f"{round(resources.cpus * 1000)}m",
+        "memory": str(resources.memory_bytes),
+        "ephemeral-storage": str(resources.scratch_bytes),
+    }
     if resources.accelerators:
         amounts[ACCELERATOR_RESOURCE] = str(resources.accelerators)
     # The node's number of cores, which a process sees, is not the pod's.
