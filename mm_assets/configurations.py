@@ -18,6 +18,7 @@ from mm_assets.errors import ObjectMissingError, SpecError, UsageError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.features.inputs import check_redactions
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
@@ -215,6 +216,7 @@ def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[s
         return dict(base.configuration), base.seed
     name = request.configuration or DEFAULT_CONFIGURATION
     config = configuration_named(name)
+    check_redactions(config.features)
     sections: dict[str, Json] = {"name": name}
     sections |= {entry.name: to_json(getattr(config, entry.name)) for entry in fields(config) if entry.name != "seed"}
     if base is not None:

@@ -25,6 +25,9 @@ class FeaturesConfig:
         max_decoded_seconds: Duration of one decoded clip.
         max_text_bytes: UTF-8 bytes of one text.
         min_language_confidence: A language guess below it is left out.
+        redactions: Kinds of personal data, each with the version of its patterns (``email@1``), that a placeholder
+            replaces in texts before they become tokens. The snapshot keeps the text as it was delivered, and signals
+            are measured on that.
     """
 
     image_size: int = 64
@@ -39,6 +42,7 @@ class FeaturesConfig:
     max_decoded_seconds: float = 600.0
     max_text_bytes: int = 1 << 20
     min_language_confidence: float = 0.2
+    redactions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from mm_assets.features.bootstrap import ENCODER_FILE, KIND
 from mm_assets.features.codecs import codec_versions
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import to_json
+from mm_assets.modalities.text.personal_data import REDACTIONS, unknown_redactions
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.store.manifest import Input, NamedDigest
 
@@ -16,9 +17,12 @@ def resolve_features(context: InputContext) -> Resolved:
 
     Raises:
         ObjectMissingError: the shard has no snapshot. GateError: its snapshot did not pass.
+        SpecError: the configuration names a redaction of another version.
     """
+    config = context.spec.config("features", FeaturesConfig)
+    check_redactions(config)
     return Resolved(
-        params=_params(context.spec.config("features", FeaturesConfig)),
+        params=_params(config),
         environment=codec_versions(),
         inputs=context.all_upstream(),
     )
@@ -49,6 +53,20 @@ def resolve_embeddings(context: InputContext) -> Resolved:
         environment=context.environment,
         inputs=(*context.all_upstream(), encoder),
     )
+
+
+def check_redactions(config: FeaturesConfig) -> None:
+    """Refuses a redaction that this version does not make, before anything is made without it.
+
+    Raises:
+        SpecError: a name is unknown, has another version, or comes twice.
+    """
+    unknown = unknown_redactions(config.redactions)
+    if unknown:
+        raise SpecError(
+            f"features config: redaction {unknown[0]}: is unknown or named twice: expected some of "
+            f"{', '.join(REDACTIONS)}, each once. Name the kinds of personal data with the versions of these patterns."
+        )
 
 
 def _params(config: FeaturesConfig | EncoderConfig) -> dict[str, Any]:
