@@ -48,7 +48,7 @@ HARMLESS_OF = {
     # The environment identity of a launched stage names numpy, pyarrow, safetensors and torch.
     "evaluation": {"PIL": "its version is among the parameters"},
 }
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "fasttext": "fasttext-predict", "yaml": "pyyaml"}
 IN_ENVIRONMENT = {"numpy", "pyarrow", "safetensors", "torch"}
 #: Handlers that write the text of an error into data and would also catch the package's own; none is raised there.
 BROAD_HANDLERS = {

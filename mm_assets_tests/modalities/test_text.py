@@ -84,10 +84,26 @@ def test_minhash_measures_overlap():
         ("улыбающееся лицо", "ru"),
         ("وجه مبتسم", "ar"),
         ("چهره گریان", "fa"),
+        ("Jeg kan godt lide at bo her ved havet", "da"),
+        ("Ово је кућа мога оца на крају улице", "sr"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy", "cs"),
+        ("two lines\nof one English text", "en"),
     ],
 )
 def test_language_of_a_plain_phrase_is_guessed(text, expected):
-    assert guess_language(text, 0.2)[0] == expected
+    language, confidence = guess_language(text, CONFIG.min_language_confidence)
+    assert language == expected
+    assert CONFIG.min_language_confidence <= confidence <= 1
+    assert guess_language(text, confidence + 0.001) == (None, None)
+
+
+@pytest.mark.property
+@given(st.text(max_size=300))
+def test_any_text_has_a_guess_with_a_probability_or_none(text):
+    language, confidence = guess_language(text, 0.0)
+    assert (language is None) == (confidence is None)
+    assert confidence is None or 0 <= confidence <= 1
+    assert guess_language(text, 0.0) == (language, confidence)
 
 
 @pytest.mark.parametrize("text", ["", "12345", "😀", "xq"])
