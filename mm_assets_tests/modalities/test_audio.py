@@ -145,3 +145,15 @@ def test_audio_signals_see_silence_clipping_noise_and_level(make_tone, to_wav):
     assert quiet["clipping_fraction"] == 0.0
     assert noisy["snr_db"] < 30 < quiet["snr_db"]
     assert loud["clipping_fraction"] > 0.2
+
+
+@pytest.mark.parametrize("decibel", [5, 10, 20, 40])
+def test_signal_to_noise_of_a_tone_with_pauses_in_known_noise_is_estimated_within_one_decibel(
+    decibel, make_tone, to_wav
+):
+    rate = 16_000
+    tone = make_tone(440, 4.0, rate) * (np.arange(4 * rate) // (rate // 2) % 2)  # Half a second of each in turn.
+    power = 0.5**2 / 2
+    noise = np.random.default_rng(7).normal(0, np.sqrt(power / 10 ** (decibel / 10)), len(tone))
+    clip = decode(to_wav((tone + noise).astype(np.float32), rate, "WAV", "FLOAT"), CONFIG)
+    assert measure(clip, CONFIG)["snr_db"] == pytest.approx(decibel, abs=1.0)

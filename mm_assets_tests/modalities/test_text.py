@@ -80,7 +80,7 @@ def test_minhash_measures_overlap():
         ("la bandera de los niños con dos corazones", "es"),
         ("笑っている顔", "ja"),
         ("웃는 얼굴", "ko"),
-        ("嘿嘿", "zh"),
+        ("今天天气很好，我们一起去公园散步。", "zh"),
         ("улыбающееся лицо", "ru"),
         ("وجه مبتسم", "ar"),
         ("چهره گریان", "fa"),
