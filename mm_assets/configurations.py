@@ -221,13 +221,21 @@ def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[s
     sections |= {entry.name: to_json(getattr(config, entry.name)) for entry in fields(config) if entry.name != "seed"}
     if base is not None:
         for section in SHARD_SECTIONS:
-            if sections[section] != base.configuration.get(section):
+            if sections[section] != _completed(base, section, type(getattr(config, section))):
                 raise SpecError(
                     f"release {request.release}: configuration {name} makes other shards than {base.release}: section "
                     f"{section}: expected {json.dumps(base.configuration.get(section), sort_keys=True)}, got "
                     f"{json.dumps(sections[section], sort_keys=True)}. Open it with --drop instead of --data-of."
                 )
     return sections, config.seed
+
+
+def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
+    """A section of an open release, with the defaults of fields that came after it was opened."""
+    try:
+        return to_json(spec.config(section, kind))
+    except SpecError:
+        return spec.configuration.get(section)
 
 
 def _new_encoder(store: Store, sections: Mapping[str, Json]) -> dict[str, str]:

