@@ -5,6 +5,9 @@ Every field is identity: it enters the fingerprint. Where a stage runs is never 
 
 from dataclasses import dataclass
 
+#: The parameter of embeddings that holds the code digest of an encoder of towers; absent for the bootstrap encoder.
+TOWERS_CODE = "towers_code"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeaturesConfig:
