@@ -162,6 +162,11 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--drop", action="extend", nargs="+", metavar="S/D", help="a pushed drop")
     opened.add_argument("--data-of", metavar="R0", help="an experiment on the data of this release, by reference")
     opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
+    opened.add_argument(
+        "--encoder",
+        choices=("bootstrap", "production"),
+        help="what embeds: classical descriptors, or the towers of the model in production (default: bootstrap)",
+    )
     opened.add_argument("--policy", metavar="P", help="curation policy (default: default, or that of R0)")
     opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
     opened.add_argument("--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)")

@@ -16,18 +16,21 @@ from mm_assets.checks.suite import parse_suite
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.errors import ObjectMissingError, SpecError, UsageError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
+from mm_assets.features import production
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.features.inputs import check_redactions
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import parse_thresholds
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.policies import policy_named
 from mm_assets.releases.opening import open_release
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec
 from mm_assets.settings import Settings
-from mm_assets.store.manifest import Partition
+from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.config import ModelConfig, TrainingConfig
 
@@ -107,6 +110,8 @@ SMOKE = replace(
 CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
 #: Sections that decide the bytes of a shard: an experiment on another release's data must have the same ones.
 SHARD_SECTIONS = ("snapshot", "features", "encoder")
+#: What may embed a new release: classical descriptors, or the towers of the model in production.
+ENCODERS = ("bootstrap", "production")
 #: Who says whether a rules file has a usable form.
 PARSERS: dict[str, Callable[[bytes, str], object]] = {
     SNAPSHOT_RULES: parse_suite,
@@ -127,6 +132,7 @@ class ReleaseRequest:
         policy: Name of a curation policy.
         configuration: Name of a configuration.
         exclusions: Ids or globs of samples to leave out.
+        encoder: One of ``ENCODERS``; None is the first.
     """
 
     release: str
@@ -136,6 +142,7 @@ class ReleaseRequest:
     policy: str | None = None
     configuration: str | None = None
     exclusions: tuple[str, ...] = ()
+    encoder: str | None = None
 
 
 def configuration_named(name: str) -> PipelineConfig:
@@ -167,7 +174,9 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
     base_spec = workspace.spec(base.release) if base else None
     sections, seed = _sections(request, base_spec)
     policy = base_spec.policy if base_spec and request.policy is None else policy_named(request.policy or "default")
-    encoder = base_spec.encoder if base_spec else _new_encoder(store, sections)
+    if base_spec and request.encoder is not None:
+        raise UsageError("--encoder: makes other shards: expected it without --data-of. Open the release with --drop.")
+    encoder = base_spec.encoder if base_spec else _new_encoder(store, sections, request.encoder or ENCODERS[0])
     return open_release(
         store,
         release=request.release,
@@ -215,11 +224,12 @@ def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[s
         return dict(base.configuration), base.seed
     name = request.configuration or DEFAULT_CONFIGURATION
     config = configuration_named(name)
+    check_redactions(config.features)
     sections: dict[str, Json] = {"name": name}
     sections |= {entry.name: to_json(getattr(config, entry.name)) for entry in fields(config) if entry.name != "seed"}
     if base is not None:
         for section in SHARD_SECTIONS:
-            if sections[section] != base.configuration.get(section):
+            if sections[section] != _completed(base, section, type(getattr(config, section))):
                 raise SpecError(
                     f"release {request.release}: configuration {name} makes other shards than {base.release}: section "
                     f"{section}: expected {json.dumps(base.configuration.get(section), sort_keys=True)}, got "
@@ -228,6 +238,34 @@ def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[s
     return sections, config.seed
 
 
-def _new_encoder(store: Store, sections: Mapping[str, Json]) -> dict[str, str]:
+def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
+    """A section of an open release, with the defaults of fields that came after it was opened."""
+    try:
+        return to_json(spec.config(section, kind))
+    except SpecError:
+        return spec.configuration.get(section)
+
+
+def _new_encoder(store: Store, sections: Mapping[str, Json], name: str) -> dict[str, str]:
+    """Stores an encoder and pins it: the bootstrap one, or the towers of the model that is in production now."""
     config = TypeAdapter(EncoderConfig).validate_python(sections["encoder"])
-    return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}
+    if name == ENCODERS[0]:
+        return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}
+    record = read_production(store)
+    if record is None:
+        raise UsageError(
+            "--encoder production: no model is in production. Open the release with the bootstrap encoder."
+        )
+    return pin_towers(store, record.model, config)
+
+
+def pin_towers(store: Store, model: str, config: EncoderConfig) -> dict[str, str]:
+    """Stores the encoder that a model's towers are; ``model`` is the digest of its manifest.
+
+    Raises:
+        SpecError: its embeddings have another length than the configuration's.
+    """
+    manifest = read_manifest(store, model)
+    parts = (store.get_bytes(manifest.output(name).digest) for name in ("config.json", "weights.safetensors"))
+    digest = store.put_bytes(production.towers_encoder_bytes(*parts, config=config))
+    return {"kind": production.KIND, "digest": digest, "model": model}

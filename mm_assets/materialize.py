@@ -28,7 +28,7 @@ from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.releases.spec import ReleaseSpec, read_spec
 from mm_assets.scratch import scratch_folder
 from mm_assets.settings import PACKAGED_CONFIG, Settings, clear_math_modes
-from mm_assets.store.action import Action, adopted_codes, inputs_digest
+from mm_assets.store.action import Action, Maker, adopted_makers, inputs_digest
 from mm_assets.store.commit import Attempt, Committed, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import FIRST_SCHEMA, Manifest, Partition, read_manifest
@@ -67,7 +67,7 @@ class Workspace:
         self._given = store
         self._specs: dict[str, ReleaseSpec] = {}
         self._rules: dict[str, Rules] = {}
-        self._adopted: dict[tuple[str, str], list[str]] = {}
+        self._adopted: dict[tuple[str, str, str], list[Maker]] = {}
         self._read: dict[tuple[str, Partition] | Subject, Any] | None = None
 
     @cached_property
@@ -203,7 +203,7 @@ class Workspace:
         action = self.resolve(name, partition, environment)
         attempt = Attempt(self.store, action, partition, run_id)
         if not force and asset.is_remembered:
-            known = attempt.commit_known(self._adopted_codes(action))
+            known = attempt.commit_known(self._adopted_makers(action))
             if known is not None:
                 return known
         with scratch_folder(name) as folder:
@@ -218,7 +218,7 @@ class Workspace:
         if not asset_named(name).is_remembered:
             return None
         action = self.resolve(name, partition, environment)
-        return Attempt(self.store, action, partition, run_id).commit_known(self._adopted_codes(action))
+        return Attempt(self.store, action, partition, run_id).commit_known(self._adopted_makers(action))
 
     def compute(self, action: Action, partition: Partition, workdir: Path) -> StageResult:
         """Computes an action's outputs as files in ``workdir``; commits nothing.
@@ -328,12 +328,12 @@ class Workspace:
         return self._read[key]
 
     def _is_adopted(self, action: Action, ref: Ref) -> bool:
-        return any(ref.fingerprint == action.fingerprint_under(code) for code in self._adopted_codes(action))
+        return any(ref.fingerprint == action.fingerprint_under(maker) for maker in self._adopted_makers(action))
 
-    def _adopted_codes(self, action: Action) -> list[str]:
-        key = (action.asset, action.code)
+    def _adopted_makers(self, action: Action) -> list[Maker]:
+        key = (action.asset, action.code, digest_json(dict(action.environment)))
         if key not in self._adopted:
-            self._adopted[key] = adopted_codes(self.store, *key)
+            self._adopted[key] = adopted_makers(self.store, action.asset, action.maker)
         return self._adopted[key]
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "drop create": {"folder", "--source", "--drop"},
     "drop check": {"folder"},
     "drop push": {"folder"},
-    "release open": {"--release", "--drop", "--data-of", "--parent", "--policy", "--config", "--exclude"},
+    "release open": {"--release", "--drop", "--data-of", "--parent", "--policy", "--config", "--exclude", "--encoder"},
     "release list": set[str](),
     "release show": {"release"},
     "run": {"--release", "--stage", "--force", "--parallel"},

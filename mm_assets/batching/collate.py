@@ -17,12 +17,10 @@ import numpy.typing as npt
 from mm_assets.batching.rows import CLS_TOKENS
 from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
+from mm_assets.modalities.kinds import CLS, KIND_OF
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
 SCHEMA = "mm.batch/2"
-PAD, CLS = range(2)
-#: Kind of a modality's tokens.
-KIND_OF = {name: CLS + 1 + index for index, name in enumerate(NAMES)}
 NO_LABEL = -100
 
 Ints = npt.NDArray[np.int64]

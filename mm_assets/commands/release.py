@@ -33,6 +33,7 @@ def open_release(args: argparse.Namespace, console: Console) -> Outcome:
             policy=args.policy,
             configuration=args.config,
             exclusions=tuple(args.exclude or ()),
+            encoder=args.encoder,
         ),
     )
     console.print(

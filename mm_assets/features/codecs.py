@@ -21,6 +21,7 @@ def codec_versions() -> dict[str, str]:
         "libjpeg_turbo": pillow.version("libjpeg_turbo"),
         "libjpeg": pillow.version("jpg"),
         "libwebp": pillow.version("webp"),
+        "lcms": pillow.version("littlecms2"),
         "pillow": PIL.__version__,
         "libsndfile": soundfile.__libsndfile_version__,
         "soxr": soxr.__libsoxr_version__,

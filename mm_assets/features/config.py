@@ -5,6 +5,9 @@ Every field is identity: it enters the fingerprint. Where a stage runs is never 
 
 from dataclasses import dataclass
 
+#: The parameter of embeddings that holds the code digest of an encoder of towers; absent for the bootstrap encoder.
+TOWERS_CODE = "towers_code"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeaturesConfig:
@@ -25,6 +28,9 @@ class FeaturesConfig:
         max_decoded_seconds: Duration of one decoded clip.
         max_text_bytes: UTF-8 bytes of one text.
         min_language_confidence: A language guess below it is left out.
+        redactions: Kinds of personal data, each with the version of its patterns (``email@1``), that a placeholder
+            replaces in texts before they become tokens. The snapshot keeps the text as it was delivered, and signals
+            are measured on that.
     """
 
     image_size: int = 64
@@ -39,6 +45,7 @@ class FeaturesConfig:
     max_decoded_seconds: float = 600.0
     max_text_bytes: int = 1 << 20
     min_language_confidence: float = 0.2
+    redactions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

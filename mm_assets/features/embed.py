@@ -4,9 +4,11 @@ The encoder is loaded once, by digest, and stays on its device; micro-batches ar
 ``tensors.arrow``. Nothing is decoded here.
 """
 
-from collections.abc import Generator
+import importlib
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +18,41 @@ from torch import Tensor
 
 from mm_assets.errors import StageError
 from mm_assets.features.bootstrap import ENCODER_FILE
-from mm_assets.features.config import EncoderConfig
-from mm_assets.features.encoder import BootstrapEncoder, load_encoder
+from mm_assets.features.config import TOWERS_CODE, EncoderConfig
+from mm_assets.features.encoder import load_encoder
 from mm_assets.features.neighbours import KEY_COLUMNS, Present, coherence, near_duplicate_keys
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
-from mm_assets.modalities.table import NAMES, aspect
+from mm_assets.modalities.table import NAMES
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_parquet
 
+#: Loaded by name, so that an edit of the training network is no edit of the bootstrap encoder.
+TOWERS_MODULE = "mm_assets.features.towers"
 #: Rows per forward pass where the configuration does not say; no embedding depends on it.
 DEFAULT_MICROBATCH_SIZE = 64
+
+
+class Encoder(Protocol):
+    """What embeds the columns of a shard."""
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    @property
+    def batch_rows(self) -> int | None:
+        """Rows per forward pass that its embeddings are defined by; None where any number gives the same bits."""
+        ...
+
+    def misfit(self, shape: Mapping[str, int]) -> str | None:
+        """What is expected of the tensors and not so."""
+        ...
+
+    def encode_column(self, modality: str, column: pa.Array, shape: Mapping[str, int]) -> Tensor:
+        """The values of a column without nulls as float32 unit vectors [B, D]."""
+        ...
 
 
 def compute_embeddings(job: Job) -> StageResult:
@@ -35,9 +61,10 @@ def compute_embeddings(job: Job) -> StageResult:
     Raises:
         StageError: the encoder does not fit the configuration or the tensors.
     """
-    config = TypeAdapter(EncoderConfig).validate_python(dict(job.params))
-    digest = job.digest("encoder", ENCODER_FILE)
-    encoder = load_encoder(job.store.get_bytes(digest), dim=config.dim, digest=digest)
+    config = TypeAdapter(EncoderConfig).validate_python(
+        {name: value for name, value in job.params.items() if name != TOWERS_CODE}
+    )
+    encoder = _load(job, config)
     tensors = map_arrow(job.fetch("features", "tensors.arrow"))
     signals = read_parquet(job.fetch("features", "signals.parquet"), ["id", *KEY_COLUMNS])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,6 +72,15 @@ def compute_embeddings(job: Job) -> StageResult:
     with _one_thread():
         embeddings = embed_table(encoder.to(device), tensors, microbatch_size=rows)
         return _write(tensors.column("id").to_pylist(), embeddings, signals, config=config, workdir=job.workdir)
+
+
+def _load(job: Job, config: EncoderConfig) -> Any:
+    """The pinned encoder; the code of another kind than the bootstrap one is named by a parameter and loaded here."""
+    digest = job.digest("encoder", ENCODER_FILE)
+    if TOWERS_CODE not in job.params:
+        return load_encoder(job.store.get_bytes(digest), dim=config.dim, digest=digest)
+    path = job.fetch("encoder", ENCODER_FILE)
+    return importlib.import_module(TOWERS_MODULE).load_towers(str(path), dim=config.dim, digest=digest)
 
 
 @contextmanager
@@ -61,42 +97,41 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def embed_table(encoder: BootstrapEncoder, tensors: pa.Table, *, microbatch_size: int) -> dict[str, Present]:
+def embed_table(encoder: Encoder, tensors: pa.Table, *, microbatch_size: int) -> dict[str, Present]:
     """Row numbers and float32 embeddings [rows, dim] of each modality, on the CPU.
 
     Args:
         encoder: On any device.
         tensors: ``tensors.arrow``, with its schema metadata.
-        microbatch_size: Rows per forward pass; does not change any embedding.
+        microbatch_size: Rows per forward pass where the encoder leaves it open; does not change any embedding.
 
     Raises:
         StageError: the tensors have a shape that the encoder does not know.
     """
-    shape = _shape(tensors)
+    shape = _shape(encoder, tensors)
+    step = encoder.batch_rows or microbatch_size
     rows: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.int64)] for name in NAMES}
     vectors: dict[str, list[Tensor]] = {name: [torch.zeros(0, encoder.dim)] for name in NAMES}
     with torch.inference_mode():
-        for start in range(0, tensors.num_rows, microbatch_size):
-            batch = tensors.slice(start, microbatch_size)
+        for start in range(0, tensors.num_rows, step):
+            batch = tensors.slice(start, step)
             for name in NAMES:
                 column = batch.column(name).combine_chunks()
                 present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
                 if len(present):
                     rows[name].append(torch.from_numpy(present + start))
-                    inputs = aspect(name, "descriptor").collect(column.drop_null(), shape)
-                    vectors[name].append(encoder.encode(name, *inputs).cpu())
+                    vectors[name].append(encoder.encode_column(name, column.drop_null(), shape).cpu())
     return {name: (torch.cat(rows[name]), torch.cat(vectors[name])) for name in NAMES}
 
 
-def _shape(tensors: pa.Table) -> dict[str, int]:
+def _shape(encoder: Encoder, tensors: pa.Table) -> dict[str, int]:
     shape = {name.decode(): int(value) for name, value in (tensors.schema.metadata or {}).items()}
-    for name in NAMES:
-        expected = aspect(name, "descriptor").misfit(shape)
-        if expected:
-            raise StageError(
-                f"bootstrap encoder: does not fit these features: expected {expected}. "
-                "Change the features section of the configuration."
-            )
+    expected = encoder.misfit(shape)
+    if expected:
+        raise StageError(
+            f"encoder: does not fit these features: expected {expected}. Change the features section of the "
+            "configuration, or take another encoder."
+        )
     return shape
 
 

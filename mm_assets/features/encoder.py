@@ -11,6 +11,7 @@ Shape legend: B samples, D embedding.
 
 from collections.abc import Mapping
 
+import pyarrow as pa
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,12 @@ from mm_assets.modalities.table import NAMES, aspect
 
 
 class BootstrapEncoder(nn.Module):
-    """The descriptors of all modalities, as unit vectors of one length."""
+    """The descriptors of all modalities, as unit vectors of one length.
+
+    ``batch_rows`` is None: any number of rows at a time gives the same bits.
+    """
+
+    batch_rows: int | None = None
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -37,6 +43,15 @@ class BootstrapEncoder(nn.Module):
     def encode(self, modality: str, *inputs: Tensor) -> Tensor:
         """What the modality's ``collect`` gives to float32 unit vectors [B, D]."""
         return _unit(self.descriptors[modality](*(tensor.to(self.device) for tensor in inputs)))
+
+    def encode_column(self, modality: str, column: pa.Array, shape: Mapping[str, int]) -> Tensor:
+        """The values of a column without nulls as float32 unit vectors [B, D]."""
+        return self.encode(modality, *aspect(modality, "descriptor").collect(column, shape))
+
+    def misfit(self, shape: Mapping[str, int]) -> str | None:
+        """What is expected of the tensors and not so."""
+        found = [aspect(name, "descriptor").misfit(shape) for name in NAMES]
+        return next((expected for expected in found if expected), None)
 
 
 def load_encoder(data: bytes, *, dim: int, digest: str) -> BootstrapEncoder:

@@ -14,9 +14,9 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from mm_assets.features.blobs import BlobRef, TarBlobs
-from mm_assets.features.codecs import codec_versions
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
+from mm_assets.modalities import caption
 from mm_assets.modalities.reasons import BlobRejectedError
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 from mm_assets.store.commit import OutputFile, StageResult
@@ -107,7 +107,7 @@ class _Writer:
     def flush(self, arrow: pa.ipc.RecordBatchFileWriter) -> None:
         if self.pending or not self.signals:
             arrow.write_table(table_of(self.pending, tensors_schema(self.config)).combine_chunks())
-            self.signals.append(table_of(self.pending_signals, signals_schema(self.config, codec_versions())))
+            self.signals.append(table_of(self.pending_signals, signals_schema(self.config)))
         self.pending, self.pending_signals = [], []
 
 
@@ -152,7 +152,7 @@ def _rows(sample: str, decoded: Mapping[str, Any], config: FeaturesConfig) -> tu
             signals[kind.length_column] = length
         if value is not None:
             signals |= kind.aspect("signals").measure(value, config)
-    return tensors, signals
+    return tensors, signals | caption.measure(signals)
 
 
 def _parquet(table: pa.Table, workdir: Path, name: str) -> OutputFile:

@@ -3,12 +3,19 @@
 from typing import Any, cast
 
 from mm_assets.errors import SpecError
+from mm_assets.features import production
 from mm_assets.features.bootstrap import ENCODER_FILE, KIND
 from mm_assets.features.codecs import codec_versions
-from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.features.config import TOWERS_CODE, EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import to_json
+from mm_assets.identity.code import code_digest
+from mm_assets.modalities.table import modality_modules
+from mm_assets.modalities.text.personal_data import REDACTIONS, unknown_redactions
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.store.manifest import Input, NamedDigest
+
+#: What makes the embeddings of an encoder of towers.
+TOWERS_ROOTS = ("mm_assets.features.towers", *modality_modules("column", "embedder", "tokens"))
 
 
 def resolve_features(context: InputContext) -> Resolved:
@@ -16,9 +23,12 @@ def resolve_features(context: InputContext) -> Resolved:
 
     Raises:
         ObjectMissingError: the shard has no snapshot. GateError: its snapshot did not pass.
+        SpecError: the configuration names a redaction of another version.
     """
+    config = context.spec.config("features", FeaturesConfig)
+    check_redactions(config)
     return Resolved(
-        params=_params(context.spec.config("features", FeaturesConfig)),
+        params=_params(config),
         environment=codec_versions(),
         inputs=context.all_upstream(),
     )
@@ -33,22 +43,39 @@ def resolve_embeddings(context: InputContext) -> Resolved:
     """
     spec = context.spec
     kind = spec.encoder.get("kind")
-    if kind != KIND:
+    if kind not in (KIND, production.KIND):
         raise SpecError(
-            f"release {spec.release}: encoder kind {kind!r} is unknown: expected {KIND!r}. Open a release with one."
+            f"release {spec.release}: encoder kind {kind!r} is unknown: expected {KIND!r} or {production.KIND!r}. "
+            "Open a release with one."
         )
+    # Edits of the training network change the code of encoders that are made of one, and of no other.
+    code = {TOWERS_CODE: code_digest(*TOWERS_ROOTS)} if kind == production.KIND else {}
     digest = spec.encoder["digest"]
     encoder = Input(
         asset="encoder",
-        partition={"kind": KIND},
+        partition={"kind": kind},
         manifest=digest,
         outputs=[NamedDigest(name=ENCODER_FILE, digest=digest)],
     )
     return Resolved(
-        params=_params(spec.config("encoder", EncoderConfig)),
+        params={**_params(spec.config("encoder", EncoderConfig)), **code},
         environment=context.environment,
         inputs=(*context.all_upstream(), encoder),
     )
+
+
+def check_redactions(config: FeaturesConfig) -> None:
+    """Refuses a redaction that this version does not make, before anything is made without it.
+
+    Raises:
+        SpecError: a name is unknown, has another version, or comes twice.
+    """
+    unknown = unknown_redactions(config.redactions)
+    if unknown:
+        raise SpecError(
+            f"features config: redaction {unknown[0]}: is unknown or named twice: expected some of "
+            f"{', '.join(REDACTIONS)}, each once. Name the kinds of personal data with the versions of these patterns."
+        )
 
 
 def _params(config: FeaturesConfig | EncoderConfig) -> dict[str, Any]:

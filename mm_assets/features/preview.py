@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mm_assets.modalities import caption
 from mm_assets.modalities.table import NAMES, PACKED, aspect
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -36,7 +37,7 @@ def _modalities(signals: pa.Table, manifest: Manifest) -> str:
 
 def _spread(signals: pa.Table) -> str:
     rows: list[list[str]] = []
-    for name in _named("NUMBERS"):
+    for name in (*_named("NUMBERS"), *caption.NUMBERS):
         values: npt.NDArray[np.float64] = signals.column(name).drop_null().to_numpy().astype(np.float64)
         if len(values):
             quantiles = np.percentile(values, [0, 5, 50, 95, 100])

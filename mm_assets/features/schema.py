@@ -1,22 +1,25 @@
 """Columns of the files this stage writes; other programs read them, so names and types only ever grow."""
 
-from collections.abc import Mapping
-
 import pyarrow as pa
 
 from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities import caption
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
 
 def _columns() -> list[pa.Field]:
-    """Lengths, presence, then each modality's own columns."""
+    """Lengths, presence, then each modality's own columns, then those about several."""
     rows = MODALITIES.values()
     return [
         *(pa.field(row.length_column, pa.int32()) for row in rows if row.length_column is not None),
         *(pa.field(f"has_{name}", pa.bool_()) for name in NAMES),
         *(pa.field(name, kind) for modality in PACKED for name, kind in aspect(modality, "signals").COLUMNS),
+        *(pa.field(name, kind) for name, kind in caption.COLUMNS),
     ]
 
+
+#: Key of schema metadata: what was redacted, comma-joined.
+REDACTIONS = "params.redactions"
 
 TENSORS = pa.schema(
     [pa.field("id", pa.string(), nullable=False), *((name, aspect(name, "column").ARROW_TYPE) for name in NAMES)]
@@ -62,13 +65,14 @@ def tensors_schema(config: FeaturesConfig) -> pa.Schema:
     return TENSORS.with_metadata({name: str(value) for name, value in numbers.items()})
 
 
-def signals_schema(config: FeaturesConfig, codecs: Mapping[str, str]) -> pa.Schema:
-    """``SIGNALS`` with what made them as schema metadata: ``codec.<name>`` versions, ``params.<name>`` of the tensors.
+def signals_schema(config: FeaturesConfig) -> pa.Schema:
+    """``SIGNALS`` with ``params.<name>`` of the tensors and the redactions, if any, as schema metadata.
 
-    A frozen release states them for all of its shards without opening a tensor.
+    A frozen release states them for all of its shards without opening a tensor. Versions of codecs are in the
+    environment of the manifest instead: codecs of another version that decode to the same values change no byte here.
     """
     params = tensors_schema(config).metadata
-    return SIGNALS.with_metadata(
-        {f"codec.{name}": version for name, version in sorted(codecs.items())}
-        | {f"params.{name.decode()}": value.decode() for name, value in sorted(params.items())}
-    )
+    stated = {f"params.{name.decode()}": value.decode() for name, value in sorted(params.items())}
+    if config.redactions:
+        stated[REDACTIONS] = ",".join(sorted(config.redactions))
+    return SIGNALS.with_metadata(stated)

@@ -3,64 +3,61 @@
 Partitions are picked by the hash of their name, the largest of every configuration, policy and environment included:
 code can make the same bytes of one configuration and others of the next. Each is computed again under the new code,
 next to what it is, and nothing is committed. If every byte is equal, a look-up under the new code finds what the old
-code led to; the first difference is named instead.
+code led to; the first difference is named instead, with the samples of its partition that changed. Codecs are compared
+like code: what runs inside the Dagster run has no other environment.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mm_assets.errors import MmError, UsageError
-from mm_assets.identity.canonical import Json, canonical_json, digest_file, digest_json
+from mm_assets.identity.canonical import Json, digest_json
 from mm_assets.materialize import EnvironmentOf, Workspace
+from mm_assets.operations.differences import Difference, first_difference
 from mm_assets.pipeline import Asset, asset_named
 from mm_assets.scratch import scratch_folder
-from mm_assets.store.action import Action, Adoption, adopted_codes, record_adoption
-from mm_assets.store.commit import OutputFile
-from mm_assets.store.manifest import Manifest, Output, Partition, read_manifest
+from mm_assets.store.action import Action, Adoption, Environments, Maker, adopted_makers, record_adoption
+from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import Ref, list_refs
-from mm_assets.store.tables import ARROW_TYPE, PARQUET_TYPE
-
-CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """The first difference: partition, output, and what differs there."""
-
-    partition: str
-    output: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.partition}: {self.output}: {self.detail}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdoptReport:
-    """What an adoption compared; ``difference`` is None where every byte was equal and the adoption is recorded."""
+    """What an adoption compared; ``difference`` is None where every byte was equal and the adoption is recorded.
+
+    ``environments`` holds what differs of them: name, old and new value.
+    """
 
     asset: str
     old_code: str
     new_code: str
+    environments: tuple[tuple[str, Json, Json], ...]
     partitions: tuple[str, ...]
     difference: Difference | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Candidate:
-    """A partition that new code may be compared on: it differs from what it would be made into by its code alone."""
+    """A partition that new code may be compared on: it differs from what it would be made into by its maker alone."""
 
     ref: Ref
     manifest: Manifest
     action: Action
+
+    @property
+    def maker(self) -> Maker:
+        """What it was made by."""
+        return Maker(code=self.manifest.code, environment=self.manifest.environment)
+
+    @property
+    def environments(self) -> Environments | None:
+        """The old and the new one, where they differ."""
+        old, new = dict(self.manifest.environment), dict(self.action.environment)
+        return None if old == new else Environments(old=old, new=new)
 
 
 def adopt(
@@ -95,10 +92,11 @@ def adopt(
     if not candidates:
         skipped = f" {len(problems)} partitions were left out, the first because: {problems[0]}" if problems else ""
         raise UsageError(
-            f"asset {name}: has nothing to compare: expected a partition made by other code from its present inputs. "
+            f"asset {name}: has nothing to compare: expected a partition made by other code or codecs from its present "
+            "inputs. "
             f"Run a release first, or adopt the assets above it first and check them with `mm run`.{skipped}"
         )
-    old_code, covered = _widest(workspace.store, candidates)
+    old, covered = _widest(workspace.store, candidates)
     picked = _pick(workspace, covered, num_samples)
     compared: list[str] = []
     difference: Difference | None = None
@@ -106,13 +104,15 @@ def adopt(
         path = candidate.ref.partition.path
         on_partition(path)
         compared.append(path)
-        difference = _compare(workspace, candidate)
+        with scratch_folder("adopt") as folder:
+            difference = _compare(workspace, candidate, folder)
         if difference is not None:
             break
     report = AdoptReport(
         asset=name,
-        old_code=old_code,
-        new_code=picked[0].action.code,
+        old_code=old.manifest.code,
+        new_code=old.action.code,
+        environments=_changes(old.environments),
         partitions=tuple(compared),
         difference=difference,
     )
@@ -122,14 +122,24 @@ def adopt(
             Adoption(
                 schema="mm.adoption/1",
                 asset=name,
-                old_code=old_code,
+                old_code=report.old_code,
                 new_code=report.new_code,
                 partitions=compared,
                 by=by,
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
+                environments=old.environments,
             ),
         )
     return report
+
+
+def _changes(environments: Environments | None) -> tuple[tuple[str, Json, Json], ...]:
+    if environments is None:
+        return ()
+    old, new = environments.old, environments.new
+    return tuple(
+        (name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+    )
 
 
 def _candidates(
@@ -149,20 +159,35 @@ def _candidates(
             problems.append(error)
             continue
         manifest = read_manifest(workspace.store, ref.manifest)
-        if manifest.code != action.code and action.fingerprint_under(manifest.code) == ref.fingerprint:
-            found[ref.fingerprint] = _Candidate(ref=ref, manifest=manifest, action=action)
+        candidate = _Candidate(ref=ref, manifest=manifest, action=action)
+        # A launched asset's environment is a machine: that another one makes the same bytes is proven for no third.
+        is_comparable = candidate.environments is None or not asset.is_launched
+        if is_comparable and candidate.maker != action.maker:
+            if action.fingerprint_under(candidate.maker) == ref.fingerprint:
+                found[ref.fingerprint] = candidate
     return list(found.values()), problems
 
 
-def _widest(store: Store, candidates: list[_Candidate]) -> tuple[str, list[_Candidate]]:
-    """The code whose adoption serves most candidates, and these: its own, and those of codes it was adopted for."""
-    asset = candidates[0].action.asset
-    covered: dict[str, list[_Candidate]] = {}
-    for code in {candidate.manifest.code for candidate in candidates}:
-        equal = {code, *adopted_codes(store, asset, code)}
-        covered[code] = [candidate for candidate in candidates if candidate.manifest.code in equal]
-    old_code = max(covered, key=lambda code: (len(covered[code]), code))
-    return old_code, covered[old_code]
+def _widest(store: Store, candidates: list[_Candidate]) -> tuple[_Candidate, list[_Candidate]]:
+    """A candidate whose maker's adoption serves most of them, and these: its own, and those it was adopted for."""
+    by_maker: dict[str, list[_Candidate]] = {}
+    for candidate in candidates:
+        key = [candidate.manifest.code, candidate.environments and candidate.environments.model_dump()]
+        by_maker.setdefault(digest_json(key), []).append(candidate)
+    covered = {
+        key: [candidate for candidate in candidates if _covers(store, first, candidate)]
+        for key, (first, *_) in by_maker.items()
+    }
+    widest = max(covered, key=lambda key: (len(covered[key]), by_maker[key][0].manifest.code, key))
+    return by_maker[widest][0], covered[widest]
+
+
+def _covers(store: Store, first: _Candidate, candidate: _Candidate) -> bool:
+    """Whether the adoption of the maker of ``first`` makes ``candidate`` current."""
+    old = first.maker
+    if first.environments is None:
+        old = Maker(code=old.code, environment=candidate.action.environment)
+    return candidate.maker == old or candidate.maker in adopted_makers(store, candidate.action.asset, old)
 
 
 def _pick(workspace: Workspace, candidates: list[_Candidate], num_samples: int) -> list[_Candidate]:
@@ -186,87 +211,9 @@ def _size_bytes(candidate: _Candidate) -> int:
     return sum(output.size_bytes for output in candidate.manifest.outputs)
 
 
-def _compare(workspace: Workspace, candidate: _Candidate) -> Difference | None:
-    partition: Partition = candidate.ref.partition
-    known = {output.name: output for output in candidate.manifest.outputs}
-    with scratch_folder("adopt") as scratch:
-        folder = scratch / "new"
-        folder.mkdir()
-        result = workspace.compute(candidate.action, partition, folder)
-        made = {file.name: file for file in result.files}
-        digests = {file.name: digest_file(file.path) for file in result.files}
-        digests |= {output.name: output.digest for output in result.stored}
-        for output in sorted({*known, *digests}):
-            if output not in digests or output not in known:
-                missing = "new" if output not in digests else "old"
-                return Difference(
-                    partition=partition.path, output=output, detail=f"the {missing} code does not make it"
-                )
-            if digests[output] != known[output].digest:
-                detail = f"expected {known[output].digest}, got {digests[output]}"
-                if output in made:
-                    detail = _first_difference(workspace.store, known[output], made[output], scratch / "old")
-                return Difference(partition=partition.path, output=output, detail=detail)
-    # An action is remembered with its facts too: other facts for the same action would be non-determinism.
-    before, after = candidate.manifest.stats, json.loads(canonical_json(dict(result.stats)))
-    return (
-        None if before == after else Difference(partition=partition.path, output="stats", detail=_fact(before, after))
-    )
-
-
-def _fact(before: Mapping[str, Json], after: Mapping[str, Json]) -> str:
-    name = next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
-    return f"{name}: expected {_short(before.get(name))}, got {_short(after.get(name))}"
-
-
-def _first_difference(store: Store, known: Output, made: OutputFile, folder: Path) -> str:
-    """Where two files part: a row of a table, or a byte."""
-    old = store.fetch(known.digest, folder)
-    if known.media_type in (PARQUET_TYPE, ARROW_TYPE):
-        row = first_row(_read_table(old, known.media_type), _read_table(made.path, known.media_type))
-        if row is not None:
-            return row
-    return _first_byte(old, made.path)
-
-
-def _read_table(path: Path, media_type: str) -> pa.Table:
-    if media_type == PARQUET_TYPE:
-        return pq.read_table(path)
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def first_row(old: pa.Table, new: pa.Table) -> str | None:
-    """The first row and column in which two tables differ, or None where their values are the same."""
-    if not old.schema.equals(new.schema, check_metadata=True):
-        return f"columns or their metadata: expected {_schema(old)}, got {_schema(new)}"
-    for number in range(min(old.num_rows, new.num_rows)):
-        before, after = old.slice(number, 1).to_pylist()[0], new.slice(number, 1).to_pylist()[0]
-        for column in old.column_names:
-            # By their text: a number that is not one differs from itself, and the two zeros are not the same bits.
-            if repr(before[column]) != repr(after[column]):
-                return f"row {number}, column {column}: expected {_short(before[column])}, got {_short(after[column])}"
-    if old.num_rows != new.num_rows:
-        return f"row {min(old.num_rows, new.num_rows)}: expected {old.num_rows} rows, got {new.num_rows}"
-    return None
-
-
-def _schema(table: pa.Table) -> str:
-    return _short({field.name: str(field.type) for field in table.schema} | {"metadata": table.schema.metadata})
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _first_byte(old: Path, new: Path) -> str:
-    place = 0
-    with old.open("rb") as first, new.open("rb") as second:
-        while True:
-            before, after = first.read(CHUNK_BYTES), second.read(CHUNK_BYTES)
-            for offset, (left, right) in enumerate(zip(before, after, strict=False)):
-                if left != right:
-                    return f"byte {place + offset}: expected 0x{left:02x}, got 0x{right:02x}"
-            if len(before) != len(after) or not before:
-                return f"byte {place + min(len(before), len(after))}: one file ends"
-            place += len(before)
+def _compare(workspace: Workspace, candidate: _Candidate, folder: Path) -> Difference | None:
+    """Computes the partition again and compares every output, and the facts that are remembered with them."""
+    workdir = folder / "new"
+    workdir.mkdir()
+    result = workspace.compute(candidate.action, candidate.ref.partition, workdir)
+    return first_difference(workspace.store, candidate.manifest, result, folder / "old")

@@ -91,8 +91,12 @@ def _left_out(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
 
 
 def _personal_data(record: Mapping[str, Any]) -> str:
-    flagged = record["redaction"]["flagged"]
-    return (
-        f"Nothing was redacted. Of the selected texts {flagged['email']} seem to hold a mail address, "
-        f"{flagged['phone']} a telephone number and {flagged['url']} a link."
+    redaction = record["redaction"]
+    applied = ", ".join(f"`{name}`" for name in redaction["applied"])
+    done = (
+        f"Redacted before training: {applied}, in {redaction['num_redacted']} places."
+        if applied
+        else "Nothing was redacted."
     )
+    rows: list[tuple[object, ...]] = list(redaction["flagged"].items())
+    return f"{done} Selected texts that seem to hold:\n\n" + table(("Kind", "Samples"), rows)

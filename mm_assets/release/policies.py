@@ -16,7 +16,8 @@ POLICIES: dict[str, str] = {
         f"{_USABLE} AND contrast > 0.01 AND clipping_fraction <= 0.05 AND silence_fraction <= 0.95 "
         "AND audio_seconds <= 600"
     ),
-    "private": f"{_USABLE} AND NOT has_email AND NOT has_phone",
+    "private": f"{_USABLE} AND NOT has_email AND NOT has_phone AND NOT has_iban AND NOT has_payment_card "
+    "AND NOT has_ip_address",
 }
 
 

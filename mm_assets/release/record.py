@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from mm_assets.errors import ObjectCorruptError
+from mm_assets.features.schema import REDACTIONS
 from mm_assets.identity.canonical import Json
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.release.shards import Shard, merkle_root
@@ -40,6 +41,7 @@ def release_record(
     ``unknown_members`` counts, by extension, members of the own shards' tars that no stage reads.
     """
     sources, drops = _origins(job, parent)
+    preprocessing = _preprocessing(job, database, shards)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {
         "schema": "mm.release_record/2",
@@ -58,7 +60,7 @@ def release_record(
             "unknown_members": _added(unknown_members, parent),
         },
         "languages": statistics["languages"],
-        **_preprocessing(job, database, shards),
+        **preprocessing,
         "label_schemas": _versions(sources, "label_schema"),
         "exclusion_rules": {
             "policy": job.params["policy"],
@@ -67,7 +69,7 @@ def release_record(
             "config": job.params["config"],
             "reasons": statistics["reasons"],
         },
-        "redaction": _redaction(database),
+        "redaction": _redaction(database, preprocessing["preprocessing"]),
         "checksums": {
             "algorithm": "sha256",
             "merkle_root": merkle_root(shards),
@@ -134,10 +136,11 @@ def _versions(sources: Sequence[Mapping[str, Json]], prefix: str) -> dict[str, J
     }
 
 
-def _preprocessing(job: Job, database: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) -> dict[str, Json]:
-    """Parameters and codecs that made the shards, as their tables state them, and what was seen of sound and pictures.
+def _preprocessing(job: Job, database: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) -> dict[str, Any]:
+    """Parameters that made the shards, as their tables state them, and what was seen of sound and pictures.
 
-    Which code made a shard is in its manifest: other code that made the same bytes makes no other record.
+    Which code and codecs made a shard is in its manifest: others that made the same bytes make no other record. Shards
+    of the first version state their codecs here too.
     """
     versions: dict[str, dict[str, str]] = {}
     for shard in shards:
@@ -161,14 +164,21 @@ def _values(made: Sequence[Mapping[str, str]], name: str) -> list[Json]:
     return list(dict.fromkeys(int(entry[name]) for entry in made if name in entry))
 
 
-def _redaction(database: duckdb.DuckDBPyConnection) -> dict[str, Json]:
-    """Blobs are kept byte for byte; what is flagged can only be excluded by policy."""
+def _redaction(database: duckdb.DuckDBPyConnection, made: Sequence[Mapping[str, str]]) -> dict[str, Json]:
+    """What was replaced before texts became tokens, in how many places, and what was seen before that.
+
+    ``applied`` names the redactions of every shard; where shards differ, ``preprocessing`` says which have which.
+    Snapshots keep what was delivered, byte for byte.
+    """
     flags = [flag for name in NAMES for flag in aspect(name, "signals").FLAGS]
     counts = ", ".join(f"count(*) FILTER (s.{flag})" for flag in flags)
-    flagged = database.execute(
-        f"SELECT {counts} FROM samples s JOIN frozen f USING (position) WHERE f.selected"
+    *flagged, replaced = database.execute(
+        f"SELECT {counts}, coalesce(sum(s.num_redacted), 0) FROM samples s JOIN frozen f USING (position) "
+        "WHERE f.selected"
     ).fetchall()[0]
+    each = [set(filter(None, entry.get(REDACTIONS, "").split(","))) for entry in made]
     return {
-        "applied": [],
+        "applied": list(sorted(set[str].intersection(*each))) if each else [],
+        "num_redacted": int(replaced),
         "flagged": {flag.removeprefix("has_"): int(count) for flag, count in zip(flags, flagged, strict=True)},
     }

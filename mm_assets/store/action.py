@@ -1,13 +1,13 @@
 """Actions: all that decides a partition's bytes, and what each action led to.
 
 An action names the objects that are read, in a defined order, and no release, shard or run. ``actions/<fingerprint>``
-remembers its outputs; equal work is therefore done once, whatever it is called when it comes up again. Code that was
-proven to make the same bytes (``adoptions/``) finds what the code before it led to.
+remembers its outputs; equal work is therefore done once, whatever it is called when it comes up again. Code and codecs
+that were proven to make the same bytes (``adoptions/``) find what those before them led to.
 """
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,14 @@ NAMED_ORIGINS = ("drop", "source")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Maker:
+    """What turns inputs and parameters into bytes: code, in an environment."""
+
+    code: str
+    environment: Mapping[str, Json]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Action:
     """All that decides a partition's bytes, known before they are computed."""
 
@@ -38,16 +46,21 @@ class Action:
     @property
     def fingerprint(self) -> str:
         """Digest of the action."""
-        return self.fingerprint_under(self.code)
+        return self.fingerprint_under(self.maker)
 
-    def fingerprint_under(self, code: str) -> str:
-        """The fingerprint the same action would have with other code."""
+    @property
+    def maker(self) -> "Maker":
+        """What makes its bytes of its inputs and parameters."""
+        return Maker(code=self.code, environment=self.environment)
+
+    def fingerprint_under(self, maker: "Maker") -> str:
+        """The fingerprint the same action would have with another maker."""
         return digest_json(
             {
                 "asset": self.asset,
-                "code": code,
+                "code": maker.code,
                 "params": self.params,
-                "environment": self.environment,
+                "environment": maker.environment,
                 "inputs": read_objects(self.inputs),
             }
         )
@@ -86,8 +99,20 @@ class ActionRecord(BaseModel):
         return canonical_json(self.model_dump(by_alias=True, exclude_none=True))
 
 
+class Environments(BaseModel):
+    """The environments that an adoption is about, where they are not the same one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    old: dict[str, Any]
+    new: dict[str, Any]
+
+
 class Adoption(BaseModel):
-    """``mm.adoption/1``: new code that was seen to make the same bytes as old code on some partitions."""
+    """``mm.adoption/1``: new code that was seen to make the same bytes as old code on some partitions.
+
+    Without ``environments``, it holds in every environment that both ran in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -98,6 +123,15 @@ class Adoption(BaseModel):
     partitions: list[str]
     by: str
     at: str
+    environments: Environments | None = None
+
+    def before(self, maker: Maker) -> Maker | None:
+        """What ``maker``, which has the new code, was proven to equal; None in another environment."""
+        if self.environments is None:
+            return Maker(code=self.old_code, environment=maker.environment)
+        if self.environments.new != maker.environment:
+            return None
+        return Maker(code=self.old_code, environment=self.environments.old)
 
 
 def action_key(fingerprint: str) -> str:
@@ -110,13 +144,13 @@ def adoption_prefix(asset: str, new_code: str) -> str:
     return f"adoptions/{asset}/{digest_hex(new_code)}/"
 
 
-def find_action(store: Store, action: Action, adopted: Sequence[str] = ()) -> ActionRecord | None:
-    """What the action led to before, under its own code or an ``adopted`` one; None where nothing usable is remembered.
+def find_action(store: Store, action: Action, adopted: Sequence[Maker] = ()) -> ActionRecord | None:
+    """What the action led to before, by its own maker or an ``adopted`` one; None where nothing usable is remembered.
 
     Usable is a record that belongs to this very action and whose outputs exist with the bytes they are named by.
     """
-    for code in (action.code, *adopted):
-        fingerprint = action.fingerprint_under(code)
+    for maker in (action.maker, *adopted):
+        fingerprint = action.fingerprint_under(maker)
         record = _read_record(store, fingerprint)
         if record is not None and _is_sound(store, record):
             return record
@@ -155,32 +189,40 @@ def record_action(store: Store, action: Action, outputs: Sequence[Output], stats
     return record
 
 
-def adopted_codes(store: Store, asset: str, code: str) -> list[str]:
-    """Codes that ``code`` was proven to equal, nearest first, through any number of adoptions."""
-    found: list[str] = []
-    queue = [code]
+def adopted_makers(store: Store, asset: str, maker: Maker) -> list[Maker]:
+    """What ``maker`` was proven to equal, nearest first, through any number of adoptions."""
+    found: list[Maker] = []
+    queue = [maker]
     while queue:
-        prefix = adoption_prefix(asset, queue.pop(0))
-        for info in store.list_keys(prefix):
-            current = store.read_key(info.key)
-            if current is None:
-                continue
-            try:
-                old = Adoption.model_validate_json(current.data).old_code
-            except ValidationError as error:
-                raise ObjectCorruptError(
-                    f"{store.uri(info.key)}: is not an adoption. Delete it, and adopt the code again with `mm adopt`."
-                ) from error
-            if old not in found and old != code:
+        new = queue.pop(0)
+        for adoption in _adoptions(store, adoption_prefix(asset, new.code)):
+            old = adoption.before(new)
+            if old is not None and old not in found and old != maker:
                 found.append(old)
                 queue.append(old)
     return found
 
 
+def _adoptions(store: Store, prefix: str) -> Iterator[Adoption]:
+    for info in store.list_keys(prefix):
+        current = store.read_key(info.key)
+        if current is None:
+            continue
+        try:
+            yield Adoption.model_validate_json(current.data)
+        except ValidationError as error:
+            raise ObjectCorruptError(
+                f"{store.uri(info.key)}: is not an adoption. Delete it, and adopt the code again with `mm adopt`."
+            ) from error
+
+
 def record_adoption(store: Store, adoption: Adoption) -> str:
-    """Remembers an adoption and returns its key. The first record of a pair of codes stays."""
-    key = adoption_prefix(adoption.asset, adoption.new_code) + f"{digest_hex(adoption.old_code)}.json"
-    store.create_key(key, canonical_json(adoption.model_dump(by_alias=True)))
+    """Remembers an adoption and returns its key. The first record of a pair of makers stays."""
+    old = adoption.old_code
+    if adoption.environments is not None:
+        old = digest_json({"code": old, "environments": adoption.environments.model_dump()})
+    key = adoption_prefix(adoption.asset, adoption.new_code) + f"{digest_hex(old)}.json"
+    store.create_key(key, canonical_json(adoption.model_dump(by_alias=True, exclude_none=True)))
     return key
 
 

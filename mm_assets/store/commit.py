@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mm_assets.identity.canonical import Json
-from mm_assets.store.action import Action, find_action, inputs_digest, record_action
+from mm_assets.store.action import Action, Maker, find_action, inputs_digest, record_action
 from mm_assets.store.manifest import SCHEMA, Manifest, Output, Partition, content_digest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import SCHEMA as REF_SCHEMA
@@ -70,7 +70,7 @@ class Attempt:
         self._seen: RefState = read_ref(store, action.asset, partition)
         self._wall_s, self._cpu_s = time.monotonic(), _cpu_s()
 
-    def commit_known(self, adopted: Sequence[str] = ()) -> Committed | None:
+    def commit_known(self, adopted: Sequence[Maker] = ()) -> Committed | None:
         """Commits what the action led to before; None if nothing usable is remembered.
 
         Raises:

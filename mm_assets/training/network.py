@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm_assets.batching.collate import CLS, KIND_OF, Batch, Layout, layout_of
+from mm_assets.modalities.layer import NUM_KINDS, Layer
 from mm_assets.modalities.table import CAUSAL, NAMES, aspect
 from mm_assets.training.config import ModelConfig
-
-NUM_KINDS = CLS + 1 + len(NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,31 +145,6 @@ class Network(nn.Module):
         if self.classifier is None:
             return cls_SW.new_zeros((len(cls_SW), 0))
         return self.classifier(self.dropout(cls_SW))
-
-
-class Layer(nn.Module):
-    """Pre-norm attention and feed-forward."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads = config.heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, config.mlp_ratio * width)
-        self.down = nn.Linear(config.mlp_ratio * width, width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x_PTW: Tensor, mask_PTT: Tensor) -> Tensor:
-        """``mask_PTT`` is True where a query (second axis) may see a key (third)."""
-        num_packs, length, width = x_PTW.shape
-        qkv = self.qkv(self.attention_norm(x_PTW)).view(num_packs, length, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_PTT.unsqueeze(1))
-        x_PTW = x_PTW + self.dropout(self.out(seen.transpose(1, 2).reshape(num_packs, length, width)))
-        return x_PTW + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x_PTW)))))
 
 
 def tower_mask(inputs: Inputs) -> Tensor:

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.checks.rules import Rules, rules_in_force
+from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import Json, digest_bytes, to_json
 from mm_assets.materialize import packaged_rules
 from mm_assets.store.commit import Attempt, Committed
 from mm_assets.store.job import Job
-from mm_assets.store.manifest import Partition
+from mm_assets.store.manifest import Input, NamedDigest, Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import table_of, write_parquet
 from mm_assets_tests.by_hand import action_of, commit_files, input_of
@@ -92,6 +93,33 @@ def make_features(store: Store, tmp_path: Path) -> Callable[..., Committed]:
         (folder / "out").mkdir()
         result = compute_features(Job(store=store, action=action, workdir=folder / "out"))
         return Attempt(store, action, PARTITION).commit_result(result)
+
+    return run
+
+
+@pytest.fixture
+def embed(
+    store: Store, tmp_path: Path, make_features: Callable[..., Committed]
+) -> Callable[..., tuple[Committed, Committed]]:
+    """Runs features and embeddings on samples; returns both committed partitions."""
+    from mm_assets.features.embed import compute_embeddings
+
+    def run(samples: Mapping[str, Blobs], config: EncoderConfig | None = None, microbatch_size: int = 64):
+        config = config or EncoderConfig()
+        features = make_features(samples)
+        digest = store.put_bytes(bootstrap_encoder_bytes(config))
+        encoder = Input(
+            asset="encoder",
+            partition={"kind": "bootstrap"},
+            manifest=digest,
+            outputs=[NamedDigest(name=ENCODER_FILE, digest=digest)],
+        )
+        action = action_of("embeddings", [input_of(features), encoder], to_json(config))
+        folder = tmp_path / f"embed{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        placement = {"microbatch_size": microbatch_size}
+        result = compute_embeddings(Job(store=store, action=action, workdir=folder, placement=placement))
+        return features, Attempt(store, action, PARTITION).commit_result(result)
 
     return run
 

@@ -7,18 +7,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mm_assets.errors import ObjectCorruptError, StageError
-from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
+from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
-from mm_assets.features.embed import compute_embeddings, embed_table
+from mm_assets.features.embed import embed_table
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.neighbours import coherence, near_duplicate_keys
 from mm_assets.features.validate import validate_embeddings, validate_features
-from mm_assets.identity.canonical import digest_bytes, to_json
-from mm_assets.store.commit import Attempt
-from mm_assets.store.job import Job
-from mm_assets.store.manifest import Input, NamedDigest, Partition
+from mm_assets.identity.canonical import digest_bytes
+from mm_assets.store.manifest import Partition
 from mm_assets.store.tables import map_arrow, read_parquet
-from mm_assets_tests.by_hand import action_of, input_of
 
 CONFIG = EncoderConfig()
 #: Releases pin this digest; another one means that every embedding changes.
@@ -45,29 +42,6 @@ def samples(make_tone, make_blocks, to_wav, to_picture):
     built["s/d/11"] = built["s/d/10"] | {"webp": to_picture(make_blocks(10), "WEBP", lossless=True)}
     del built["s/d/11"]["png"]
     return built
-
-
-@pytest.fixture
-def embed(store, tmp_path, make_features):
-    """Runs features and embeddings on samples; returns both committed partitions."""
-
-    def run(samples, config=CONFIG, microbatch_size=64):
-        features = make_features(samples)
-        digest = store.put_bytes(bootstrap_encoder_bytes(config))
-        encoder = Input(
-            asset="encoder",
-            partition={"kind": "bootstrap"},
-            manifest=digest,
-            outputs=[NamedDigest(name=ENCODER_FILE, digest=digest)],
-        )
-        action = action_of("embeddings", [input_of(features), encoder], to_json(config))
-        folder = tmp_path / f"embed{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        placement = {"microbatch_size": microbatch_size}
-        result = compute_embeddings(Job(store=store, action=action, workdir=folder, placement=placement))
-        return features, Attempt(store, action, PARTITION).commit_result(result)
-
-    return run
 
 
 def _table(store, committed, name, tmp_path):

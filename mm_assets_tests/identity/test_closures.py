@@ -28,7 +28,13 @@ UNCOUNTED = {
 }
 #: The same for one asset.
 UNCOUNTED_OF = {
-    "embeddings": {"mm_assets.identity.canonical": "only the store uses it here, to name objects by their digests"},
+    "embeddings": {
+        "mm_assets.identity.canonical": "only the store uses it here, to name objects by their digests",
+        "mm_assets.features.production": "the digest of its code is a parameter of what an encoder of towers makes",
+        "mm_assets.features.towers": "the same",
+        "mm_assets.modalities.kinds": "the same",
+        "mm_assets.modalities.layer": "the same",
+    },
     "model": {
         "mm_assets.settings": "says in which environment ranks start: without what would change a bit",
         "mm_assets.training.processes": "starts, watches and ends the ranks",
@@ -48,7 +54,7 @@ HARMLESS_OF = {
     # The environment identity of a launched stage names numpy, pyarrow, safetensors and torch.
     "evaluation": {"PIL": "its version is among the parameters"},
 }
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "fasttext": "fasttext-predict", "yaml": "pyyaml"}
 IN_ENVIRONMENT = {"numpy", "pyarrow", "safetensors", "torch"}
 #: Handlers that write the text of an error into data and would also catch the package's own; none is raised there.
 BROAD_HANDLERS = {

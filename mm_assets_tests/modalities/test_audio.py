@@ -169,3 +169,15 @@ def test_a_flac_without_a_length_is_judged_by_decoding(make_tone):
     assert refused.detail == "flac holds more than the 0.2 s that are allowed"
     cut = inspect_header(streamed[:60], SnapshotConfig())
     assert isinstance(cut, Refusal)
+
+
+@pytest.mark.parametrize("decibel", [5, 10, 20, 40])
+def test_signal_to_noise_of_a_tone_with_pauses_in_known_noise_is_estimated_within_one_decibel(
+    decibel, make_tone, to_wav
+):
+    rate = 16_000
+    tone = make_tone(440, 4.0, rate) * (np.arange(4 * rate) // (rate // 2) % 2)  # Half a second of each in turn.
+    power = 0.5**2 / 2
+    noise = np.random.default_rng(7).normal(0, np.sqrt(power / 10 ** (decibel / 10)), len(tone))
+    clip = decode(to_wav((tone + noise).astype(np.float32), rate, "WAV", "FLOAT"), CONFIG)
+    assert measure(clip, CONFIG)["snr_db"] == pytest.approx(decibel, abs=1.0)

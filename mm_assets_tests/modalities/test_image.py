@@ -4,15 +4,28 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.modalities.image.decode import decode
 from mm_assets.modalities.image.signals import measure, perceptual_hash, pixels_digest, sharpness
 from mm_assets.modalities.image.tensor import make_tensor
 from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets_tests.modalities.icc_profiles import ink, linear_grey, swapped_primaries
 
 CONFIG = FeaturesConfig()
+ORIENTATION = 0x0112
+TURN = Image.Transpose
+#: EXIF orientation -> how a stored picture is made of the upright one. Source: Exif 3.0, tag 274.
+UNDO = {
+    2: (TURN.FLIP_LEFT_RIGHT,),
+    3: (TURN.ROTATE_180,),
+    4: (TURN.FLIP_TOP_BOTTOM,),
+    5: (TURN.TRANSPOSE,),
+    6: (TURN.ROTATE_90,),
+    7: (TURN.TRANSVERSE,),
+    8: (TURN.ROTATE_270,),
+}
 
 
 def _pixels(image) -> np.ndarray:
@@ -24,9 +37,12 @@ def _bits_apart(left: str, right: str) -> int:
 
 
 def _png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    idat = b"IDAT" + zlib.compress(b"\0" * 1000)
-    chunks = (body, idat, b"IEND")
+    return _png(width, height, zlib.compress(b"\0" * 1000))
+
+
+def _png(width: int, height: int, data: bytes, *, depth: int = 8, colour_type: int = 2) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = (body, b"IDAT" + data, b"IEND")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
     )
@@ -179,3 +195,92 @@ def test_an_honest_jpeg_of_one_color_is_no_lie(color, mode):
     file = io.BytesIO()
     Image.new("RGB", (64, 64), color).convert(mode).save(file, "JPEG", progressive=mode == "RGB")
     assert decode(file.getvalue(), CONFIG).width == 64
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_each_exif_orientation_of_each_format_shows_the_same_upright_picture(kind, orientation, to_picture):
+    upright = Image.new("RGB", (32, 16), (255, 255, 255))
+    upright.paste((0, 0, 0), (0, 0, 16, 8))  # black in the upper left
+    stored = upright
+    for step in UNDO.get(orientation, ()):
+        stored = stored.transpose(step)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    decoded = decode(to_picture(stored, kind, exif=exif, quality=95), CONFIG)
+    assert (decoded.width, decoded.height) == (32, 16)
+    assert _pixels(decoded)[2, 4].max() < 40
+    assert min(_pixels(decoded)[13, 4].min(), _pixels(decoded)[2, 28].min()) > 215
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_colours_of_a_profile_become_srgb(kind, to_picture):
+    image = Image.new("RGB", (300, 600), (200, 100, 0))  # Three strips.
+    decoded = decode(to_picture(image, kind, icc_profile=swapped_primaries(), lossless=True), CONFIG)
+    assert np.abs(_pixels(decoded).astype(int) - (0, 100, 200)).max() <= 1
+
+
+def test_a_profile_that_is_srgb_changes_no_pixel(make_blocks, to_picture):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain, with_profile = to_picture(make_blocks(4)), to_picture(make_blocks(4), icc_profile=profile)
+    assert pixels_digest(decode(plain, CONFIG)) == pixels_digest(decode(with_profile, CONFIG))
+
+
+def test_transparency_is_laid_over_white_after_the_colours_are_converted(to_picture):
+    image = Image.new("RGBA", (2, 1), (200, 100, 0, 128))
+    image.putpixel((1, 0), (200, 100, 0, 0))
+    pixels = _pixels(decode(to_picture(image, icc_profile=swapped_primaries()), CONFIG))
+    assert np.abs(pixels[0, 0].astype(int) - (127, 177, 227)).max() <= 1
+    assert pixels[0, 1].tolist() == [255, 255, 255]
+
+
+def test_a_palette_is_converted_by_its_profile(to_picture):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    pixels = _pixels(decode(to_picture(image, icc_profile=swapped_primaries()), CONFIG))
+    assert np.abs(pixels[0, 0].astype(int) - (0, 100, 200)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_grey_profile_converts_grey_of_every_depth(mode, to_picture):
+    value = {"L": 55, "LA": (55, 255), "I;16": 55 << 8}[mode]
+    image = Image.new(mode, (4, 4), value)
+    # Of 255 levels of light, 55 are sRGB's 128.
+    expected = round(255 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055))
+    pixels = _pixels(decode(to_picture(image, icc_profile=linear_grey()), CONFIG))
+    assert np.abs(pixels[0, 0].astype(int) - expected).max() <= 1
+
+
+def test_cmyk_is_converted_by_its_profile(to_picture):
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 128))
+    red, green, blue = _pixels(decode(to_picture(image, "JPEG", quality=95, icc_profile=ink()), CONFIG))[8, 8].tolist()
+    # Half of the black ink is L* 50, which is sRGB's 119; by Pillow's formula, cyan ink would leave no red.
+    assert max(abs(red - 119), abs(green - 119), abs(blue - 119)) <= 3
+
+
+@pytest.mark.parametrize("profile", [b"x" * 200, linear_grey(), swapped_primaries()[:200], ink()[:140]])
+def test_a_profile_that_cannot_be_used_leaves_the_pixels_as_they_are(profile, to_picture):
+    pixels = _pixels(decode(to_picture(Image.new("RGB", (4, 4), (200, 100, 0)), icc_profile=profile), CONFIG))
+    assert pixels[0, 0].tolist() == [200, 100, 0]
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "samples", "expected"),
+    [(2, (200, 100, 50), (200, 100, 50)), (4, (80, 0), (255,) * 3), (6, (9, 8, 7, 255), (9, 8, 7))],
+)
+def test_of_sixteen_bits_per_channel_the_upper_eight_are_kept(colour_type, samples, expected):
+    row = b"\0" + b"".join(struct.pack(">H", value << 8 | value) for value in samples)
+    pixels = _pixels(decode(_png(1, 1, zlib.compress(row), depth=16, colour_type=colour_type), CONFIG))
+    assert tuple(pixels[0, 0]) == expected
+
+
+def test_entropy_is_the_logarithm_of_the_number_of_equally_frequent_levels(to_picture):
+    for levels, bits in ((1, 0.0), (2, 1.0), (16, 4.0), (256, 8.0)):
+        steps = np.repeat(np.arange(levels, dtype=np.uint8), 256 // levels).reshape(16, 16)
+        row = measure(decode(to_picture(Image.fromarray(steps)), CONFIG), CONFIG)
+        assert row["image_entropy"] == bits
+
+
+@pytest.mark.parametrize(("size", "ratio"), [((40, 30), 1.333333), ((30, 40), 0.75), ((1, 700), 0.001429)])
+def test_aspect_is_width_by_height(size, ratio, to_picture):
+    assert measure(decode(to_picture(Image.new("RGB", size)), CONFIG), CONFIG)["image_aspect"] == ratio

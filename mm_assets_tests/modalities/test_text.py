@@ -1,17 +1,27 @@
+import time
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities import caption
 from mm_assets.modalities.reasons import BlobRejectedError
 from mm_assets.modalities.text.decode import decode
 from mm_assets.modalities.text.language import guess_language
 from mm_assets.modalities.text.minhash import NUM_HASHES, minhash
-from mm_assets.modalities.text.signals import has_email, has_phone, has_url, measure, normalise
+from mm_assets.modalities.text.personal_data import REDACTIONS, VERSIONS, find, redact
+from mm_assets.modalities.text.repetition import repetition
+from mm_assets.modalities.text.signals import has_url, measure, normalise
 from mm_assets.modalities.text.tokenizer import token_ids
 
 CONFIG = FeaturesConfig()
 SENTENCE = "the quick brown fox jumps over the lazy dog and runs into the dark forest behind the old house"
+
+
+def found_in(text: str) -> set[str]:
+    return {kind for kind, spans in find(text).items() if spans}
 
 
 def _share(left: str, right: str) -> float:
@@ -70,14 +80,30 @@ def test_minhash_measures_overlap():
         ("la bandera de los niños con dos corazones", "es"),
         ("笑っている顔", "ja"),
         ("웃는 얼굴", "ko"),
-        ("嘿嘿", "zh"),
+        ("今天天气很好，我们一起去公园散步。", "zh"),
         ("улыбающееся лицо", "ru"),
         ("وجه مبتسم", "ar"),
         ("چهره گریان", "fa"),
+        ("Jeg kan godt lide at bo her ved havet", "da"),
+        ("Ово је кућа мога оца на крају улице", "sr"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy", "cs"),
+        ("two lines\nof one English text", "en"),
     ],
 )
 def test_language_of_a_plain_phrase_is_guessed(text, expected):
-    assert guess_language(text, 0.2)[0] == expected
+    language, confidence = guess_language(text, CONFIG.min_language_confidence)
+    assert language == expected
+    assert CONFIG.min_language_confidence <= confidence <= 1
+    assert guess_language(text, confidence + 0.001) == (None, None)
+
+
+@pytest.mark.property
+@given(st.text(max_size=300))
+def test_any_text_has_a_guess_with_a_confidence_or_none(text):
+    language, confidence = guess_language(text, 0.0)
+    assert (language is None) == (confidence is None)
+    assert confidence is None or 0 <= confidence <= 1
+    assert guess_language(text, 0.0) == (language, confidence)
 
 
 @pytest.mark.parametrize("text", ["", "12345", "😀", "xq"])
@@ -87,17 +113,17 @@ def test_too_little_evidence_gives_no_language(text):
 
 @pytest.mark.parametrize("text", ["call +49 30 1234567", "(030) 123-4567", "tel. 555 123 4567."])
 def test_phone_numbers_are_flagged(text):
-    assert has_phone(text)
+    assert found_in(text) == {"phone"}
 
 
 @pytest.mark.parametrize("text", ["on 2026-11-21", "21.11.2026", "room 101", "1,000,000 people", "version 1.2.3"])
 def test_dates_and_counts_are_no_phone_numbers(text):
-    assert not has_phone(text)
+    assert found_in(text) == set()
 
 
 def test_addresses_are_flagged():
-    assert has_email("write to jane.doe+x@mail.example.org now")
-    assert not has_email("me @ home")
+    assert found_in("write to jane.doe+x@mail.example.org now") == {"email"}
+    assert found_in("me @ home") == set()
     assert has_url("see https://example.org/x and more")
     assert not has_url("see example")
 
@@ -106,3 +132,93 @@ def test_text_signals_share_a_digest_across_forms():
     upper, lower = measure("Hello  World", FeaturesConfig()), measure("hello world", FeaturesConfig())
     assert upper["text_digest"] == lower["text_digest"]
     assert (upper["text_chars"], upper["text_bytes"]) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "match"),
+    [
+        # The examples of the registry and of the networks.
+        ("to DE89 3704 0044 0532 0130 00 BY FRIDAY", "iban", "DE89 3704 0044 0532 0130 00"),
+        ("GB29NWBK60161331926819.", "iban", "GB29NWBK60161331926819"),
+        ("NO9386011117947", "iban", "NO9386011117947"),
+        ("card 4111 1111 1111 1111, please", "payment_card", "4111 1111 1111 1111"),
+        ("378282246310005", "payment_card", "378282246310005"),
+        ("5555-5555-5555-4444", "payment_card", "5555-5555-5555-4444"),
+        ("from 192.168.0.17: refused", "ip_address", "192.168.0.17"),
+        ("at 2001:db8::ff00:42:8329 today", "ip_address", "2001:db8::ff00:42:8329"),
+        ("(jane@example.org)", "email", "jane@example.org"),
+        ("ring +49 30 1234567!", "phone", "+49 30 1234567"),
+    ],
+)
+def test_personal_data_is_found_where_it_is_and_as_one_kind(text, kind, match):
+    spans = {name: [text[start:end] for start, end in found] for name, found in find(text).items() if found}
+    assert spans == {kind: [match]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DE88 3704 0044 0532 0130 00",  # Wrong check digits,
+        "DE893704004405320130001",  # one digit too many,
+        "4111 1111 1111 1112",  # wrong check digit,
+        "9111 1111 1111 1111",  # no network issues it.
+        "version 1.2.3 of 256.1.1.1 and 1.2.3.4.5",
+        "at 12:30:45, std::string, a::b, 10:20",
+        "@home, a@b, 2026-11-21, 1,000,000",
+    ],
+)
+def test_numbers_with_wrong_check_digits_and_names_of_programs_are_nothing(text):
+    assert found_in(text) - {"phone"} == set()
+
+
+def test_signals_flag_every_kind_and_hold_no_part_of_the_text():
+    text = "jane@example.org 4111111111111111 GB29NWBK60161331926819 10.0.0.1 +49 30 1234567"
+    row = measure(text, CONFIG)
+    assert [row[f"has_{kind}"] for kind in VERSIONS] == [True] * len(VERSIONS)
+    assert row["num_redacted"] == 0
+    assert not any(part in str(row) for part in text.split() if len(part) > 3)
+    assert measure(text, replace(CONFIG, redactions=REDACTIONS))["num_redacted"] == len(VERSIONS)
+
+
+def test_redaction_replaces_the_named_kinds_alone():
+    text = "mail a@b.org or c@d.org, ring +49 30 1234567"
+    assert redact(text, ["email@1"]) == ("mail <EMAIL> or <EMAIL>, ring +49 30 1234567", 2)
+    assert redact(text, ["phone@1", "email@1"]) == ("mail <EMAIL> or <EMAIL>, ring <PHONE>", 3)
+    assert redact("nothing here", REDACTIONS) == ("nothing here", 0)
+
+
+@pytest.mark.property
+@given(st.text("a1.@: -+()DEGB4/x", max_size=60), st.sets(st.sampled_from(REDACTIONS), min_size=1))
+def test_what_is_redacted_holds_no_match_any_more(text, names):
+    redacted, count = redact(text, names)
+    assert not found_in(redacted) & {name.partition("@")[0] for name in names}
+    assert (count == 0) == (redacted == text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one two three", None),
+        ("one two three four", 0.0),
+        ("a b c d a b c d", 0.2),  # Five runs of four, the last one is the first again.
+        ("buy now " * 10, 1 - 2 / 17),
+        ("\u8c22\u8c22\u4f60" * 4, 1 - 3 / 9),  # Letters count as words where no spaces are written.
+    ],
+)
+def test_repetition_is_the_share_of_runs_that_came_before(text, expected):
+    assert repetition(normalise(text)) == (None if expected is None else pytest.approx(expected, abs=1e-6))
+
+
+def test_a_caption_that_no_one_can_have_read_aloud_shows_in_its_rate():
+    assert caption.measure({"text_chars": 30, "audio_seconds": 2.0}) == {"caption_chars_per_second": 15.0}
+    assert caption.measure({"text_chars": 30}) == {"caption_chars_per_second": None}
+    assert caption.measure({"audio_seconds": 1.0}) == {"caption_chars_per_second": None}
+
+
+@pytest.mark.parametrize("attack", ["1" * 50_000, "1 " * 25_000, "a@" * 25_000, "a" * 50_000 + "@", "0:" * 25_000,
+                                    "AB12 " * 10_000, "1." * 25_000, "4 " * 25_000, "+1 (" * 12_000,
+                                    "a@b.cc 1234567 " * 3_000])  # fmt: skip
+def test_no_text_makes_the_search_slow(attack):
+    started = time.process_time()
+    redact(attack, REDACTIONS)
+    assert time.process_time() - started < 2.0

@@ -17,10 +17,11 @@ from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open
 from mm_assets.errors import UsageError
 from mm_assets.identity.code import ROOT
 from mm_assets.materialize import Workspace, code_of
-from mm_assets.operations.adopt import adopt, first_row
+from mm_assets.operations.adopt import adopt
+from mm_assets.operations.differences import changed_samples, first_row
 from mm_assets.pipeline import asset_named
 from mm_assets.settings import Settings
-from mm_assets.store.action import adopted_codes
+from mm_assets.store.action import Maker, adopted_makers
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
@@ -105,6 +106,10 @@ def workspace(store: Store, moto_settings: Settings, push_samples: Callable[...,
     return workspace
 
 
+def adopted_codes(store: Store, code: str) -> list[str]:
+    return [maker.code for maker in adopted_makers(store, "features", Maker(code=code, environment={}))]
+
+
 def keys(store: Store) -> dict[str, str]:
     """Every key of the store, with its bytes' ETag."""
     found = {info.key: store.read_key(info.key) for info in store.list_keys("")}
@@ -149,7 +154,7 @@ def test_code_that_makes_the_same_bytes_is_adopted_and_computes_nothing(
     status, again = copied.adopt(1)
     assert (status, again["equal"], len(again["partitions"])) == (0, True, 1)
     assert again["old_code"] == report["new_code"]
-    assert adopted_codes(store, "features", again["new_code"]) == [report["new_code"], old_code]
+    assert adopted_codes(store, again["new_code"]) == [report["new_code"], old_code]
     assert copied.computed() == 0
 
 
@@ -180,7 +185,7 @@ def test_an_adoption_covers_what_every_code_before_it_made(store: Store, workspa
     copied.edit(EXTRACT, new="\n_HARMLESS_TOO = 1\n")
     status, third = copied.adopt(1)
     assert (status, third["old_code"]) == (0, second["new_code"])
-    assert adopted_codes(store, "features", third["new_code"]) == [second["new_code"], first_code]
+    assert adopted_codes(store, third["new_code"]) == [second["new_code"], first_code]
     done = copied.python("-c", CURRENT)
     assert done.stdout.split() == ["True", "True"], done.stderr
 
@@ -195,8 +200,47 @@ def test_code_that_makes_other_bytes_is_refused_at_the_first_difference(
     partition = report["partitions"][-1]
     # Every sample of shard 1 is a square.
     assert partition == "r1/0001"
-    assert report["difference"] == "r1/0001: signals.parquet: row 0, column text_chars: expected 15, got 16"
+    assert report["difference"] == (
+        "r1/0001: signals.parquet: row 0 (sample shapes/d1/s001), column text_chars: expected 15, got 16"
+    )
+    assert report["samples"] == [f"shapes/d1/s{number:03d}" for number in range(1, 24, 2)]
     assert new_keys(store, before) == []
+
+
+def upgrade_codec(copied: Copy) -> None:
+    """Another version of libwebp, as if it came in the wheel of a Pillow of the same version."""
+    copied.edit("features/codecs.py", '"libwebp": pillow.version("webp"),', '"libwebp": "99.0",')
+
+
+def test_codecs_that_decode_alike_are_adopted_and_nothing_behind_them_is_computed(
+    store: Store, workspace: Workspace, copied: Copy
+) -> None:
+    assert copied.computed() == len(SHARDS)  # Embeddings, which did not exist yet.
+    old = read_manifest(store, require_ref(store, "features", SHARDS[0]).manifest).environment
+    upgrade_codec(copied)
+    status, report = copied.adopt()
+    assert (status, report["equal"]) == (0, True)
+    assert report["environments"] == {"libwebp": {"old": old["libwebp"], "new": "99.0"}}
+    assert copied.computed() == 0
+    made = read_manifest(store, require_ref(store, "features", SHARDS[0]).manifest)
+    assert made.environment == old, "it says what really made it"
+
+
+def test_a_codec_that_decodes_otherwise_is_refused_with_the_samples_it_changes(
+    store: Store, workspace: Workspace, copied: Copy
+) -> None:
+    upgrade_codec(copied)
+    copied.edit(
+        "modalities/text/decode.py",
+        'return data.decode("utf-8").removeprefix("\\ufeff")',
+        'return data.decode("utf-8").replace("number 6", "number 9")',
+    )
+    status, report = copied.adopt()
+    assert (status, report["equal"]) == (1, False)
+    assert report["difference"].startswith(
+        "r1/0000: signals.parquet: row 3 (sample shapes/d1/s006), column text_decode_digest: expected 'sha256:"
+    )
+    assert report["samples"] == ["shapes/d1/s006"]
 
 
 def test_code_that_states_other_facts_about_the_same_bytes_is_refused(
@@ -241,3 +285,10 @@ def test_the_first_row_that_differs_is_named(old: Sequence[float], new: Sequence
     assert first_row(pa.table({"x": pa.array(old, pa.float64())}), pa.table({"x": pa.array(new, pa.float64())})) == (
         expected
     )
+
+
+def test_samples_that_changed_came_or_went_are_named_by_id() -> None:
+    old = pa.table({"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]})
+    new = pa.table({"id": ["b", "c", "d"], "x": [2.0, -3.0, 4.0]})
+    assert changed_samples(old, new) == ("a", "c", "d")
+    assert changed_samples(old.select(["x"]), new) == ()

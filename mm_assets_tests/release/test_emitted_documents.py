@@ -9,6 +9,7 @@ from huggingface_hub import DatasetCard
 
 from mm_assets.release.drift import stability_index, total_variation
 from mm_assets.release.shards import Shard, merkle_root
+from mm_assets_tests.release.conftest import PARAMS
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ def test_card_is_a_hugging_face_dataset_card(files):
 def test_documents_are_json_with_their_schemas(files):
     assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/2"
     assert json.loads((files / "stats.json").read_bytes())["schema"] == "mm.release_stats/1"
+
+
+def test_redactions_and_what_was_seen_are_in_the_record_and_the_card(world, sample, tmp_path, monkeypatch):
+    monkeypatch.setitem(PARAMS, "params.redactions", "email@1,phone@1")
+    rows = [sample("a", has_email=True, num_redacted=2), sample("b", has_phone=True, num_redacted=1), sample("c")]
+    committed = world.release(rows)
+    record = json.loads(world.store.get_bytes(committed.manifest.output("record.json").digest))
+    assert record["redaction"] == {
+        "applied": ["email@1", "phone@1"],
+        "num_redacted": 3,
+        "flagged": {"email": 1, "iban": 0, "ip_address": 0, "payment_card": 0, "phone": 1, "url": 0},
+    }
+    card = world.store.get_bytes(committed.manifest.output("README.md").digest).decode()
+    assert "Redacted before training: `email@1`, `phone@1`, in 3 places." in card
+    assert "| email | 1 |" in card
 
 
 FILES = ("samples", "signals", "embedding_signals", "tensors")

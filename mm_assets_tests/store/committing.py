@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mm_assets.identity.canonical import Json, digest_bytes
-from mm_assets.store.action import Action
+from mm_assets.store.action import Action, Maker
 from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
 from mm_assets.store.manifest import Input, Partition
 from mm_assets.store.objects import Store, object_key
@@ -28,7 +28,7 @@ def materialize(
     partition: Partition = PARTITION,
     run_id: str | None = None,
     force: bool = False,
-    adopted: Sequence[str] = (),
+    adopted: Sequence[Maker] = (),
 ) -> Committed:
     """One attempt, in the order in which a run makes it."""
     attempt = Attempt(store, action, partition, run_id)

@@ -1,6 +1,7 @@
 """What an action led to is remembered once, looked up without a write, and never served damaged or mixed up."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,10 @@ from mm_assets.errors import NonDeterminismError, ObjectCorruptError
 from mm_assets.identity.canonical import digest_bytes, digest_hex
 from mm_assets.store.action import (
     Adoption,
+    Environments,
+    Maker,
     action_key,
-    adopted_codes,
+    adopted_makers,
     adoption_prefix,
     find_action,
     inputs_digest,
@@ -45,6 +48,10 @@ def an_input(*, asset="snapshot", release="r1", manifest=A, name="samples.tar", 
         outputs=[NamedDigest(name=name, digest=digest)],
         role=role,
     )
+
+
+def maker(code, environment=None):
+    return Maker(code=code, environment=environment or {})
 
 
 def adoption(old, new):
@@ -197,27 +204,41 @@ def test_recording_again_alike_changes_nothing(any_store, write_files):
 
 def test_adopted_code_finds_what_the_code_before_it_led_to(any_store, write_files):
     first = materialize(any_store, action_of(), write_files(b"x"))
-    assert find_action(any_store, action_of(code=NEWER_CODE), adopted_codes(any_store, "snapshot", NEWER_CODE)) is None
+    assert adopted_makers(any_store, "snapshot", maker(NEWER_CODE)) == []
     record_adoption(any_store, adoption(CODE, NEW_CODE))
     record_adoption(any_store, adoption(NEW_CODE, NEWER_CODE))
-    codes = adopted_codes(any_store, "snapshot", NEWER_CODE)
-    assert codes == [NEW_CODE, CODE]
-    again = materialize(any_store, action_of(code=NEWER_CODE), forbidden, adopted=codes)
+    makers = adopted_makers(any_store, "snapshot", maker(NEWER_CODE))
+    assert makers == [maker(NEW_CODE), maker(CODE)]
+    again = materialize(any_store, action_of(code=NEWER_CODE), forbidden, adopted=makers)
     assert (again.cached, again.manifest.content) == (True, first.manifest.content)
     assert again.manifest.code == NEWER_CODE
     assert find_action(any_store, action_of(code=NEWER_CODE)) is not None, "it is remembered under its own code now"
-    assert adopted_codes(any_store, "features", NEWER_CODE) == []
-    assert adopted_codes(any_store, "snapshot", CODE) == [], "the old code is not proven to equal the new one"
+    assert adopted_makers(any_store, "features", maker(NEWER_CODE)) == []
+    assert adopted_makers(any_store, "snapshot", maker(CODE)) == [], "the old code is not proven to equal the new one"
+
+
+def test_an_adoption_of_codecs_holds_for_these_codecs_only(store, write_files):
+    old, new, third = ({"libsndfile": version} for version in ("1.2.2", "1.2.3", "1.2.4"))
+    first = materialize(store, replace(action_of(), environment=old), write_files(b"x"))
+    codecs = Environments(old=old, new=new)
+    record_adoption(store, adoption(CODE, CODE).model_copy(update={"environments": codecs}))
+    record_adoption(store, adoption(CODE, NEW_CODE))
+    makers = adopted_makers(store, "snapshot", maker(NEW_CODE, new))
+    assert makers == [maker(CODE, new), maker(CODE, old)]
+    assert adopted_makers(store, "snapshot", maker(NEW_CODE, third)) == [maker(CODE, third)]
+    again = materialize(store, replace(action_of(code=NEW_CODE), environment=new), forbidden, adopted=makers)
+    assert (again.cached, again.manifest.content) == (True, first.manifest.content)
+    assert again.manifest.environment == new
 
 
 def test_an_adopted_action_with_damaged_outputs_is_not_served(any_store, write_files):
     first = materialize(any_store, action_of(), write_files(b"x"))
     flip(any_store, first.manifest.output("file0").digest)
-    assert find_action(any_store, action_of(code=NEW_CODE), [CODE]) is None
+    assert find_action(any_store, action_of(code=NEW_CODE), [maker(CODE)]) is None
 
 
 def test_a_broken_adoption_is_named(store):
     key = adoption_prefix("snapshot", NEW_CODE) + f"{digest_hex(CODE)}.json"
     store.create_key(key, b'{"old_code": "x"}')
     with pytest.raises(ObjectCorruptError, match="is not an adoption"):
-        adopted_codes(store, "snapshot", NEW_CODE)
+        adopted_makers(store, "snapshot", maker(NEW_CODE))

@@ -1,8 +1,9 @@
 """Pictures: one decode, after the header was judged.
 
-Policy: pixels are stored upright (the EXIF orientation is applied), transparency is laid over white, colour profiles
-are ignored, 16-bit grey keeps its upper 8 bits, and of an animation the first frame counts. The format is
-recognised by content, not by name.
+Rules: pixels are stored upright (the EXIF orientation is applied); an ICC profile is converted to sRGB (``colour``);
+CMYK without a profile is converted by Pillow's formula; transparency, also of a palette, is laid over white after that;
+of 16 bits per channel the upper 8 are kept; of an animation the first frame counts. The format is recognised by
+content, not by name.
 """
 
 import logging
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from mm_assets.modalities.image.colour import Convert, to_srgb
 from mm_assets.modalities.image.header import Limits, read_header
 from mm_assets.modalities.image.jpeg import load_judged
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
@@ -81,24 +83,27 @@ def _turn_upright(image: Image.Image) -> None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB, converted strip by strip: a second full-size copy in a wider mode would double the peak of memory."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+    convert = to_srgb(image)
+    if image.mode == "RGB" and "transparency" not in image.info and convert is None:
         return image
     canvas = Image.new("RGB", image.size, WHITE)
     for top in range(0, image.height, STRIP_ROWS):
         strip = image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height)))
-        canvas.paste(_strip_to_rgb(strip), (0, top))
+        canvas.paste(_strip_to_rgb(strip, convert), (0, top))
     return canvas
 
 
-def _strip_to_rgb(strip: Image.Image) -> Image.Image:
+def _strip_to_rgb(strip: Image.Image, convert: Convert | None) -> Image.Image:
     if strip.mode.startswith("I"):
-        return _eight_bits(strip).convert("RGB")
-    if strip.mode in TRANSPARENT_MODES or "transparency" in strip.info:
-        rgba = strip.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, (*WHITE, 255))
-        canvas.alpha_composite(rgba)
-        return canvas.convert("RGB")
-    return strip.convert("RGB")
+        strip = _eight_bits(strip)
+    if strip.mode not in TRANSPARENT_MODES and "transparency" not in strip.info:
+        return strip.convert("RGB") if convert is None else convert(strip)
+    rgba = strip.convert("RGBA")
+    if convert is not None:
+        rgba = Image.merge("RGBA", (*convert(rgba).split(), rgba.getchannel("A")))
+    canvas = Image.new("RGBA", rgba.size, (*WHITE, 255))
+    canvas.alpha_composite(rgba)
+    return canvas.convert("RGB")
 
 
 def _eight_bits(strip: Image.Image) -> Image.Image:

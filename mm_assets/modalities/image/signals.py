@@ -4,6 +4,7 @@ All sums run over integers, so they are exact and independent of the order in wh
 """
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,21 @@ from mm_assets.modalities.image.decode import STRIP_ROWS, DecodedImage
 COLUMNS = (
     ("image_width", pa.int32()),
     ("image_height", pa.int32()),
+    ("image_aspect", pa.float64()),
+    ("image_entropy", pa.float64()),
     ("sharpness", pa.float64()),
     ("brightness", pa.float64()),
     ("contrast", pa.float64()),
     ("image_phash", pa.string()),
     ("image_pixels_digest", pa.string()),
 )
-NUMBERS = ("sharpness", "brightness", "contrast")
+NUMBERS = ("sharpness", "brightness", "contrast", "image_aspect", "image_entropy")
 FLAGS: tuple[str, ...] = ()
 
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512
+LUMA_LEVELS = 256
+DECIMALS = 6
 HASH_SIDE, HASH_BITS_SIDE = 32, 8
 DEAD_BAND = 50
 
@@ -41,12 +46,30 @@ def measure(image: DecodedImage, config: object) -> dict[str, object]:
     return {
         "image_width": image.width,
         "image_height": image.height,
+        "image_aspect": aspect_ratio(image.width, image.height),
+        "image_entropy": entropy(luma),
         "sharpness": sharpness(luma),
         "brightness": mean / 255.0,
         "contrast": float(np.sqrt(variance)) / 255.0,
         "image_phash": perceptual_hash(image),
         "image_pixels_digest": pixels_digest(image),
     }
+
+
+def aspect_ratio(width: int, height: int) -> float:
+    """Width by height: above 1 for a wide picture, below 1 for a tall one."""
+    return round(width / height, DECIMALS)
+
+
+def entropy(luma: Ints) -> float:
+    """Entropy of the histogram of luma, in bits per pixel: 0 for one level, 8 for 256 equally frequent ones.
+
+    Source: Shannon 1948, over the 256 levels of 8-bit luma.
+    """
+    counts = np.bincount(luma.ravel(), minlength=LUMA_LEVELS)
+    shares = counts[counts > 0] / luma.size
+    # Added one by one, exactly: numpy's own order of summation depends on the CPU.
+    return round(abs(math.fsum(-share * math.log2(share) for share in shares.tolist())), DECIMALS)
 
 
 def sharpness(luma: Ints) -> float:

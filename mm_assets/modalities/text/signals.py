@@ -1,4 +1,7 @@
-"""Signals of a text: its normalised form that duplicates share, a guess of its language, patterns of personal data."""
+"""Signals of a text: its normalised form that duplicates share, a guess of its language, patterns of personal data.
+
+All are about the text as it was decoded, before any redaction; none holds a part of it.
+"""
 
 import re
 import unicodedata
@@ -9,26 +12,26 @@ import pyarrow as pa
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.text.language import guess_language
 from mm_assets.modalities.text.minhash import minhash
+from mm_assets.modalities.text.personal_data import VERSIONS, find, redact
+from mm_assets.modalities.text.repetition import repetition
 
 COLUMNS = (
     ("text_chars", pa.int32()),
     ("text_bytes", pa.int32()),
     ("language_id", pa.string()),
     ("language_confidence", pa.float64()),
-    ("has_email", pa.bool_()),
-    ("has_phone", pa.bool_()),
+    ("text_repetition", pa.float64()),
+    *((f"has_{kind}", pa.bool_()) for kind in VERSIONS),
     ("has_url", pa.bool_()),
+    ("num_redacted", pa.int32()),
+    ("text_decode_digest", pa.string()),
     ("text_digest", pa.string()),
     ("text_minhash", pa.string()),
 )
-NUMBERS = ("text_chars",)
-FLAGS = ("has_email", "has_phone", "has_url")
+NUMBERS = ("text_chars", "text_repetition")
+FLAGS = (*(f"has_{kind}" for kind in VERSIONS), "has_url")
 
-EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"']{2,}", re.IGNORECASE)
-PHONE = re.compile(r"(?<![\w.])(?:\+|00)?\d{1,4}(?:[ ()./-]{0,2}\d{2,4}){2,5}(?!\w|\.\d)")
-DATE = re.compile(r"(?:\d{4}[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4})")
-PHONE_DIGITS = range(7, 16)
 
 
 class Thresholds(Protocol):
@@ -39,19 +42,27 @@ class Thresholds(Protocol):
         """A language guess below it is left out."""
         ...
 
+    @property
+    def redactions(self) -> tuple[str, ...]:
+        """Kinds of personal data that are replaced, with their versions."""
+        ...
+
 
 def measure(text: str, config: Thresholds) -> dict[str, object]:
     """The columns for one text."""
     normalised = normalise(text)
+    found = find(text)
     language, confidence = guess_language(text, config.min_language_confidence)
     return {
         "text_chars": len(text),
         "text_bytes": len(text.encode("utf-8")),
         "language_id": language,
         "language_confidence": confidence,
-        "has_email": has_email(text),
-        "has_phone": has_phone(text),
+        "text_repetition": repetition(normalised),
+        **{f"has_{kind}": bool(spans) for kind, spans in found.items()},
         "has_url": has_url(text),
+        "num_redacted": redact(text, config.redactions)[1] if config.redactions else 0,
+        "text_decode_digest": digest_bytes(text.encode("utf-8")),
         "text_digest": digest_bytes(normalised.encode("utf-8")),
         "text_minhash": minhash(normalised),
     }
@@ -62,21 +73,6 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def has_email(text: str) -> bool:
-    """Whether something looks like an e-mail address."""
-    return EMAIL.search(text) is not None
-
-
 def has_url(text: str) -> bool:
     """Whether something looks like a web address."""
     return URL.search(text) is not None
-
-
-def has_phone(text: str) -> bool:
-    """Whether something looks like a telephone number: 7 to 15 digits (ITU-T E.164) in groups, and not a date."""
-    for match in PHONE.finditer(text):
-        found = match.group()
-        digits = sum(character.isdigit() for character in found)
-        if digits in PHONE_DIGITS and not DATE.fullmatch(found.strip()):
-            return True
-    return False
