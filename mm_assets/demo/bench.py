@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mm_assets.demo.bench_memory import measure_memory
 from mm_assets.demo.bench_runs import measure_current, measure_experiments, measure_parallel
 from mm_assets.demo.job import run_demo
 from mm_assets.identity.code import library_versions
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 *measure_experiments(settings, RELEASE),
                 *measure_parallel(settings, home / "parallel"),
                 *measure_current(settings, home / "small"),
+                *measure_memory(settings, home / "memory"),
             ]
         finally:
             embedded.stop(home)

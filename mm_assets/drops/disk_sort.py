@@ -37,13 +37,11 @@ class DiskSort:
         self._entries: list[Entry] = []
         self._held_bytes = 0
         self._files: list[Path] = []
-        self.num_records = 0
 
     def append(self, *record: Any) -> None:
         """Adds one record."""
         line = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode("ascii")
         self._entries.append((record[: self._num_keys], line))
-        self.num_records += 1
         self._held_bytes += len(line) + RECORD_BYTES
         if self._held_bytes >= self._buffer_bytes:
             self._spill()

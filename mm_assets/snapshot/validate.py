@@ -1,12 +1,12 @@
 """The check of a snapshot: the tar, the tables and the data owner's suite, read back from the store.
 
-Tar and table are compared as streams; of the table only the columns that the suite names are held in memory.
+Tar and table are compared as streams; of the table only the columns of one entry of the suite are held in memory.
 """
 
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import IO
@@ -49,7 +49,7 @@ def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
             *_tar_findings(tar, samples, folder),
             dead_letter_finding(letters.num_rows, num_samples + letters.num_rows, suite),
             _unknown_finding(letters),
-            *run_suite(_suite_columns(samples, suite), suite),
+            *_suite_findings(samples, suite),
         )
 
 
@@ -162,10 +162,14 @@ def _unknown_finding(letters: pq.FileMetaData) -> Finding:
     )
 
 
-def _suite_columns(samples: Path, suite: Suite) -> pa.Table:
-    """The columns that the suite names, or all of them where an entry is about the whole table or unknown ones."""
+def _suite_findings(samples: Path, suite: Suite) -> Iterator[Finding]:
+    """What the suite finds, one entry at a time, so that memory holds the columns of one entry and the ids."""
+    if isinstance(suite.entries, Off):
+        yield from run_suite(pa.table({}), suite)
+        return
     known = pq.read_schema(samples).names
-    entries = () if isinstance(suite.entries, Off) else suite.entries
-    named = {name for entry in entries for name in entry.columns}
-    needs_all = not named <= set(known) or not all(entry.columns for entry in entries)
-    return read_parquet(samples, None if needs_all else [name for name in known if name in named or name == "id"])
+    for entry in suite.entries:
+        # An entry about the whole table, and an error about an unknown column, need all of them.
+        needs_all = not entry.columns or not set(entry.columns) <= set(known)
+        columns = None if needs_all else [name for name in known if name in entry.columns or name == "id"]
+        yield from run_suite(read_parquet(samples, columns), replace(suite, entries=(entry,)))
