@@ -104,8 +104,13 @@ def _signals(store: Store, manifests: list[Manifest], sample_id: str) -> dict[st
     for manifest in manifests:
         for row in rows_about(store, manifest.output("signals.parquet").digest, sample_id):
             if row["id"] == sample_id:
-                signals |= {name: value for name, value in row.items() if name != "id"}
+                signals |= {name: _readable(value) for name, value in row.items() if name != "id"}
     return signals
+
+
+def _readable(value: Json | bytes) -> Json:
+    """Signatures are bytes, which JSON does not have."""
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _dead(letter: Row) -> dict[str, Json]:
