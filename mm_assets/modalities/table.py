@@ -20,7 +20,8 @@ Aspects and what each must define:
 - ``descriptor`` (torch): ``Descriptor(tensors)``, ``collect(column, shape)``, its inputs, and ``misfit(shape)``.
 - ``preview``, where ``is_pictured``: ``tile(data, side)``.
 - ``nearness``, where ``has_nearness``: ``COLUMN`` of signals and its ``NUM_BYTES``, ``NUM_TABLES``, ``MAX_DEPTH``,
-  ``parse(bytes)``, ``components(values, table, first, last)`` and ``are_near(left, right)``.
+  ``parse(bytes)``, ``are_near(left, right)`` of parsed values, ``outlines(values)``, and of these
+  ``components(outlines, table, first, last)`` and ``may_be_near(left, right)``.
 """
 
 import importlib

@@ -131,7 +131,7 @@ def _decide(
     job: Job, database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
 ) -> _Decisions:
     inherited, left_out, selected_before = _inherited(database, parent.samples)
-    links = find_links(database, config)
+    links = find_links(database, config, inherited=inherited)
     original = originals(
         database,
         verdicts.eligible,

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from mm_assets.release.dedup import Ints, components
 
 #: Comparisons of all tables together grow by this per signature at most.
-COMPARISONS = 200_000_000
-SMALLEST_BUCKET, LARGEST_BUCKET = 8, 128
+COMPARISONS = 60_000_000
+SMALLEST_BUCKET, LARGEST_BUCKET = 8, 64
 #: Members at the front of an undividable bucket that all others are compared with.
 LEADERS = 8
 #: Pairs that are verified at a time.
@@ -65,11 +65,19 @@ def _mix(words: Words) -> Words:
     return words ^ (words >> np.uint64(31))
 
 
+def _places(keys: Words) -> tuple[Ints, Ints]:
+    """For sorted keys how many are equal to each, and how many places each is before the end of its equals."""
+    start = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    count = np.diff(np.append(start, len(keys)))
+    return np.repeat(count, count), np.repeat(start + count, count) - np.arange(len(keys))
+
+
 class _Groups:
     """The search over distinct values; ``labels`` holds the smallest row that each is known to be connected with."""
 
     def __init__(self, values: npt.NDArray[Any], nearness: Any) -> None:
         self.values, self.nearness = values, nearness
+        self.outlines = nearness.outlines(values)
         self.labels: Ints = np.arange(len(values), dtype=np.int64)
         per_value = 2 * COMPARISONS // max(1, len(values) * nearness.NUM_TABLES)
         self.limit = int(np.clip(per_value, SMALLEST_BUCKET, LARGEST_BUCKET))
@@ -91,40 +99,37 @@ class _Groups:
         depth, reached = 0, start
         while len(rows):
             keys = self._deeper(rows, keys, table=table, first=depth, last=reached)
-            order = np.argsort(keys, kind="stable")
+            order = np.argsort(keys)
             rows, keys = rows[order], keys[order]
-            end = np.searchsorted(keys, keys, side="right") - np.arange(len(keys))
-            size = end + np.arange(len(keys)) - np.searchsorted(keys, keys, side="left")
-            is_last = reached >= self.nearness.MAX_DEPTH
+            size, remaining = _places(keys)
             small = size <= self.limit
-            self._compare(rows[small], end[small], self.limit)
-            if is_last:
-                self._compare_large(rows[~small], end[~small], size[~small])
-                return
+            self._compare(rows[small], remaining[small])
             rows, keys = rows[~small], keys[~small]
+            if reached >= self.nearness.MAX_DEPTH:
+                self._compare_large(rows[np.lexsort([rows, keys])], np.sort(keys))
+                return
             depth, reached = reached, reached + 1
 
     def _deeper(self, rows: Ints, keys: Words, *, table: int, first: int, last: int) -> Words:
         keys = keys.copy()
         for begin in range(0, len(rows), CHUNK):
             part = slice(begin, begin + CHUNK)
-            found = self.nearness.components(self.values[rows[part]], table=table, first=first, last=last)
+            found = self.nearness.components(self.outlines[rows[part]], table=table, first=first, last=last)
             for component in found.T:
                 keys[part] = _mix(keys[part] ^ component.astype(np.uint64))
         return keys
 
-    def _compare(self, rows: Ints, remaining: Ints, most: int) -> None:
-        """Every pair of rows of one bucket that are less than ``most`` places apart.
+    def _compare(self, rows: Ints, remaining: Ints) -> None:
+        """Every pair of rows of one bucket that are less than ``limit`` places apart.
 
         Args:
             rows: Buckets one after the other.
             remaining: How many places each row is before the end of its bucket.
-            most: Size of the largest bucket.
         """
         places = np.flatnonzero(remaining > 1)
         pending: list[tuple[Ints, Ints]] = []
         num_pending, linked_at = 0, 1
-        for distance in range(1, most):
+        for distance in range(1, self.limit):
             places = places[remaining[places] > distance]
             if not len(places):
                 break
@@ -135,8 +140,9 @@ class _Groups:
                 pending, num_pending, linked_at = [], 0, 2 * distance
         self._verify(pending)
 
-    def _compare_large(self, rows: Ints, remaining: Ints, size: Ints) -> None:
-        self._compare(rows, remaining, self.limit)
+    def _compare_large(self, rows: Ints, keys: Words) -> None:
+        size, remaining = _places(keys)
+        self._compare(rows, remaining)
         begin = np.arange(len(rows)) - (size - remaining)
         for leader in range(LEADERS):
             self._verify([(rows[begin + np.minimum(leader, size - 1)], rows)])
@@ -151,9 +157,9 @@ class _Groups:
         left, right = left[apart], right[apart]
         near: list[Ints] = []
         for begin in range(0, len(left), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            found = self.nearness.are_near(self.values[left[part]], self.values[right[part]])
-            near.append(np.flatnonzero(found) + begin)
+            place = np.arange(begin, min(begin + CHUNK, len(left)))
+            place = place[self.nearness.may_be_near(self.outlines[left[place]], self.outlines[right[place]])]
+            near.append(place[self.nearness.are_near(self.values[left[place]], self.values[right[place]])])
         joined = np.concatenate([np.zeros(0, np.int64), *near])
         if len(joined):
             self._join(left[joined], right[joined])

@@ -46,9 +46,22 @@ def parse(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return values
 
 
-def components(values: npt.NDArray[np.float32], *, table: int, first: int, last: int) -> npt.NDArray[np.int64]:
-    """What pictures in one bucket of a table share."""
-    return cells(values[:, _bucketed()], CELL, table=table, first=first, last=last)
+def outlines(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The frequencies that buckets are made from, and the last column of ``values``."""
+    return np.ascontiguousarray(values[:, np.append(_bucketed(), SIZE)])
+
+
+def components(outline: npt.NDArray[np.float32], *, table: int, first: int, last: int) -> npt.NDArray[np.int64]:
+    """What outlines in one bucket of a table share."""
+    return cells(outline[:, :-1], CELL, table=table, first=first, last=last)
+
+
+def may_be_near(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Bools:
+    """False for pairs of outlines whose pictures are not near: some frequencies alone are too far apart."""
+    edges = np.minimum(left[:, -1], right[:, -1])
+    difference = left - right
+    difference[:, -1] = 0
+    return np.einsum("nf,nf->n", difference, difference) <= (FAR * (FAR_BASE * STEPS + edges)) ** 2
 
 
 def are_near(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Bools:
