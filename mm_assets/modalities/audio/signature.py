@@ -12,6 +12,8 @@ from mm_assets.modalities.audio.signature_format import BANDS, PARTS, STEPS_PER_
 
 LOWEST_HZ, HIGHEST_HZ = 150.0, 3400.0
 WINDOW_S, HOP_S = 0.032, 0.016
+#: A length with large prime factors takes a Fourier transform several times as long.
+WINDOW_MULTIPLE = 16
 #: Frames are summed in blocks, so that a clip of ten minutes takes no more memory than one of seconds.
 BLOCK_FRAMES = 4096
 #: Share of the energy that is cut off at either end. A threshold in decibels would move by whole words with the noise
@@ -36,7 +38,7 @@ def signature(audio: DecodedAudio) -> bytes:
 
 def band_energies(audio: DecodedAudio) -> Floats:
     """Frames x bands: power between neighbouring edges, of windows of ``WINDOW_S`` every ``HOP_S``."""
-    window = max(2, round(WINDOW_S * audio.sample_rate))
+    window = max(WINDOW_MULTIPLE, round(WINDOW_S * audio.sample_rate / WINDOW_MULTIPLE) * WINDOW_MULTIPLE)
     starts = _starts(len(audio.mono), window, audio.sample_rate)
     frequency = np.arange(window // 2 + 1) * (audio.sample_rate / window)
     edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)
@@ -48,7 +50,8 @@ def band_energies(audio: DecodedAudio) -> Floats:
         block = starts[first : first + BLOCK_FRAMES]
         frames = samples[block[:, None] + np.arange(window)].astype(np.float64)
         power = np.abs(np.fft.rfft(frames * taper, axis=1)) ** 2 / (taper**2).sum() / window
-        sums = np.add.reduceat(power, edge, axis=1)
+        # Bands above half the rate begin at the column of zeros behind the last frequency.
+        sums = np.add.reduceat(np.pad(power, ((0, 0), (0, 1))), edge, axis=1)
         energy_FB[first : first + len(block)] = sums[:, :BANDS]
     return energy_FB
 

@@ -20,7 +20,7 @@ def signature(image: DecodedImage) -> bytes:
     small = image.rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("YCbCr")
     channels_CYX = np.moveaxis(np.asarray(small).astype(np.int64) - 128, -1, 0)
     basis = dct_basis(SIDE, LUMA)
-    coefficients_CVU = np.einsum("vy,cyx,ux->cvu", basis, channels_CYX, basis)
+    coefficients_CVU = basis @ channels_CYX @ basis.T
     kept = np.concatenate(
         [coefficients_CVU[0].ravel(), *(coefficients_CVU[channel, :CHROMA, :CHROMA].ravel() for channel in (1, 2))]
     )
