@@ -1,6 +1,7 @@
 """Why a sample is, or is not, in a release: the decision on record and the signals it rests on."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about
@@ -108,7 +109,7 @@ def _signals(store: Store, manifests: list[Manifest], sample_id: str) -> dict[st
     return signals
 
 
-def _readable(value: Json | bytes) -> Json:
+def _readable(value: Any) -> Json:
     """Signatures are bytes, which JSON does not have."""
     return value.hex() if isinstance(value, bytes) else value
 

@@ -10,7 +10,7 @@ COLUMN = "audio_signature"
 NUM_BYTES = SIZE
 NUM_TABLES, MAX_DEPTH = 24, 32
 #: Root-mean-square difference in decibels. Measured: docs/decisions/0018-near-duplicates.md.
-NEAR_DB = 4.0
+NEAR_DB = 6.0
 EVERY, CELL = 5, 120
 
 Bools = npt.NDArray[np.bool_]
