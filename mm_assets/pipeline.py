@@ -125,9 +125,9 @@ _ROWS = (
         "dataset card. Refuses to run unless every shard of the release exists and passed its checks.",
         kinds=frozenset({"duckdb", "parquet"}),
         resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
-        aspects=("signals",),
+        aspects=("signals", "nearness"),
         libraries=("duckdb", "fasttext-predict", "numpy", "pillow", "pyarrow", "pyyaml", "soundfile"),
-        validate=validate_dataset_release, rules=(SNAPSHOT_RULES, FEATURES_RULES),
+        validate=validate_dataset_release, check_aspects=("nearness",), rules=(SNAPSHOT_RULES, FEATURES_RULES),
         preview="mm_assets.release.preview:preview",
     ),
     Asset(

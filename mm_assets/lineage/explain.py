@@ -1,6 +1,7 @@
 """Why a sample is, or is not, in a release: the decision on record and the signals it rests on."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about
@@ -104,8 +105,13 @@ def _signals(store: Store, manifests: list[Manifest], sample_id: str) -> dict[st
     for manifest in manifests:
         for row in rows_about(store, manifest.output("signals.parquet").digest, sample_id):
             if row["id"] == sample_id:
-                signals |= {name: value for name, value in row.items() if name != "id"}
+                signals |= {name: _readable(value) for name, value in row.items() if name != "id"}
     return signals
+
+
+def _readable(value: Any) -> Json:
+    """Signatures are bytes, which JSON does not have."""
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _dead(letter: Row) -> dict[str, Json]:

@@ -19,6 +19,9 @@ Aspects and what each must define:
 - ``bootstrap``: ``make_tensors(dim)`` of the bootstrap encoder.
 - ``descriptor`` (torch): ``Descriptor(tensors)``, ``collect(column, shape)``, its inputs, and ``misfit(shape)``.
 - ``preview``, where ``is_pictured``: ``tile(data, side)``.
+- ``nearness``, where ``has_nearness``: ``COLUMN`` of signals and its ``NUM_BYTES``, ``NUM_TABLES``, ``MAX_DEPTH``,
+  ``parse(bytes)``, ``are_near(left, right)`` of parsed values, ``outlines(values)``, and of these
+  ``components(outlines, table, first, last)`` and ``may_be_near(left, right)``.
 """
 
 import importlib
@@ -44,6 +47,7 @@ class Modality:
         digest_column: The column of ``signals.parquet`` that is equal for equal content.
         near_key_column: The column that begins its near-duplicate key, if any.
         near_key_bits: Sign bits of its embedding in that key: a field of the encoder's configuration, or None.
+        has_nearness: It has an aspect ``nearness``: nearly equal blobs are found by distance.
         corruptions: Names of the damage that an evaluation does by default.
         further_corruptions: Names of damage that it knows besides.
     """
@@ -59,6 +63,7 @@ class Modality:
     digest_column: str
     near_key_column: str | None = None
     near_key_bits: str | None = "dim"
+    has_nearness: bool = False
     corruptions: tuple[str, ...] = ()
     further_corruptions: tuple[str, ...] = ()
 
@@ -73,17 +78,19 @@ MODALITIES: dict[str, Modality] = {
         Modality(
             name="text", extensions=("txt",), formats=("txt",), max_bytes=1 << 20, is_inline=True, is_causal=True,
             length_column="text_tokens", digest_column="text_digest", near_key_column="text_minhash",
-            near_key_bits=None, corruptions=("text_ocr",),
+            near_key_bits=None, has_nearness=True, corruptions=("text_ocr",),
         ),
         Modality(
             name="image", extensions=("jpg", "jpeg", "png", "webp"), formats=("jpg", "png", "webp"),
             max_bytes=32 << 20, is_pictured=True, length_column=None, digest_column="image_pixels_digest",
             near_key_column="image_phash", near_key_bits="near_duplicate_bits",
+            has_nearness=True,
             corruptions=("image_jpeg", "image_blur", "image_low_light"),
         ),
         Modality(
             name="audio", extensions=("wav", "flac", "ogg", "mp3"), formats=("wav", "flac", "ogg", "mp3"),
             max_bytes=64 << 20, length_column="audio_frames", digest_column="audio_decode_digest",
+            has_nearness=True,
             corruptions=("audio_noise", "audio_clipping", "audio_low_pass"), further_corruptions=("audio_gaps",),
         ),
     )
@@ -102,8 +109,13 @@ def aspect(modality: str, name: str) -> Any:
 
 
 def modality_modules(*aspects: str) -> tuple[str, ...]:
-    """Dotted names of the modules of these aspects, of every modality: what a code digest has to include."""
-    return tuple(f"{PACKAGE}.{modality}.{name}" for modality in NAMES for name in aspects)
+    """Dotted names of the modules of these aspects, of every modality that has them: what a code digest includes."""
+    return tuple(
+        f"{PACKAGE}.{name}.{asked}"
+        for name in NAMES
+        for asked in aspects
+        if asked != "nearness" or MODALITIES[name].has_nearness
+    )
 
 
 def any_of(names: tuple[str, ...] = NAMES) -> str:

@@ -24,12 +24,10 @@ class FreezeConfig:
         val_fraction: Share for validation; 0 leaves the split empty.
         test_fraction: Share for testing; 0 leaves the split empty.
         drop_duplicates: Exclude all but one of the samples whose present modalities are all equal.
-        drop_near_duplicates: Exclude all but one of the samples with equal text and sound and nearly equal pictures.
-        group_near_duplicates: Keep nearly equal samples in one split.
-        max_near_duplicates: A near-duplicate key that more samples share is ignored: it says that the encoder cannot
-            tell them apart, not that they are copies.
-        min_linked_text_chars: Equal texts of at least this length stay in one split. Shorter ones are phrases that
-            unrelated samples share.
+        drop_near_duplicates: Exclude all but one of the samples with equal text and nearly equal pictures and sound.
+        group_near_duplicates: Keep samples with a nearly equal picture, clip or text in one split.
+        min_linked_text_chars: Equal and nearly equal texts of at least this length stay in one split. Shorter ones are
+            phrases that unrelated samples share, unless the text is all that a sample has.
         labels: ``optional`` keeps unlabelled samples (the objectives without labels remain), ``required`` excludes
             them.
         drift_limit: Total variation or population stability index above which a drift is reported as a warning.
@@ -41,7 +39,6 @@ class FreezeConfig:
     drop_duplicates: bool = True
     drop_near_duplicates: bool = True
     group_near_duplicates: bool = True
-    max_near_duplicates: int = 100
     min_linked_text_chars: int = 48
     labels: Literal["optional", "required"] = "optional"
     drift_limit: float = 0.25

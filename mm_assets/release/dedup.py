@@ -2,9 +2,9 @@
 
 A **duplicate** has the same modalities as another sample and every one of them equal: pixels, decoded sound and
 normalised text. One picture with its name in four languages is therefore four samples. A **near duplicate** has equal
-text and sound, and pictures the encoder cannot tell apart. A **leakage group** is wider: whatever shares a declared
-group, a picture, a recording, a long text or a near-duplicate key must not be split between training and testing,
-whether or not it is a copy.
+text, and pictures and sound that are nearly equal (``near.py`` finds them). A **leakage group** is wider: whatever
+shares a declared group, or has an equal or nearly equal picture, recording or long text, must not be split between
+training and testing, whether or not it is a copy.
 """
 
 from typing import TypeAlias
@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES, PACKED
+from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -25,30 +25,16 @@ _ANY_PRESENT = " OR ".join(f"has_{name}" for name in NAMES)
 #: Equal for samples all of whose modalities are equal; NULL where a digest is missing, which equals nothing.
 CONTENT = f"""CASE WHEN {_EACH_HAS_DIGEST} AND ({_ANY_PRESENT})
     THEN concat_ws('|', 'content', {", ".join(f"coalesce({digest}, '-')" for digest in _DIGESTS.values())}) END"""
-#: A sample's near-duplicate key is about the first of these that it has; here about the very first.
-_KEYED = PACKED[0]
-_OTHERS = ", ".join(f"coalesce({digest}, '-')" for name, digest in _DIGESTS.items() if name != _KEYED)
-_HAS_TEXT = " AND ".join(f"{_DIGESTS[name]} IS NOT NULL" for name in CAUSAL)
-#: A key has few bits, so it takes equal text and everything else as well to throw a sample away.
-_NEAR_CONTENT = f"""CASE WHEN {_HAS_TEXT} AND has_{_KEYED} AND near_duplicate_key IS NOT NULL
-    THEN concat_ws('|', 'near', near_duplicate_key, {_OTHERS}) END"""
-
-
-def duplicate_expressions(config: FreezeConfig) -> list[str]:
-    """SQL expressions whose equal values make samples duplicates, strictest first."""
-    exact = [CONTENT] if config.drop_duplicates else []
-    return exact + ([_NEAR_CONTENT] if config.drop_near_duplicates else [])
 
 
 def link_expressions(config: FreezeConfig) -> list[str]:
     """SQL expressions whose equal values put samples into one leakage group."""
-    links = [
+    return [
         "'id|' || id",
         "'group|' || source || '|' || \"group\"",
         *(_link(name, digest, config) for name, digest in _DIGESTS.items()),
         CONTENT,
     ]
-    return links + (["'near|' || near_duplicate_key"] if config.group_near_duplicates else [])
 
 
 def _link(name: str, digest: str, config: FreezeConfig) -> str:
@@ -60,7 +46,6 @@ def _link(name: str, digest: str, config: FreezeConfig) -> str:
 def shared_keys(
     database: duckdb.DuckDBPyConnection,
     expressions: list[str],
-    config: FreezeConfig,
     *,
     column: str = "position",
     where: str = "TRUE",
@@ -70,7 +55,6 @@ def shared_keys(
     Args:
         database: Holds ``samples``.
         expressions: SQL expressions for keys; rows with NULL have no key.
-        config: Its ``max_near_duplicates`` bounds keys that start with ``near|``.
         column: How a row is named: ``position`` or ``seniority``.
         where: Which rows take part.
     """
@@ -80,7 +64,7 @@ def shared_keys(
     found = database.execute(
         f"""WITH keyed AS ({union}), shared AS (
               SELECT key, row_number() OVER () - 1 AS number FROM keyed WHERE key IS NOT NULL GROUP BY key
-              HAVING count(*) > 1 AND (NOT starts_with(key, 'near|') OR count(*) <= {config.max_near_duplicates}))
+              HAVING count(*) > 1)
             SELECT row, number FROM keyed JOIN shared USING (key)"""
     ).fetchnumpy()
     return np.asarray(found["row"], dtype=np.int64), np.asarray(found["number"], dtype=np.int64)
@@ -112,21 +96,3 @@ def components(num_rows: int, rows: Ints, keys: Ints) -> Ints:
         if np.array_equal(hooked, smallest):
             return smallest
         smallest = hooked
-
-
-def originals(database: duckdb.DuckDBPyConnection, eligible: Bools, config: FreezeConfig) -> Ints:
-    """For every position that of its original: itself, or for a duplicate the smallest (release, id) of its copies.
-
-    Only eligible rows take part, so that excluding an original lets one of its copies take its place.
-    """
-    num_rows = len(eligible)
-    expressions = duplicate_expressions(config)
-    if not expressions or num_rows == 0:
-        return np.arange(num_rows, dtype=np.int64)
-    by_seniority = database.execute("SELECT position FROM samples ORDER BY seniority").fetchnumpy()["position"]
-    rows, keys = shared_keys(database, expressions, config, column="seniority")
-    usable = eligible[by_seniority[rows]]
-    first = components(num_rows, rows[usable], keys[usable])
-    result = np.empty(num_rows, dtype=np.int64)
-    result[by_seniority] = by_seniority[first]
-    return result

@@ -24,8 +24,10 @@ from mm_assets.release.card import dataset_card
 from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
 from mm_assets.release.croissant import croissant_document
 from mm_assets.release.curation import Verdicts, judge
-from mm_assets.release.dedup import CONTENT, Bools, Ints, link_expressions, originals, shared_keys
+from mm_assets.release.dedup import CONTENT, Bools, Ints
 from mm_assets.release.drift import measure_drift
+from mm_assets.release.links import find_links
+from mm_assets.release.originals import originals
 from mm_assets.release.record import release_record
 from mm_assets.release.rows import load_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
@@ -128,10 +130,17 @@ def _parent(job: Job) -> _Parent:
 def _decide(
     job: Job, database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
 ) -> _Decisions:
-    inherited, left_out = _inherited(database, parent.samples)
-    original = originals(database, verdicts.eligible, config)
-    rows, keys = shared_keys(database, link_expressions(config), config)
-    groups, leaked = separate(len(inherited), rows, keys, inherited=inherited, left_out=left_out)
+    inherited, left_out, selected_before = _inherited(database, parent.samples)
+    links = find_links(database, config, inherited=inherited)
+    original = originals(
+        database,
+        verdicts.eligible,
+        config,
+        signatures=links.signatures,
+        groups=links.groups,
+        selected_before=selected_before,
+    )
+    groups, leaked = separate(len(inherited), links.rows, links.keys, inherited=inherited, left_out=left_out)
     is_original = original == np.arange(len(original))
     split = assign(
         groups,
@@ -145,18 +154,21 @@ def _decide(
     return _Decisions(split=split, original=original, leaked=leaked)
 
 
-def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools]:
-    """For every row the split its id has in the parent (-1: not there), and whether the parent left it out."""
+def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools, Bools]:
+    """For every row: split of its id in the parent (-1: not there), whether that left it out, whether selected it."""
     database.register("before", before)
     database.register("split_numbers", pa.table({"split": list(SPLITS), "number": range(len(SPLITS))}))
     found = database.execute(
         f"""WITH known AS (SELECT id, coalesce(min(number) FILTER (selected), min(number)) AS number,
-              bool_and(list_contains(string_split(reasons, ','), '{LEAKAGE}')) AS leaked
+              bool_and(list_contains(string_split(reasons, ','), '{LEAKAGE}')) AS leaked,
+              bool_or(selected) AS selected
               FROM before JOIN split_numbers USING (split) GROUP BY id)
-            SELECT coalesce(number, -1) AS number, coalesce(leaked, FALSE) AS leaked
+            SELECT coalesce(number, -1) AS number, coalesce(leaked, FALSE) AS leaked,
+              coalesce(selected, FALSE) AS selected
             FROM samples LEFT JOIN known USING (id) ORDER BY position"""
     ).fetchnumpy()
-    return np.asarray(found["number"], dtype=np.int64), np.asarray(found["leaked"], dtype=np.bool_)
+    leaked, selected = (np.asarray(found[name], dtype=np.bool_) for name in ("leaked", "selected"))
+    return np.asarray(found["number"], dtype=np.int64), leaked, selected
 
 
 def _group_keys(database: duckdb.DuckDBPyConnection, groups: Ints) -> list[str]:

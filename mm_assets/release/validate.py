@@ -14,7 +14,9 @@ from pydantic import TypeAdapter
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.release.config import SPLITS, FreezeConfig
-from mm_assets.release.dedup import components, link_expressions, shared_keys
+from mm_assets.release.crossings import find_crossings
+from mm_assets.release.dedup import components, link_expressions
+from mm_assets.release.links import find_links
 from mm_assets.release.rows import load_rows
 from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
 from mm_assets.store.manifest import Manifest
@@ -41,6 +43,7 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
                 _rows_exist(database, len(shards)),
                 _ids_unique(database),
                 _no_leakage(database, config),
+                _no_near_leakage(database, config),
                 _splits_filled(database, config),
                 _classes_taught(database, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
@@ -108,8 +111,7 @@ def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Fi
     failing = _strings(
         database,
         f"""WITH keyed AS ({keys}), usable AS (
-              SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key
-              HAVING NOT starts_with(key, 'near|') OR count(*) <= {config.max_near_duplicates}),
+              SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key),
             picked AS (SELECT key, id, split FROM keyed JOIN usable USING (key)
               JOIN frozen USING (id, shard, row) WHERE selected),
             torn AS (SELECT key FROM picked GROUP BY key HAVING count(DISTINCT split) > 1)
@@ -120,6 +122,20 @@ def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Fi
         failing,
         good="no group, picture, recording or text is in two splits",
         bad="selected samples share a group, picture, recording or text with another split",
+    )
+
+
+def _no_near_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
+    """Distances of selected samples of different splits, measured without the search that made the groups."""
+    if not config.group_near_duplicates:
+        return Finding(rule="no_near_leakage", passed=True, detail="the configuration does not group near duplicates")
+    crossings = find_crossings(database, config)
+    compared = ", ".join(f"{name} {done} of {total}" for name, (done, total) in crossings.compared.items())
+    return _finding(
+        "no_near_leakage",
+        crossings.ids,
+        good=f"no sample of val and test is nearly equal to one of another split; compared with all: {compared}",
+        bad="selected samples are nearly equal to one of another split; exclude them or add a group to their drop",
     )
 
 
@@ -138,7 +154,8 @@ def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) ->
 def _classes_taught(database: duckdb.DuckDBPyConnection, config: FreezeConfig, generation: int) -> Finding:
     """Every class is in train, unless no group of it may go there: it is the last of its split, or inherited."""
     num_rows = database.execute("SELECT count(*) FROM samples").fetchall()[0][0]
-    leaders = components(num_rows, *shared_keys(database, link_expressions(config), config))
+    links = find_links(database, config)
+    leaders = components(num_rows, links.rows, links.keys)
     database.register("led", pa.table({"position": np.arange(num_rows, dtype=np.int64), "leader": leaders}))
     rows = database.execute(
         """WITH placed AS (

@@ -26,6 +26,8 @@ _MOVED = (
     ("training", "budget_usd", "budget_usd"),
     ("encoder", "microbatch_size", "microbatch_size"),
 )
+#: Fields of the first version that nothing reads any more: section and name.
+_GONE = (("release", "max_near_duplicates"),)
 
 
 class _Record(BaseModel):
@@ -216,6 +218,9 @@ def _translated(document: Mapping[str, Any]) -> dict[str, Any]:
     for section, field, name in _MOVED:
         if isinstance(configuration.get(section), dict) and field in configuration[section]:
             placement[name] = configuration[section].pop(field)
+    for section, field in _GONE:
+        if isinstance(configuration.get(section), dict):
+            configuration[section].pop(field, None)
     fields = {name: value for name, value in document.items() if name != "recipe"}
     return {
         **fields,

@@ -12,7 +12,7 @@ import pytest
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
-from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
+from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.materialize import packaged_rules
 from mm_assets.pipeline import ASSETS
 from mm_assets.release.config import FreezeConfig
@@ -73,7 +73,9 @@ class World:
         self, asset: str, partition: Partition, tables: Mapping[str, pa.Table], inputs: Sequence[Input] = ()
     ) -> Committed:
         """Commits tables as an asset."""
-        digests = {name: digest_json([str(table.schema), table.to_pylist()]) for name, table in tables.items()}
+        digests = {
+            name: digest_bytes(repr([str(table.schema), table.to_pylist()]).encode()) for name, table in tables.items()
+        }
         action = Action(asset=asset, code=CODE, params={"of": digests}, environment={}, inputs=tuple(inputs))
         files = []
         for name, table in tables.items():

@@ -12,6 +12,7 @@ from mm_assets.release.freeze import SAMPLES
 from mm_assets.release.policies import POLICIES
 from mm_assets.release.rows import load_rows
 from mm_assets.release.shards import Shard
+from mm_assets_tests.release.drawings import picture
 
 
 def animals(sample: Any, count: int, **values: Any) -> list[dict[str, Any]]:
@@ -35,7 +36,8 @@ def test_all_findings_of_a_sound_release_pass(world, sample):
     findings = world.findings(world.release(animals(sample, 30)).manifest)
     assert [finding.rule for finding in findings.values() if not finding.passed] == []
     assert set(findings) == {
-        "merkle_root", "rows_exist", "unique_ids", "no_leakage", "splits_filled", "classes_in_train", "drift",
+        "merkle_root", "rows_exist", "unique_ids", "no_leakage", "no_near_leakage", "splits_filled",
+        "classes_in_train", "drift",
     }  # fmt: skip
 
 
@@ -115,22 +117,14 @@ def test_excluding_an_original_lets_its_copy_take_its_place(world, sample):
 
 def test_near_duplicate_is_left_out_only_with_equal_text_and_sound(world, sample):
     rows = [
-        sample("a", text="t", audio=None, near_duplicate_key="n"),
-        sample("b", text="t", audio=None, near_duplicate_key="n"),
-        sample("c", text="other", audio=None, near_duplicate_key="n"),
+        sample("a", text="t", audio=None, image_signature=picture(1)),
+        sample("b", text="t", audio=None, image_signature=picture(1, shade=3)),
+        sample("c", text="other", audio=None, image_signature=picture(1, shade=2)),
     ]
     frozen = world.rows(world.release(rows))
     assert (frozen["b"]["reasons"], frozen["b"]["duplicate_of"]) == ("near_duplicate", "zoo/d1/a")
     assert frozen["c"]["selected"]
     assert len({row["split"] for row in frozen.values()}) == 1
-
-
-def test_near_duplicate_key_of_too_many_samples_is_ignored(world, sample):
-    world.config = FreezeConfig(max_near_duplicates=10)
-    rows = [sample(f"k{i:02d}", near_duplicate_key="same") for i in range(40)]
-    committed = world.release(rows)
-    assert all(committed.manifest.stats["splits"].values())
-    assert world.findings(committed.manifest)["no_leakage"].passed
 
 
 def test_equal_pictures_under_different_names_share_a_split(world, sample):

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mm_assets.modalities.audio.decode import DecodedAudio
+from mm_assets.modalities.audio.signature import signature
 
 COLUMNS = (
     ("audio_seconds", pa.float64()),
@@ -17,6 +18,7 @@ COLUMNS = (
     ("silence_fraction", pa.float64()),
     ("loudness", pa.float64()),
     ("audio_decode_digest", pa.string()),
+    ("audio_signature", pa.binary()),
 )
 NUMBERS = ("audio_seconds", "snr_db", "loudness", "silence_fraction", "clipping_fraction")
 FLAGS: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ def measure(audio: DecodedAudio, config: object) -> dict[str, object]:
         "silence_fraction": _fraction(_decibel(energies) < SILENT_BELOW_DB),
         "loudness": round(float(_decibel(energies.mean())), DECIMALS),
         "audio_decode_digest": audio.digest,
+        "audio_signature": signature(audio),
     }
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mm_assets.modalities.image.dct import dct_basis
 from mm_assets.modalities.image.decode import STRIP_ROWS, DecodedImage
+from mm_assets.modalities.image.signature import signature
 
 COLUMNS = (
     ("image_width", pa.int32()),
@@ -24,6 +25,7 @@ COLUMNS = (
     ("contrast", pa.float64()),
     ("image_phash", pa.string()),
     ("image_pixels_digest", pa.string()),
+    ("image_signature", pa.binary()),
 )
 NUMBERS = ("sharpness", "brightness", "contrast", "image_aspect", "image_entropy")
 FLAGS: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ def measure(image: DecodedImage, config: object) -> dict[str, object]:
         "contrast": float(np.sqrt(variance)) / 255.0,
         "image_phash": perceptual_hash(image),
         "image_pixels_digest": pixels_digest(image),
+        "image_signature": signature(image),
     }
 
 

@@ -23,12 +23,12 @@ def minhash(normalised: str) -> str | None:
         codes = np.pad(codes, (0, SHINGLE_CHARS - len(codes)))
     shingles = np.zeros(len(codes) - SHINGLE_CHARS + 1, np.uint64)
     for position in range(SHINGLE_CHARS):
-        shingles = _mix(shingles ^ codes[position : position + len(shingles)])
-    smallest = np.array([_mix(shingles ^ seed).min() for seed in _SEEDS])
+        shingles = mix(shingles ^ codes[position : position + len(shingles)])
+    smallest = np.array([mix(shingles ^ seed).min() for seed in _SEEDS])
     return (smallest >> np.uint64(32)).astype(">u4").tobytes().hex()
 
 
-def _mix(words: Words) -> Words:
+def mix(words: Words) -> Words:
     """A bijection of 64-bit words. Source: SplitMix64, Steele et al. 2014."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -36,4 +36,4 @@ def _mix(words: Words) -> Words:
     return words ^ (words >> np.uint64(31))
 
 
-_SEEDS = _mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) << np.uint64(32))
+_SEEDS = mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) << np.uint64(32))

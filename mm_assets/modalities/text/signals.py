@@ -14,6 +14,7 @@ from mm_assets.modalities.text.language import guess_language
 from mm_assets.modalities.text.minhash import minhash
 from mm_assets.modalities.text.personal_data import VERSIONS, find, redact
 from mm_assets.modalities.text.repetition import repetition
+from mm_assets.modalities.text.signature import signature
 
 COLUMNS = (
     ("text_chars", pa.int32()),
@@ -27,6 +28,7 @@ COLUMNS = (
     ("text_decode_digest", pa.string()),
     ("text_digest", pa.string()),
     ("text_minhash", pa.string()),
+    ("text_signature", pa.binary()),
 )
 NUMBERS = ("text_chars", "text_repetition")
 FLAGS = (*(f"has_{kind}" for kind in VERSIONS), "has_url")
@@ -65,6 +67,7 @@ def measure(text: str, config: Thresholds) -> dict[str, object]:
         "text_decode_digest": digest_bytes(text.encode("utf-8")),
         "text_digest": digest_bytes(normalised.encode("utf-8")),
         "text_minhash": minhash(normalised),
+        "text_signature": signature(text),
     }
 
 

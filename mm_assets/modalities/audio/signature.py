@@ -1,0 +1,74 @@
+"""The signature of a clip: how its energy is spread over time and frequency, from its first sound to its last.
+
+It stays nearly the same when a clip is encoded again, at another rate or level, or gets silence before or after. It has
+no unit of time: bands are in Hz and below what telephone speech keeps, and the time axis is divided into equal parts.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from mm_assets.modalities.audio.decode import DecodedAudio
+from mm_assets.modalities.audio.signature_format import BANDS, PARTS, STEPS_PER_DB
+
+LOWEST_HZ, HIGHEST_HZ = 150.0, 3400.0
+WINDOW_S, HOP_S = 0.032, 0.016
+#: A length with large prime factors takes a Fourier transform several times as long.
+WINDOW_MULTIPLE = 16
+#: Frames are summed in blocks, so that a clip of ten minutes takes no more memory than one of seconds.
+BLOCK_FRAMES = 4096
+#: Share of the energy that is cut off at either end. A threshold in decibels would move by whole words with the noise
+#: that an encoder leaves.
+TRIM = 0.001
+#: Levels this far below the loudest are cut: encoders fill silence differently.
+RANGE_DB = 40.0
+FLOOR = 1e-12
+
+Floats = npt.NDArray[np.float64]
+
+
+def signature(audio: DecodedAudio) -> bytes:
+    """``PARTS`` x ``BANDS`` int8: level of each band in each part of the clip, half decibels around their mean."""
+    energy_FB = band_energies(audio)
+    energy_PB = _parts(energy_FB)
+    level_PB = 10.0 * np.log10(energy_PB + FLOOR)
+    level_PB = np.maximum(level_PB, level_PB.max() - RANGE_DB)
+    steps = np.round((level_PB - level_PB.mean()) * STEPS_PER_DB)
+    return np.clip(steps, -127, 127).astype(np.int8).tobytes()
+
+
+def band_energies(audio: DecodedAudio) -> Floats:
+    """Frames x bands: power between neighbouring edges, of windows of ``WINDOW_S`` every ``HOP_S``."""
+    window = max(WINDOW_MULTIPLE, round(WINDOW_S * audio.sample_rate / WINDOW_MULTIPLE) * WINDOW_MULTIPLE)
+    starts = _starts(len(audio.mono), window, audio.sample_rate)
+    frequency = np.arange(window // 2 + 1) * (audio.sample_rate / window)
+    edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)
+    edge = np.searchsorted(frequency, edges)
+    taper = np.hanning(window + 1)[:-1]
+    samples = np.pad(audio.mono, (0, max(0, window - len(audio.mono))))
+    energy_FB = np.zeros((len(starts), BANDS))
+    for first in range(0, len(starts), BLOCK_FRAMES):
+        block = starts[first : first + BLOCK_FRAMES]
+        frames = samples[block[:, None] + np.arange(window)].astype(np.float64)
+        power = np.abs(np.fft.rfft(frames * taper, axis=1)) ** 2 / (taper**2).sum() / window
+        # Bands above half the rate begin at the column of zeros behind the last frequency.
+        sums = np.add.reduceat(np.pad(power, ((0, 0), (0, 1))), edge, axis=1)
+        energy_FB[first : first + len(block)] = sums[:, :BANDS]
+    return energy_FB
+
+
+def _starts(num_samples: int, window: int, rate: int) -> npt.NDArray[np.int64]:
+    count = 1 + max(0, int((num_samples - window) / (HOP_S * rate)))
+    return np.minimum(np.round(np.arange(count) * (HOP_S * rate)), max(0, num_samples - window)).astype(np.int64)
+
+
+def _parts(energy_FB: Floats) -> Floats:
+    """Mean energy of each of ``PARTS`` equal parts of what is not cut off; frames count in parts by their share."""
+    total_F = np.concatenate([[0.0], np.cumsum(energy_FB.sum(axis=1))])
+    if total_F[-1] <= 0.0:
+        return np.zeros((PARTS, BANDS))
+    first, last = np.interp([TRIM * total_F[-1], (1.0 - TRIM) * total_F[-1]], total_F, np.arange(len(total_F)))
+    total_FB = np.concatenate([np.zeros((1, BANDS)), np.cumsum(energy_FB, axis=0)])
+    place = np.linspace(first, last, PARTS + 1)
+    below = np.minimum(place.astype(np.int64), len(energy_FB) - 1)
+    reached = total_FB[below] + (place - below)[:, None] * energy_FB[below]
+    return np.maximum(np.diff(reached, axis=0), 0.0) * (PARTS / max(last - first, 1.0))

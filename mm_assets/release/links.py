@@ -1,0 +1,88 @@
+"""What puts samples into one leakage group: shared keys, and nearly equal blobs.
+
+Nearly equal blobs of one group share a key. Where a parent put members of a group into different splits, every near
+pair has a key of its own instead: without the sample that connects them, those that are not near to each other are
+apart again, and only that sample is left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+
+from mm_assets.release.config import FreezeConfig
+from mm_assets.release.dedup import Bools, Ints, link_expressions, shared_keys
+from mm_assets.release.signatures import NEAR, Signatures, read_signatures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Links:
+    """Pairs (row, key number), and what the keys of nearly equal blobs were made from.
+
+    ``groups`` has, by modality and for every position, the smallest position of its group of nearly equal blobs, -1
+    where it has none to compare.
+    """
+
+    rows: Ints
+    keys: Ints
+    signatures: Mapping[str, Signatures]
+    groups: Mapping[str, Ints]
+
+
+def find_links(database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, inherited: Ints | None = None) -> Links:
+    """All links of the rows of ``samples``.
+
+    Args:
+        database: Holds ``samples``.
+        config: Which links count.
+        inherited: Split each row had in the parent, -1 for a new row.
+    """
+    rows, keys = shared_keys(database, link_expressions(config))
+    (num_rows,) = database.execute("SELECT count(*) FROM samples").fetchall()[0]
+    is_wanted = config.group_near_duplicates or config.drop_near_duplicates
+    signatures = {name: read_signatures(database, name, config) for name in NEAR} if is_wanted else {}
+    groups: dict[str, Ints] = {}
+    parts = [(rows, keys)]
+    next_key = int(keys.max(initial=-1)) + 1
+    for name, found in signatures.items():
+        leader = found.groups()
+        groups[name] = np.full(num_rows, -1, dtype=np.int64)
+        groups[name][found.position] = leader
+        torn = _torn(groups[name], inherited)
+        size = np.bincount(leader, minlength=num_rows)
+        shared = (size[leader] > 1) & ~torn[leader]
+        parts.append((found.position[shared], next_key + leader[shared]))
+        next_key += num_rows
+        for group in np.flatnonzero(torn):
+            pairs = _near_pairs(found, found.position[leader == group])
+            parts.append((pairs.ravel(), next_key + np.repeat(np.arange(len(pairs)), 2)))
+            next_key += len(pairs)
+    if not config.group_near_duplicates:
+        parts = parts[:1]
+    return Links(
+        rows=np.concatenate([part[0] for part in parts]),
+        keys=np.concatenate([part[1] for part in parts]),
+        signatures=signatures,
+        groups=groups,
+    )
+
+
+def _torn(groups: Ints, inherited: Ints | None) -> Bools:
+    """By position of its first member, whether a group has members of the parent in different splits."""
+    bits = np.zeros(len(groups), dtype=np.int64)
+    if inherited is not None:
+        old = np.flatnonzero((groups >= 0) & (inherited >= 0))
+        np.bitwise_or.at(bits, groups[old], np.left_shift(1, inherited[old]))
+    return (bits & (bits - 1)) != 0
+
+
+def _near_pairs(found: Signatures, members: Ints) -> Ints:
+    """Every pair [pairs, 2] of members that are near to each other."""
+    values = found.values(members)
+    pairs: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
+    for one in range(len(members) - 1):
+        others = values[one + 1 :]
+        near = np.flatnonzero(found.nearness.are_near(np.broadcast_to(values[one], others.shape), others))
+        pairs.append(np.stack([np.full(len(near), members[one]), members[one + 1 + near]], axis=1))
+    return np.concatenate(pairs)

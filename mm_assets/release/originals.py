@@ -1,0 +1,126 @@
+"""Which samples are left out as duplicates, and of which original.
+
+Equal samples have one original, the first by seniority. Of nearly equal ones, those of a parent that it selected stay;
+every other one is left out if it is near to one that stays and is before it. Being near is decided for each such pair,
+never along a chain: a new sample between two others cannot make one of them a duplicate of the other.
+"""
+
+from collections.abc import Mapping
+
+import duckdb
+import numpy as np
+
+from mm_assets.modalities.table import MODALITIES, NAMES
+from mm_assets.release.config import FreezeConfig
+from mm_assets.release.dedup import CONTENT, Bools, Ints, components, shared_keys
+from mm_assets.release.signatures import Signatures
+
+#: Pairs that are compared at a time.
+CHUNK = 1 << 16
+#: Of modalities that are not compared by distance, and of texts, equal digests are asked for.
+_COMPARED = tuple(name for name, row in MODALITIES.items() if row.has_nearness and not row.is_causal)
+_EQUAL = ", ".join(
+    [f"has_{name}" for name in NAMES]
+    + [f"coalesce({row.digest_column}, '-')" for name, row in MODALITIES.items() if name not in _COMPARED]
+)
+
+
+def originals(
+    database: duckdb.DuckDBPyConnection,
+    eligible: Bools,
+    config: FreezeConfig,
+    *,
+    signatures: Mapping[str, Signatures],
+    groups: Mapping[str, Ints],
+    selected_before: Bools,
+) -> Ints:
+    """For every position that of its original: itself, unless it is a duplicate.
+
+    Only eligible rows take part, so that excluding an original lets one of its copies take its place.
+
+    Args:
+        database: Holds ``samples``.
+        eligible: Rows that no rule excludes.
+        config: Which duplicates are left out.
+        signatures: By modality.
+        groups: By modality, for every position the group of nearly equal ones, -1 without a signature.
+        selected_before: Rows that the parent selected.
+    """
+    result = np.arange(len(eligible), dtype=np.int64)
+    if len(eligible) == 0:
+        return result
+    by_seniority = _column(database, "position", order="seniority")
+    if config.drop_duplicates:
+        rows, keys = shared_keys(database, [CONTENT], column="seniority")
+        usable = eligible[by_seniority[rows]]
+        first = components(len(eligible), rows[usable], keys[usable])
+        result[by_seniority] = by_seniority[first]
+    if config.drop_near_duplicates:
+        rank = np.empty(len(eligible), dtype=np.int64)
+        rank[by_seniority] = np.arange(len(eligible))
+        rank[~selected_before] += len(eligible)
+        kept = eligible & (result == np.arange(len(eligible)))
+        near = _near_originals(database, kept, rank, signatures=signatures, groups=groups, stays=selected_before)
+        result = near[result]
+    return result
+
+
+def _near_originals(
+    database: duckdb.DuckDBPyConnection,
+    kept: Bools,
+    rank: Ints,
+    *,
+    signatures: Mapping[str, Signatures],
+    groups: Mapping[str, Ints],
+    stays: Bools,
+) -> Ints:
+    result = np.arange(len(kept), dtype=np.int64)
+    alike, rows = _classes(database, kept, groups)
+    order = np.lexsort([rank[rows], alike])
+    alike, rows = alike[order], rows[order]
+    # Every round compares the first row of each class with the others of it; what is near to it leaves the class.
+    while len(rows):
+        first = np.concatenate([[True], alike[1:] != alike[:-1]])
+        leader = rows[np.flatnonzero(first)[np.cumsum(first) - 1]]
+        is_open = ~first & ~stays[rows]
+        copies = np.flatnonzero(is_open)
+        copies = copies[_are_near(leader[copies], rows[copies], signatures, groups)]
+        result[rows[copies]] = leader[copies]
+        is_open[copies] = False
+        others = ~first & (is_open | stays[rows])
+        alike, rows = alike[others], rows[others]
+    return result
+
+
+def _classes(database: duckdb.DuckDBPyConnection, kept: Bools, groups: Mapping[str, Ints]) -> tuple[Ints, Ints]:
+    """Class number and row of rows that could be near to another one: equal in one part, in one group in the other."""
+    compared = [groups[name] for name in _COMPARED if name in groups]
+    present = {name: _column(database, f"has_{name}").astype(np.bool_) for name in _COMPARED}
+    has_all = kept & np.any([present[name] for name in _COMPARED], axis=0)
+    for name in _COMPARED:
+        has_all &= ~present[name] | (groups[name] >= 0 if name in groups else False)
+    rows = np.flatnonzero(has_all)
+    number = np.unique(_column(database, f"hash({_EQUAL})")[rows], return_inverse=True)[1]
+    for column in compared:
+        pair = number * (len(kept) + 1) + column[rows] + 1
+        number = np.unique(pair, return_inverse=True)[1]
+    shared = np.bincount(number, minlength=1)[number] > 1
+    return number[shared].astype(np.int64), rows[shared].astype(np.int64)
+
+
+def _are_near(left: Ints, right: Ints, signatures: Mapping[str, Signatures], groups: Mapping[str, Ints]) -> Bools:
+    """Whether pairs of one class are near in every modality that is compared; both rows have the same ones."""
+    result = np.ones(len(left), dtype=np.bool_)
+    for name in _COMPARED:
+        if name in groups:
+            asked = np.flatnonzero(result & (groups[name][left] >= 0))
+            found = signatures[name]
+            for start in range(0, len(asked), CHUNK):
+                part = asked[start : start + CHUNK]
+                result[part] = found.nearness.are_near(found.values(left[part]), found.values(right[part]))
+    return result
+
+
+def _column(database: duckdb.DuckDBPyConnection, expression: str, *, order: str = "position") -> Ints:
+    found = database.execute(f"SELECT {expression} AS value FROM samples ORDER BY {order}").fetchnumpy()["value"]
+    return np.asarray(found)
