@@ -12,6 +12,8 @@ from mm_assets.store.objects import Store
 
 #: Manifests with signals: a shard's entry names both.
 SIGNAL_ASSETS = ("features", "embeddings")
+#: Its environment is the decoders that were in use.
+CODEC_ASSET = "features"
 LETTER_ASSETS = ("snapshot", "features")
 
 
@@ -25,7 +27,7 @@ def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
 
     Returns:
         ``selected``; ``reasons`` why not (for a dead letter, its reason; ``not_frozen`` before the freeze);
-        ``signals`` (empty for a dead letter); and where the sample is.
+        ``signals`` and ``codecs``, the versions of what decoded it (both empty for a dead letter); and where it is.
 
     Raises:
         UsageError: the release or the sample does not exist, or several samples have that key.
@@ -90,6 +92,12 @@ def _decision(store: Store, shards: list[Place], row: Row) -> dict[str, Json]:
         "duplicate_of": row["duplicate_of"],
         "shard": shard.path,
         "signals": _signals(store, manifests, row["id"]),
+        "codecs": {
+            name: value
+            for entry in manifests
+            if entry.asset == CODEC_ASSET
+            for name, value in entry.environment.items()
+        },
     }
 
 
@@ -123,5 +131,6 @@ def _dead(letter: Row) -> dict[str, Json]:
         "duplicate_of": None,
         "shard": None,
         "signals": {},
+        "codecs": {},
         "dead_letter": {name: letter[name] for name in ("stage", "modality", "object", "member", "detail")},
     }

@@ -36,8 +36,8 @@ class History:
         release, _, shard = partition.partition("/")
         content = {name: v.to_pylist() if isinstance(v, pa.Table) else v for name, v in outputs.items()}
         action = Action(
-            asset=asset, code=CODE, params={"content": digest_bytes(json.dumps(content).encode())}, environment={},
-            inputs=tuple(inputs),
+            asset=asset, code=CODE, params={"content": digest_bytes(json.dumps(content).encode())},
+            environment={"libsndfile": "1.2.2"} if asset == "features" else {}, inputs=tuple(inputs),
         )  # fmt: skip
         files = []
         for name, value in outputs.items():

@@ -10,6 +10,7 @@ def test_selected_sample_has_no_reasons_and_all_its_signals(history):
     assert explained["reasons"] == []
     assert explained["signals"] == {"sharpness": 0.5, "coherence": 0.25}
     assert explained["shard"] == "r1/0000"
+    assert explained["codecs"] == {"libsndfile": "1.2.2"}
 
 
 def test_sample_that_was_left_out_has_its_reasons_and_its_original(history):
