@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from mm_assets.errors import MmError, UsageError
 from mm_assets.identity.canonical import to_json
 from mm_assets.operations.screen import Outcome, make_console
-from mm_assets.settings import MAX_PARALLEL, clear_math_modes
+from mm_assets.settings import MAX_PARALLEL, MAX_SHARDS, clear_math_modes
 
 FAILED = 1
 BAD_USAGE = 2
@@ -122,10 +122,17 @@ def build_parser() -> argparse.ArgumentParser:
     what = trace.add_mutually_exclusive_group(required=True)
     what.add_argument("--sample", metavar="ID", help="a sample: SOURCE/DROP/KEY, or KEY where it is unambiguous")
     what.add_argument("--model", metavar="REF", help="a release, a manifest digest, or production")
+    events = _command(
+        commands, "openlineage", "inspect:openlineage", "Write OpenLineage events of a release to a file."
+    )
+    events.add_argument("--release", required=True, metavar="R", help="an open release")
+    events.add_argument("--output", required=True, type=Path, metavar="FILE", help="where to write, one event a line")
     explain = _command(commands, "explain", "inspect:explain", "Show why a sample is or is not in a release.")
     explain.add_argument("--release", required=True, metavar="R", help="an open release")
     explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
     _add_rules(commands)
+    _add_policy(commands)
+    _add_deadletter(commands)
     adopt = _command(commands, "adopt", "adopt:adopt", "Prove that changed code makes the same bytes, on a sample.")
     adopt.add_argument("--asset", required=True, metavar="A", help="the asset whose code changed")
     adopt.add_argument(
@@ -137,10 +144,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PARALLEL:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_PARALLEL}, got {text!r}")
+def _count(text: str, maximum: int = MAX_PARALLEL) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {maximum}, got {text!r}")
     return int(text)
+
+
+def _shards(text: str) -> int:
+    return _count(text, MAX_SHARDS)
 
 
 def _add_drop(commands: "_Commands") -> None:
@@ -171,6 +182,15 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
     opened.add_argument("--exclude", action="extend", nargs="+", metavar="ID", help="samples to leave out (globs)")
     _command(family, "list", "release:list_all", "List every open release and its progress.")
+    opened.add_argument("--use", metavar="PURPOSE", help="what it is for: refused unless its sources allow that")
+    opened.add_argument("--shards", type=_shards, metavar="N", help="number of shards (default: from the drops' size)")
+    named = _command(family, "evaluation", "release:name_evaluation", "Name a frozen release an evaluation set.")
+    named.add_argument("--release", required=True, metavar="R", help="a frozen release, whose test split never trains")
+    named.add_argument("--reason", required=True, metavar="TEXT", help="why")
+    excluded = _command(family, "exclude", "release:exclude", "Leave samples out of an open release, on record.")
+    excluded.add_argument("sample", nargs="+", metavar="ID", help="samples to leave out (globs)")
+    excluded.add_argument("--release", required=True, metavar="R", help="an open release")
+    excluded.add_argument("--reason", required=True, metavar="TEXT", help="why")
     show = _command(family, "show", "release:show", "Show what a release pins, its progress and its failures.")
     show.add_argument("release", metavar="R", help="an open release")
 
@@ -183,6 +203,36 @@ def _add_rules(commands: "_Commands") -> None:
     replaced.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a rules file, such as promotion.yaml")
     replaced.add_argument("--release", required=True, metavar="R", help="an open release")
     replaced.add_argument("--reason", required=True, metavar="TEXT", help="why")
+
+
+def _add_policy(commands: "_Commands") -> None:
+    family = _family(commands, "policy", "Show, add and try the curation policies of the store.")
+    _command(family, "list", "policy:list_all", "List every policy and its versions.")
+    shown = _command(family, "show", "policy:show", "Show the expressions of a policy by reason.")
+    shown.add_argument("policy", metavar="P", help="NAME, or NAME@VERSION")
+    added = _command(family, "add", "policy:add", "Add a policy file to the store as a new version.")
+    added.add_argument("file", type=Path, metavar="FILE", help="a policy: NAME.sql, or YAML with a name and reasons")
+    tried = _command(family, "try", "policy:try_on", "Show what a policy would do to a frozen release.")
+    tried.add_argument("policy", metavar="FILE", help="a policy file, or the name of a policy of the store")
+    tried.add_argument("--release", required=True, metavar="R", help="a frozen release")
+
+
+def _add_deadletter(commands: "_Commands") -> None:
+    family = _family(commands, "deadletter", "Show and replay what a release rejected.")
+    listed = _command(family, "list", "deadletter:list_all", "Count dead letters by reason, modality, source and drop.")
+    shown = _command(family, "show", "deadletter:show", "Show a dead letter and where its bytes are.")
+    shown.add_argument("letter", metavar="ID", help="SOURCE/DROP/KEY, KEY, a raw object, or a digest")
+    replayed = _command(
+        family, "replay", "deadletter:replay", "Compute the shards with dead letters again after a fix."
+    )
+    for command in (listed, shown, replayed):
+        command.add_argument("--release", required=True, metavar="R", help="an open release")
+    for command in (listed, replayed):
+        command.add_argument("--reason", metavar="WORD", help="only letters of this reason")
+        command.add_argument("--modality", metavar="M", help="only letters about this modality")
+        command.add_argument("--source", metavar="S", help="only letters of this source")
+    replayed.add_argument("--config", metavar="X", help="a configuration with other ceilings; needs --into")
+    replayed.add_argument("--into", metavar="R2", help="a new release of the same data with that configuration")
 
 
 def _add_store(commands: "_Commands") -> None:

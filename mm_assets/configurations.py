@@ -12,9 +12,10 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from mm_assets.batching.config import PlanConfig
+from mm_assets.checks.exclusions import EXCLUSIONS, parse_exclusions, read_exclusions
 from mm_assets.checks.suite import parse_suite
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.errors import ObjectMissingError, SpecError, UsageError
+from mm_assets.errors import ObjectMissingError, SettingsError, SpecError, UsageError
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.features import production
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
@@ -26,15 +27,20 @@ from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNA
 from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import parse_thresholds
 from mm_assets.release.config import FreezeConfig
-from mm_assets.release.policies import policy_named
-from mm_assets.releases.opening import open_release
-from mm_assets.releases.spec import ReleasePin, ReleaseSpec
+from mm_assets.release.curation import check_policy
+from mm_assets.release.policies import parse_policy
+from mm_assets.releases.evaluation_sets import list_evaluation_sets
+from mm_assets.releases.opening import open_release, require_allowed
+from mm_assets.releases.policies import pin_policy
+from mm_assets.releases.spec import ReleasePin, ReleaseSpec, read_spec, spec_key
+from mm_assets.releases.terms import all_drops
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.config import ModelConfig, TrainingConfig
 
 DEFAULT_CONFIGURATION = "multimodal_cpu"
+DEFAULT_POLICY = "default"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +123,7 @@ PARSERS: dict[str, Callable[[bytes, str], object]] = {
     SNAPSHOT_RULES: parse_suite,
     FEATURES_RULES: parse_suite,
     PROMOTION_RULES: parse_thresholds,
+    EXCLUSIONS: parse_exclusions,
 }
 
 
@@ -129,10 +136,12 @@ class ReleaseRequest:
         drops: Pairs of source and drop.
         parent: The release it adds to.
         data_of: The release whose data an experiment uses.
-        policy: Name of a curation policy.
+        policy: A curation policy: ``NAME``, or ``NAME@VERSION``.
         configuration: Name of a configuration.
         exclusions: Ids or globs of samples to leave out.
         encoder: One of ``ENCODERS``; None is the first.
+        num_shards: How many shards; chosen from the size of the drops where None.
+        use: What it is for, which its sources must allow; None if that is not declared.
     """
 
     release: str
@@ -143,6 +152,8 @@ class ReleaseRequest:
     configuration: str | None = None
     exclusions: tuple[str, ...] = ()
     encoder: str | None = None
+    num_shards: int | None = None
+    use: str | None = None
 
 
 def configuration_named(name: str) -> PipelineConfig:
@@ -163,20 +174,30 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
 
     Raises:
         UsageError: an unknown policy, configuration, parent or release, or a parent that is not frozen.
-        GateError: the parent, or the release whose data are used, did not pass its check.
+        GateError: the parent, or the release whose data are used, did not pass its check; or a source does not allow
+            the release.
         SpecError: the configuration makes other shards than the release whose data are used.
         DropError: a drop is missing or unusable. SettingsError: a rules file is unusable.
         CommitConflictError: the release is open with another spec.
     """
     store, settings = workspace.store, workspace.settings
+    if (request.num_shards or 0) > settings.num_shards:
+        raise SettingsError(
+            f"release {request.release}: asks for more shards than this deployment has keys: expected at most "
+            f"{settings.num_shards}, got {request.num_shards}. Set MM_NUM_SHARDS to that and restart."
+        )
     base = _frozen(workspace, request.data_of, "--data-of") if request.data_of else None
     parent = _frozen(workspace, request.parent, "--parent") if request.parent else None
     base_spec = workspace.spec(base.release) if base else None
     sections, seed = _sections(request, base_spec)
-    policy = base_spec.policy if base_spec and request.policy is None else policy_named(request.policy or "default")
+    policy = (
+        base_spec.policy if base_spec and request.policy is None else _policy(store, request.policy or DEFAULT_POLICY)
+    )
     if base_spec and request.encoder is not None:
         raise UsageError("--encoder: makes other shards: expected it without --data-of. Open the release with --drop.")
     encoder = base_spec.encoder if base_spec else _new_encoder(store, sections, request.encoder or ENCODERS[0])
+    use = request.use or (base_spec.use if base_spec else None)
+    require_allowed(store, request.release, all_drops(store, [], parent, base), use)
     return open_release(
         store,
         release=request.release,
@@ -188,8 +209,11 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         configuration=sections,
         encoder=encoder,
         seed=seed,
-        num_shards=settings.num_shards,
-        exclusions=[*(base_spec.exclusions if base_spec else ()), *request.exclusions],
+        num_shards=request.num_shards,
+        max_shards=settings.num_shards,
+        use=use,
+        evaluation_sets=_evaluation_sets(store, request.release),
+        exclusions=[*_inherited_exclusions(workspace, base or parent), *request.exclusions],
     )
 
 
@@ -206,6 +230,44 @@ def pin_rules(store: Store, settings: Settings) -> dict[str, str]:
         PARSERS[name](data, str(path))
         digests[name] = store.put_bytes(data)
     return digests
+
+
+def _policy(store: Store, name: str) -> dict[str, str]:
+    """What a spec pins of a named policy, which this version can carry out.
+
+    Raises:
+        UsageError: there is no such policy. SpecError: it is unusable.
+    """
+    pinned = pin_policy(store, name)
+    check_policy(parse_policy(store.get_bytes(pinned["digest"]), pinned["file"]))
+    return pinned
+
+
+def _evaluation_sets(store: Store, release: str) -> list[ReleasePin]:
+    """The named evaluation sets; of a release that is open already, those it was opened with."""
+    if store.read_key(spec_key(release)) is not None:
+        return read_spec(store, release).evaluation_sets
+    return [
+        ReleasePin(release=entry.release, digest=entry.digest)
+        for entry in list_evaluation_sets(store)
+        if entry.release != release
+    ]
+
+
+def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:
+    """A release as it is frozen now.
+
+    Raises:
+        UsageError: it is not frozen. GateError: it did not pass its check.
+    """
+    return _frozen(workspace, release, "--release")
+
+
+def _inherited_exclusions(workspace: Workspace, pin: ReleasePin | None) -> list[str]:
+    """What the release that another one is built on leaves out: as opened, and on record since."""
+    if pin is None:
+        return []
+    return [*workspace.spec(pin.release).exclusions, *read_exclusions(workspace.rules(pin.release)).samples]
 
 
 def _frozen(workspace: Workspace, release: str, option: str) -> ReleasePin:

@@ -23,7 +23,7 @@ from mm_assets.checks.validations import (
 from mm_assets.errors import GateError, ObjectCorruptError
 from mm_assets.identity.canonical import Json, digest_json
 from mm_assets.identity.code import code_digest, library_versions
-from mm_assets.pipeline import ASSETS, RULES_FILES, Asset, asset_named, check_roots, code_roots
+from mm_assets.pipeline import ASSETS, OPTIONAL_RULES, RULES_FILES, Asset, asset_named, check_roots, code_roots
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.releases.spec import ReleaseSpec, read_spec
 from mm_assets.scratch import scratch_folder
@@ -114,7 +114,11 @@ class Workspace:
             rules=digest_json(
                 {
                     "code": code_digest(*check_roots(asset)),
-                    "files": {name: rules.digest(name) for name in asset.rules},
+                    "files": {
+                        name: rules.digest(name)
+                        for name in asset.rules
+                        if name in rules.digests or name not in OPTIONAL_RULES
+                    },
                 }
             ),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mm_assets.batching.inputs import resolve_batch_plan
 from mm_assets.batching.validate import validate_batch_plan
+from mm_assets.checks.exclusions import EXCLUSIONS
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import UsageError
@@ -92,7 +93,7 @@ _ROWS = (
         resolve=resolve_snapshot, compute="mm_assets.snapshot.compute:compute_snapshot",
         aspects=("header",),
         libraries=("pillow", "pyarrow", "soundfile"),
-        validate=validate_snapshot, rules=(SNAPSHOT_RULES,), preview="mm_assets.snapshot.preview:preview",
+        validate=validate_snapshot, rules=(SNAPSHOT_RULES, EXCLUSIONS), preview="mm_assets.snapshot.preview:preview",
     ),
     Asset(
         name="features", stage="features", is_sharded=True,
@@ -102,7 +103,7 @@ _ROWS = (
         resolve=resolve_features, compute="mm_assets.features.extract:compute_features",
         aspects=("decode", "tensor", "column", "signals"),
         libraries=("fasttext-predict", "numpy", "pillow", "pyarrow", "soundfile", "soxr"),
-        validate=validate_features, check_aspects=("column",), rules=(FEATURES_RULES,),
+        validate=validate_features, check_aspects=("column",), rules=(FEATURES_RULES, EXCLUSIONS),
         preview="mm_assets.features.preview:preview",
     ),
     Asset(
@@ -188,8 +189,12 @@ _ROWS = (
 )  # fmt: skip
 
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _ROWS}
-#: Every rules file that some check depends on: what a release pins.
-RULES_FILES: tuple[str, ...] = tuple(dict.fromkeys(name for asset in _ROWS for name in asset.rules))
+#: Rules files that a release is not opened with: they are in force only where someone put them on record.
+OPTIONAL_RULES: tuple[str, ...] = (EXCLUSIONS,)
+#: Every other rules file that some check depends on: what a release pins.
+RULES_FILES: tuple[str, ...] = tuple(
+    dict.fromkeys(name for asset in _ROWS for name in asset.rules if name not in OPTIONAL_RULES)
+)
 STAGES: tuple[str, ...] = tuple(dict.fromkeys(asset.stage for asset in _ROWS))
 
 

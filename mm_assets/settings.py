@@ -18,7 +18,8 @@ from mm_assets.errors import SettingsError
 #: Configuration files of this version.
 PACKAGED_CONFIG = Path(__file__).parent / "config"
 LAUNCHERS = ("subprocess", "kubernetes")
-MAX_SHARDS = 10_000
+#: Partitions of an asset that Dagster can hold; keys beyond 9999 have five digits.
+MAX_SHARDS = 100_000
 MAX_PARALLEL = 1024
 
 

@@ -7,7 +7,7 @@ Expectations takes seconds to import and is imported only when a suite runs.
 import difflib
 import logging
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,16 +41,41 @@ def run_suite(table: pa.Table, suite: Suite) -> tuple[Finding, ...]:
     return tuple(_evaluate(entry, expectation, frame, table) for entry, expectation in built)
 
 
+def dead_letter_findings(dead: Mapping[str, int], samples: Mapping[str, int], suite: Suite) -> tuple[Finding, ...]:
+    """Whether rejected samples stay within the suite's budgets: one finding for all sources, one per source named.
+
+    Args:
+        dead: Rejected samples per source.
+        samples: All samples per source, the rejected ones included.
+        suite: Its ``source_budgets`` name the sources that are judged apart.
+    """
+    apart = suite.source_budgets
+    rest = [sum(count for source, count in counts.items() if source not in apart) for counts in (dead, samples)]
+    return (
+        dead_letter_finding(rest[0], rest[1], suite),
+        *(
+            _budget_finding(f"max_dead_letter_fraction({source})", dead.get(source, 0), samples[source], allowed)
+            for source, allowed in sorted(apart.items())
+            if samples.get(source)
+        ),
+    )
+
+
 def dead_letter_finding(num_dead: int, num_samples: int, suite: Suite) -> Finding:
     """Whether ``num_dead`` rejected of ``num_samples`` samples stay within the suite's ``max_dead_letter_fraction``."""
+    return _budget_finding("max_dead_letter_fraction", num_dead, num_samples, suite.max_dead_letter_fraction)
+
+
+def _budget_finding(rule: str, num_dead: int, num_samples: int, allowed: float | Off) -> Finding:
     fraction = num_dead / num_samples if num_samples else float(num_dead > 0)
     counted = f"{num_dead} of {num_samples} samples are dead letters ({fraction:.2%})"
-    allowed = suite.max_dead_letter_fraction
     if isinstance(allowed, Off):
         passed, limit = True, f"disabled: {allowed.reason}"
     else:
         passed, limit = fraction <= allowed, f"{allowed:.2%} are allowed"
-    return Finding(rule="max_dead_letter_fraction", passed=passed, detail=f"{counted}; {limit}", num_failing=num_dead)
+    source = rule.partition("(")[2].rstrip(")")
+    about = f"source {source}: " if source else ""
+    return Finding(rule=rule, passed=passed, detail=f"{about}{counted}; {limit}", num_failing=num_dead)
 
 
 def _build(entry: Entry, table: pa.Table) -> Any:

@@ -5,7 +5,7 @@ who replaced what, when and why, and the record before it. Files on the machine 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -141,7 +141,14 @@ def rules_in_force(store: Store, release: str, pinned: Mapping[str, str], packag
 
 
 def replace_rules(
-    store: Store, release: str, rules: Rules, files: Mapping[str, bytes], *, reason: str, by: str
+    store: Store,
+    release: str,
+    rules: Rules,
+    files: Mapping[str, bytes],
+    *,
+    reason: str,
+    by: str,
+    optional: Collection[str] = (),
 ) -> RulesRecord:
     """Replaces rules files of a release, on record; the files that stay are pinned as they are now.
 
@@ -152,6 +159,7 @@ def replace_rules(
         files: New bytes by name; their form was checked by the caller.
         reason: Why.
         by: Who.
+        optional: Names of rules files that a release need not have been opened with.
 
     Raises:
         UsageError: no reason is given, or the release has no rules file of that name.
@@ -163,7 +171,7 @@ def replace_rules(
         )
     before = read_rules_record(store, release)
     known = dict(rules.digests) if before is None else before.rules
-    unknown = sorted(set(files) - set(known))
+    unknown = sorted(set(files) - {*known, *optional})
     if unknown:
         raise UsageError(f"rules {unknown[0]}: are unknown: expected one of {', '.join(sorted(known))}.")
     if before is None:

@@ -1,14 +1,16 @@
 """The suite file: expectations about a table and a dead-letter budget, as YAML that a data owner edits.
 
 It holds ``expectations``, a list of entries ``type: expect_...`` with that expectation's own arguments (``column``,
-``mostly``, ``min_value``, ...), and optionally ``max_dead_letter_fraction``. ``expectations.py`` carries it out.
+``mostly``, ``min_value``, ...), and optionally ``max_dead_letter_fraction``: one for all sources, or ``default`` and
+``sources`` with one per source that is judged apart. ``expectations.py`` carries it out.
 
 Invariant: a suite that checks nothing is an error. Each of the two sections is switched off by ``disabled: REASON``
 as its only key, and by nothing else.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mm_assets.checks.yaml_files import Lines, line_of, parse_yaml_bytes
@@ -60,11 +62,15 @@ class Off:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """A suite file, read; ``where`` is what errors call it. A suite that states no budget has the budget 0."""
+    """A suite file, read; ``where`` is what errors call it. A suite that states no budget has the budget 0.
+
+    ``source_budgets`` are of sources that are judged apart; ``max_dead_letter_fraction`` is of all others together.
+    """
 
     where: str
     entries: tuple[Entry, ...] | Off
     max_dead_letter_fraction: float | Off
+    source_budgets: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +102,8 @@ def parse_suite(data: bytes, where: str) -> Suite:
             raise file.error((str(key),), f"{key} is unknown: expected one of {', '.join(SUITE_KEYS)}.")
     if "expectations" not in file.content:
         raise file.error((), f"expectations is missing: expected {_EXPECTED_LIST}.")
-    return Suite(where=where, entries=_read_entries(file), max_dead_letter_fraction=_read_budget(file))
+    budget, by_source = _read_budgets(file)
+    return Suite(where=where, entries=_read_entries(file), max_dead_letter_fraction=budget, source_budgets=by_source)
 
 
 #: Below it an expectation may fail for most rows: switch it off with a reason instead.
@@ -172,16 +179,33 @@ def _argument_problem(name: str, value: object) -> str | None:
     return None
 
 
-def _read_budget(file: _File) -> float | Off:
+def _read_budgets(file: _File) -> tuple[float | Off, dict[str, float]]:
+    """The budget of all sources without one of their own, and the budgets of the others."""
     section = "max_dead_letter_fraction"
     value = file.content.get(section, 0.0)
-    if isinstance(value, dict):
-        return _read_off(file, section, cast("dict[str, Any]", value))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= HIGHEST_DEAD_LETTER_FRACTION:
+    if not isinstance(value, dict):
+        return _fraction(file, (section,), value), {}
+    content = cast("dict[str, Any]", value)
+    if "sources" not in content:
+        return _read_off(file, section, content), {}
+    sources = content["sources"]
+    if set(content) != {"default", "sources"} or not isinstance(sources, dict) or not sources:
         raise file.error(
             (section,),
-            f"{section} is unusable: expected 0 to {HIGHEST_DEAD_LETTER_FRACTION}, or `disabled: REASON`, "
+            f"{section} is unusable: expected `default:` and `sources:` with a fraction per source, got {content!r}.",
+        )
+    return _fraction(file, (section, "default"), content["default"]), {
+        str(source): _fraction(file, (section, "sources", str(source)), fraction)
+        for source, fraction in cast("dict[Any, Any]", sources).items()
+    }
+
+
+def _fraction(file: _File, place: tuple[str, ...], value: object) -> float:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0 <= number <= HIGHEST_DEAD_LETTER_FRACTION:
+        raise file.error(
+            place,
+            f"{'.'.join(place)} is unusable: expected 0 to {HIGHEST_DEAD_LETTER_FRACTION}, or `disabled: REASON`, "
             f"got {value!r}.",
         )
-    return float(value)
+    return float(number)

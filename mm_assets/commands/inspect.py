@@ -1,4 +1,4 @@
-"""Looking into a store: ``mm verify``, ``mm trace`` and ``mm explain``."""
+"""Looking into a store: ``mm verify``, ``mm trace``, ``mm openlineage`` and ``mm explain``."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.explain import explain_sample
+from mm_assets.lineage.openlineage import openlineage_events
 from mm_assets.lineage.trace import trace_model, trace_sample
 from mm_assets.lineage.verify import verify_store
 from mm_assets.operations.screen import Outcome, print_table, progress_bar
@@ -57,6 +58,17 @@ def trace(args: argparse.Namespace, console: Console) -> Outcome:
         title = f"Model {args.model}"
     _print_record(console, title, result)
     return Outcome(result=result)
+
+
+def openlineage(args: argparse.Namespace, console: Console) -> Outcome:
+    """Writes the events of a release, one JSON object a line."""
+    lines = [
+        json.dumps(event, ensure_ascii=False, sort_keys=True)
+        for event in openlineage_events(open_store(read_settings()), args.release)
+    ]
+    args.output.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    console.print(f"{len(lines)} OpenLineage events written to {args.output}.", markup=False)
+    return Outcome(result={"release": args.release, "num_events": len(lines), "output": str(args.output)})
 
 
 def explain(args: argparse.Namespace, console: Console) -> Outcome:

@@ -10,6 +10,7 @@ from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.materialize import Workspace
 from mm_assets.operations.screen import Outcome, print_table, short_digest
+from mm_assets.pipeline import OPTIONAL_RULES
 from mm_assets.settings import current_user, read_settings
 
 
@@ -31,7 +32,9 @@ def replace(args: argparse.Namespace, console: Console) -> Outcome:
         files[path.name] = path.read_bytes()
         PARSERS[path.name](files[path.name], str(path))
     rules = workspace.rules(args.release)
-    replace_rules(workspace.store, args.release, rules, files, reason=args.reason, by=current_user())
+    replace_rules(
+        workspace.store, args.release, rules, files, reason=args.reason, by=current_user(), optional=OPTIONAL_RULES
+    )
     console.print(
         f"Replaced {', '.join(sorted(files))} of release {args.release}. What they judge is checked again by "
         f"`mm run --release {args.release}`.",

@@ -11,7 +11,6 @@ import dagster as dg
 from dagster import AutomationCondition as AC
 
 from mm_assets.defs.partitions import to_partition
-from mm_assets.releases.spec import shard_key
 
 SENSOR_NAME = "automation"
 TICK_INTERVAL_S = 15
@@ -36,8 +35,7 @@ class BelongsToRelease(dg.AutomationCondition[dg.AssetKey]):
 
     def _is_in_release(self, key: str) -> bool:
         partition = to_partition(key)
-        # Keys are zero-padded, so they compare like the numbers they stand for.
-        return partition.shard is None or partition.shard < shard_key(self._num_shards(partition.release))
+        return partition.shard is None or int(partition.shard) < self._num_shards(partition.release)
 
 
 def when_ready(num_shards: Callable[[str], int]) -> AC[dg.AssetKey]:

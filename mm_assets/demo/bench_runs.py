@@ -86,7 +86,9 @@ def measure_current(settings: Settings, folder: Path) -> list[Figure]:
     """CPU seconds, calls and writes per shard of a run on shards that are all current."""
     workspace = Workspace(replace(settings, num_shards=NUM_SHARDS))
     _push_small_drop(workspace, folder)
-    request = ReleaseRequest(release="current", drops=(("bench", "small"),), configuration="smoke")
+    request = ReleaseRequest(
+        release="current", drops=(("bench", "small"),), configuration="smoke", num_shards=NUM_SHARDS
+    )
     spec = open_named_release(workspace, request)
     assets = [asset for asset in ASSETS.values() if asset.is_sharded]
     for asset in assets:

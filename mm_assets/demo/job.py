@@ -33,6 +33,8 @@ from mm_assets.releases.spec import read_spec
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store, open_store
 
+#: Also of a smaller drop: several shards show how they are scheduled and repaired.
+NUM_SHARDS = 4
 RELEASE_ASSETS = ("dataset_release", "batch_plan", "model", "evaluation")
 
 
@@ -48,7 +50,7 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     started = time.monotonic()
     store = open_store(settings)
     _ensure_drop(console, settings, store, num_emoji)
-    open_named_release(Workspace(settings, store), ReleaseRequest(release=release, drops=((SOURCE, DROP),)))
+    open_named_release(Workspace(settings, store), demo_request(release, settings))
     report, timeline = run_with_display(console, store, settings, RunRequest(release=release))
     summaries = summarize(store, read_spec(store, release))
     console.print()
@@ -68,6 +70,12 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     }
     _print_next(console, settings, store, result)
     return Outcome(result=result, ok=not report.failed)
+
+
+def demo_request(release: str, settings: Settings) -> ReleaseRequest:
+    """What the demo opens."""
+    num_shards = min(NUM_SHARDS, settings.num_shards)
+    return ReleaseRequest(release=release, drops=((SOURCE, DROP),), num_shards=num_shards)
 
 
 def _ensure_drop(console: Console, settings: Settings, store: Store, num_emoji: int) -> None:

@@ -1,8 +1,9 @@
 """``source.yaml``: who delivers raw data and on which terms. One description per source, pinned by every release."""
 
+from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mm_assets.checks.yaml_files import Lines, parse_yaml
 from mm_assets.drops.record import NAME_PATTERN
@@ -23,7 +24,11 @@ class Approval(BaseModel):
 
 
 class Source(BaseModel):
-    """``mm.source/1``. ``retention`` and the annotation fields are free text; ``allowed_uses`` a list of purposes."""
+    """``mm.source/1``. ``allowed_uses`` is a list of purposes; the annotation fields are free text.
+
+    ``retention`` is an ISO date (the last day), an ISO duration (``P5Y``, from ``captured_to`` on) or free text, which
+    sets no end. ``consent`` is that of the people the data are about.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -40,6 +45,13 @@ class Source(BaseModel):
     annotator_cohort: str
     adjudication_rule: str
     approval: Approval
+    consent: Literal["given", "not required", "withdrawn", "not declared"] = UNDECLARED
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: object) -> object:
+        """YAML reads an ISO date without quotation marks as a date."""
+        return value.isoformat() if isinstance(value, date) else value
 
     @property
     def undeclared(self) -> list[str]:
@@ -106,6 +118,7 @@ approval:
   status: pending
   by: {UNDECLARED}
   at: null
+consent: {UNDECLARED}
 """.encode()
 
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
+from mm_assets.drops.judging import judge_rows
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
@@ -32,14 +33,15 @@ def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
         snapshot = store.fetch(manifest.input("snapshot").digest("samples.parquet"), folder)
         num_samples = pq.read_metadata(snapshot).num_rows
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
-        letters = read_parquet(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
+        letters = store.fetch(manifest.output("dead_letters.parquet").digest, folder)
         tensors = map_arrow(store.fetch(manifest.output("tensors.arrow").digest, folder))
         return (
-            _rows_finding(num_samples, signals.num_rows, letters.num_rows),
+            _rows_finding(num_samples, signals.num_rows, pq.read_metadata(letters).num_rows),
             _ids_finding("ids of tensors.arrow and signals.parquet", _ids(tensors), _ids(signals)),
             tensor_finding(tensors),
-            dead_letter_finding(letters.num_rows, num_samples, suite),
-            *run_suite(signals, suite),
+            *judge_rows(
+                [(signals, suite)], letters=letters, given=[snapshot], suite=suite, exclusions=read_exclusions(rules)
+            ),
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, current_manifest, current_manifests, one_id, rows_about
+from mm_assets.release.labels import LABELS_FILE
 from mm_assets.release.shards import Place, places
 from mm_assets.releases.spec import read_spec
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
@@ -43,7 +44,7 @@ def explain_sample(store: Store, release: str, sample: str) -> dict[str, Json]:
     sample_id = one_id(sample, exact | {row["id"] for row in letters})
     rows = sorted((row for row in rows if row["id"] == sample_id), key=lambda row: not row["selected"])
     if rows:
-        return _decision(store, shards, rows[0])
+        return _decision(store, shards, rows[0]) | _label(store, frozen, str(sample_id))
     return _dead(next(row for row in letters if row["id"] == sample_id))
 
 
@@ -99,6 +100,15 @@ def _decision(store: Store, shards: list[Place], row: Row) -> dict[str, Json]:
             for name, value in entry.environment.items()
         },
     }
+
+
+def _label(store: Store, frozen: tuple[str, Manifest] | None, sample_id: str) -> dict[str, Json]:
+    """Where a sample's label comes from; nothing before the freeze, or where it has none."""
+    outputs = {output.name: output.digest for output in frozen[1].outputs} if frozen else {}
+    if LABELS_FILE not in outputs:
+        return {}
+    rows = [row for row in rows_about(store, outputs[LABELS_FILE], sample_id) if row["id"] == sample_id]
+    return {"label": {name: row for name, row in rows[0].items() if name not in ("id", "shard", "row")}} if rows else {}
 
 
 def _shard_of(shards: list[Place], row: Row) -> Place:

@@ -9,6 +9,7 @@ from mm_assets.promotion.chain import read_history
 from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.record import STATES
+from mm_assets.releases.policies import list_policies
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.action import find_action_problem
 from mm_assets.store.manifest import read_manifest
@@ -36,8 +37,8 @@ class VerifyReport:
 def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> VerifyReport:
     """Re-hashes every manifest that a ref, an open release or the registry names, and all that it makes reachable.
 
-    Reachable are inputs and outputs, and the raw objects of drops. Of the registry, every head, numbered entry and
-    record is checked, and that each record is what its decision says.
+    Reachable are inputs and outputs, the raw objects of drops and every version of a policy. Of the registry, every
+    head, numbered entry and record is checked, and that each record is what its decision says.
 
     Args:
         store: The store to read.
@@ -64,6 +65,7 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
             corrupt[spec_key(release)] = str(error)
         except ObjectMissingError as error:
             missing[spec_key(release)] = str(error)
+    roots += [object_target(entry.digest, is_input=True) for entry in list_policies(store)]
     walk = walk_objects(store, roots, on_object)
     for problem in find_registry_problems(store):
         (missing if problem.is_missing else corrupt)[problem.key] = problem.detail
@@ -120,7 +122,8 @@ def _spec_roots(store: Store, release: str) -> Iterator[Target]:
     """What an open release pins: drops with their raw objects, sources, the release it is built on, rules, encoder."""
     spec = read_spec(store, release)
     digests = [digest for pin in spec.drops for digest in (pin.digest, pin.source_digest)]
-    digests += [pin.digest for pin in (spec.parent, spec.data_of) if pin is not None]
+    digests += [pin.digest for pin in (spec.parent, spec.data_of, *spec.evaluation_sets) if pin is not None]
+    digests += [*([spec.policy["digest"]] if "digest" in spec.policy else [])]
     digests += [*spec.rules.values(), *([spec.encoder["digest"]] if "digest" in spec.encoder else [])]
     replaced = read_rules_record(store, release)
     if replaced is not None:

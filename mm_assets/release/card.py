@@ -8,6 +8,7 @@ import yaml
 
 from mm_assets.markdown import table
 from mm_assets.release.config import SPLITS
+from mm_assets.release.policies import policy_of
 from mm_assets.release.title import dataset_name
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
@@ -87,7 +88,17 @@ def _counts(name: str, counts: Mapping[str, int]) -> str:
 def _left_out(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
     policy = record["exclusion_rules"]["policy"]
     rows: list[tuple[object, ...]] = list(statistics["reasons"].items())
-    return f"Policy `{policy['name']}`: `{policy['sql']}`\n\n" + table(("Reason", "Samples"), rows)
+    left_out = [(reason, f"`{_one_line(sql)}`") for reason, sql in policy_of(policy).expressions.items()]
+    return (
+        f"Policy `{policy['name']}`:\n\n"
+        + table(("Reason", "Left out where"), left_out)
+        + "\n\n"
+        + table(("Reason", "Samples"), rows)
+    )
+
+
+def _one_line(sql: str) -> str:
+    return " ".join(sql.split())
 
 
 def _personal_data(record: Mapping[str, Any]) -> str:

@@ -1,11 +1,10 @@
 """Curation: which samples a release selects, and why the others are excluded.
 
-A policy is one SQL expression over a sample's own signals. It may not look at other samples, a clock or a random
-generator, so a sample's verdict depends on that sample alone.
+A policy has an SQL expression over a sample's own signals per reason. None may look at other samples, a clock or a
+random generator, so a sample's verdict depends on that sample alone.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -14,22 +13,21 @@ import numpy as np
 from mm_assets.errors import SpecError
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import Bools
+from mm_assets.release.expressions import require_usable
+from mm_assets.release.policies import Policy
 from mm_assets.release.rows import POLICY_SCHEMA
-
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
-_SUBQUERY = re.compile(r"\bselect\b|\bover\s*\(|\(\s*(?:from|table|values|with|pivot|describe|show)\b", re.IGNORECASE)
-_CALL = re.compile(r"\b([a-z_][a-z0-9_]*)\s*\(|\b(current_\w+|localtime\w*)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdicts:
     """Which rules exclude a row; arrays in the order of ``position``.
 
+    ``refused`` holds, by reason of the policy, the rows it leaves out.
     ``unused_exclusions`` are entries of the spec that name no sample.
     """
 
     excluded: Bools
-    refused: Bools
+    refused: Mapping[str, Bools]
     repeated_id: Bools
     unlabelled: Bools
     unused_exclusions: tuple[str, ...]
@@ -37,35 +35,28 @@ class Verdicts:
     @property
     def eligible(self) -> Bools:
         """Rows that no rule excludes."""
-        return ~(self.excluded | self.refused | self.repeated_id | self.unlabelled)
+        result = ~(self.excluded | self.repeated_id | self.unlabelled)
+        for rows in self.refused.values():
+            result &= ~rows
+        return result
 
 
-def check_policy(policy: dict[str, str]) -> None:
-    """Refuses a policy that is not one repeatable yes-or-no expression over signals.
+def check_policy(policy: Policy) -> None:
+    """Refuses a policy whose expressions cannot judge a sample by its own signals.
 
     Raises:
-        SpecError: it cannot be parsed, names an unknown column, or depends on other samples, a clock or chance.
+        SpecError: one is no expression, is not yes or no, names an unknown column, or depends on anything else.
     """
-    name, sql = policy["name"], policy["sql"]
-    bare = _LITERAL.sub("''", sql)
-    with duckdb.connect() as database:
-        if _SUBQUERY.search(bare) or ";" in bare:
-            raise SpecError(f"policy {name}: looks beyond one sample: expected one expression, got {sql!r}.")
-        rows = database.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-        unstable = {row[0] for row in rows.fetchall()}
-        for call, keyword in _CALL.findall(bare):
-            if (call or keyword).lower() in unstable or keyword:
-                raise SpecError(
-                    f"policy {name}: {call or keyword} does not always give the same answer. Use signals alone."
-                )
-        database.register("samples", POLICY_SCHEMA.empty_table())
-        _evaluate(database, policy, order="id")
+    if policy.keep is not None:
+        require_usable(f"policy {policy.name}", policy.keep, POLICY_SCHEMA)
+    for reason, sql in policy.exclude.items():
+        require_usable(f"policy {policy.name}: {reason}", sql, POLICY_SCHEMA)
 
 
 def judge(
     database: duckdb.DuckDBPyConnection,
     *,
-    policy: dict[str, str],
+    policy: Policy,
     exclusions: Sequence[str],
     config: FreezeConfig,
 ) -> Verdicts:
@@ -76,7 +67,7 @@ def judge(
     """
     check_policy(policy)
     excluded, unused = _exclusions(database, exclusions)
-    refused = ~_evaluate(database, policy)
+    refused = {reason: _evaluate(database, policy, sql) for reason, sql in policy.expressions.items()}
     repeated = _column(database, "row_number() OVER (PARTITION BY id ORDER BY generation, shard, row) > 1")
     unlabelled = _column(database, "label IS NULL" if config.labels == "required" else "FALSE")
     return Verdicts(
@@ -84,21 +75,25 @@ def judge(
     )
 
 
-def _evaluate(database: duckdb.DuckDBPyConnection, policy: dict[str, str], *, order: str = "position") -> Bools:
+def verdict_sql(expression: str) -> str:
+    """An expression that is TRUE where ``expression`` leaves a sample out, and FALSE where it is unknown."""
+    # The newline ends a comment in the expression.
+    return f"coalesce((\n{expression}\n), FALSE)"
+
+
+def _evaluate(database: duckdb.DuckDBPyConnection, policy: Policy, expression: str) -> Bools:
     try:
-        # The newline ends a comment in the expression; the cast refuses what is neither true nor false.
-        return _column(database, f"coalesce(CAST((\n{policy['sql']}\n) AS BOOLEAN), TRUE)", order=order)
+        return _column(database, verdict_sql(expression))
     except duckdb.Error as error:
+        # What depends on the values, such as a cast of a text that is no number.
         problem = str(error).split("\n\nLINE")[0].replace("\n", " ").strip()
         raise SpecError(
-            f"policy {policy['name']}: {problem}: expected a yes-or-no expression over "
-            f"{', '.join(POLICY_SCHEMA.names)}, got {policy['sql']!r}. "
-            "Correct the expression and open the release again."
+            f"policy {policy.name}: {problem}, got {expression!r}. Correct the expression and open the release again."
         ) from error
 
 
-def _column(database: duckdb.DuckDBPyConnection, expression: str, *, order: str = "position") -> Bools:
-    found = database.execute(f"SELECT {expression} AS verdict FROM samples ORDER BY {order}").fetchnumpy()["verdict"]
+def _column(database: duckdb.DuckDBPyConnection, expression: str) -> Bools:
+    found = database.execute(f"SELECT {expression} AS verdict FROM samples ORDER BY position").fetchnumpy()["verdict"]
     return np.asarray(found, dtype=np.bool_)
 
 

@@ -22,12 +22,22 @@ from mm_assets.identity.canonical import Json, canonical_json, digest_file
 from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.card import dataset_card
 from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
+from mm_assets.release.contamination import (
+    CONTAMINATION,
+    KEYS_FILE,
+    describe_sets,
+    evaluation_sets,
+    find_contaminated,
+    write_evaluation_keys,
+)
 from mm_assets.release.croissant import croissant_document
 from mm_assets.release.curation import Verdicts, judge
 from mm_assets.release.dedup import CONTENT, Bools, Ints
 from mm_assets.release.drift import measure_drift
+from mm_assets.release.labels import LABELS_FILE, register_labels, summarize_labels, write_labels
 from mm_assets.release.links import find_links
 from mm_assets.release.originals import originals
+from mm_assets.release.policies import policy_of
 from mm_assets.release.record import release_record
 from mm_assets.release.rows import load_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
@@ -58,6 +68,12 @@ class _Decisions:
     split: Ints
     original: Ints
     leaked: Bools
+    contaminated: Ints
+
+    @property
+    def is_contaminated(self) -> Bools:
+        """Rows that an evaluation set keeps out of training: ``contaminated`` says which, or -1."""
+        return (self.contaminated >= 0) & (self.split != SPLITS.index("test")) & ~self.leaked
 
 
 def compute_dataset_release(job: Job) -> StageResult:
@@ -73,9 +89,10 @@ def compute_dataset_release(job: Job) -> StageResult:
     shards = [*parent.shards, *own_shards(job.inputs, generation=parent.generation)]
     with load_rows(job.store, shards, workdir) as database:
         params: Mapping[str, Any] = job.params
-        verdicts = judge(database, policy=params["policy"], exclusions=params["exclusions"], config=config)
+        policy = policy_of(params["policy"])
+        verdicts = judge(database, policy=policy, exclusions=params["exclusions"], config=config)
         decisions = _decide(job, database, config, parent=parent, verdicts=verdicts)
-        samples = _samples(database, verdicts, decisions, policy=params["policy"]["name"])
+        samples = _samples(database, verdicts, decisions)
         positions = pa.array(np.arange(samples.num_rows, dtype=np.int64))
         database.register("frozen", samples.append_column("position", positions))
         num_dead_letters, unknown = _dead_letters(job)
@@ -92,9 +109,18 @@ def compute_dataset_release(job: Job) -> StageResult:
             unused_exclusions=verdicts.unused_exclusions,
             unknown_members=unknown,
         )
+        record["contamination"] = describe_sets(job, decisions.contaminated, decisions.is_contaminated)
+        register_labels(database, record)
+        record["label_provenance"] = summarize_labels(database)
+        num_labels = write_labels(database, workdir / LABELS_FILE)
+        num_keys = write_evaluation_keys(database, job, config, workdir / KEYS_FILE)
     files = _write_documents(workdir, shards, record, {**statistics, "drift": drift})
     samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=samples.num_rows)
-    return StageResult(files=(samples_file, *files), stats=_stats(statistics, drift))
+    tables = [
+        OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
+        for name, num_rows in ((LABELS_FILE, num_labels), (KEYS_FILE, num_keys))
+    ]
+    return StageResult(files=(samples_file, *tables, *files), stats=_stats(statistics, drift))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,18 +166,19 @@ def _decide(
         groups=links.groups,
         selected_before=selected_before,
     )
+    contaminated = find_contaminated(database, job.store, evaluation_sets(job), config, job.workdir / "evaluated")
     groups, leaked = separate(len(inherited), links.rows, links.keys, inherited=inherited, left_out=left_out)
     is_original = original == np.arange(len(original))
     split = assign(
         groups,
         _group_keys(database, groups),
         inherited=inherited,
-        selected=verdicts.eligible & is_original & ~leaked,
+        selected=verdicts.eligible & is_original & ~leaked & (contaminated < 0),
         labels=_labels(database),
         seed=int(str(job.params["seed"])),
         config=config,
     )
-    return _Decisions(split=split, original=original, leaked=leaked)
+    return _Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
 
 
 def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools, Bools]:
@@ -189,9 +216,7 @@ def _labels(database: duckdb.DuckDBPyConnection) -> Ints:
     return np.asarray(rows.fetchnumpy()["number"], dtype=np.int64)
 
 
-def _samples(
-    database: duckdb.DuckDBPyConnection, verdicts: Verdicts, decisions: _Decisions, *, policy: str
-) -> pa.Table:
+def _samples(database: duckdb.DuckDBPyConnection, verdicts: Verdicts, decisions: _Decisions) -> pa.Table:
     """The rows of ``samples.parquet``."""
     stored = [name for name in SAMPLES.names if name not in ("split", "selected", "reasons", "duplicate_of")]
     names = ", ".join(f'"{name}"' for name in stored)
@@ -202,12 +227,13 @@ def _samples(
     reasons = _reasons(
         {
             "excluded": verdicts.excluded,
-            f"policy:{policy}": verdicts.refused,
+            **verdicts.refused,
             "duplicate_id": verdicts.repeated_id,
             "unlabelled": verdicts.unlabelled,
             "duplicate": is_copy & is_exact,
             "near_duplicate": is_copy & ~is_exact,
             LEAKAGE: decisions.leaked,
+            CONTAMINATION: decisions.is_contaminated,
         }
     )
     values = {
@@ -223,11 +249,11 @@ def _samples(
 def _reasons(flags: Mapping[str, Bools]) -> pa.Array:
     """For every row the names of its flags, comma-joined in their order."""
     names = list(flags)
+    # Few of the possible combinations occur; each is written once.
     numbers = sum(flag.astype(np.int64) << bit for bit, flag in enumerate(flags.values()))
-    joined = [
-        ",".join(name for bit, name in enumerate(names) if number >> bit & 1) for number in range(1 << len(names))
-    ]
-    return pa.array(joined).take(pa.array(numbers))
+    present, index = np.unique(numbers, return_inverse=True)
+    joined = [",".join(name for bit, name in enumerate(names) if number >> bit & 1) for number in present.tolist()]
+    return pa.array(joined, pa.string()).take(pa.array(index))
 
 
 def _dead_letters(job: Job) -> tuple[int, Counter[str]]:

@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.drops.record import DROP_FILE, SOURCE_FILE
 from mm_assets.errors import GateError, ObjectMissingError
-from mm_assets.identity.canonical import to_json
+from mm_assets.identity.canonical import Json, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
+from mm_assets.release.contamination import EVALUATION_OUTPUTS, EVALUATION_SET, KEYS_FILE
+from mm_assets.release.policies import parse_policy
 from mm_assets.release.shards import SHARD_ASSETS
 from mm_assets.releases.inputs import InputContext, Resolved
+from mm_assets.releases.opening import require_terms
 from mm_assets.releases.spec import ReleasePin
 from mm_assets.store.manifest import Input, Manifest, NamedDigest, Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -32,22 +36,37 @@ def resolve_dataset_release(context: InputContext) -> Resolved:
     """What the release would be frozen from now.
 
     Raises:
-        GateError: a shard is missing, unchecked, failed or stale (all of them are named), or the parent is unusable.
+        GateError: a shard is missing, unchecked, failed or stale (all of them are named), the parent is unusable, or a
+            source does not allow the release today.
     """
     spec = context.spec
+    require_terms(context.store, spec)
     if spec.data_of is not None:
-        inputs = list(_inputs_of(context, spec.data_of))
+        inputs = [entry for entry in _inputs_of(context, spec.data_of) if entry.role != EVALUATION_SET]
     else:
         inputs = [*_shard_inputs(context), *_origin_inputs(context), *_parent_inputs(context)]
+    inputs += _evaluation_inputs(context)
     return Resolved(
         params={
             "config": to_json(spec.config("release", FreezeConfig)),
-            "policy": spec.policy,
-            "exclusions": sorted(set(spec.exclusions)),
+            "policy": policy_params(context.store, spec.policy),
+            "exclusions": sorted({*spec.exclusions, *read_exclusions(context.rules).samples}),
             "seed": spec.seed,
+            **({"use": spec.use} if spec.use else {}),
         },
         inputs=tuple(inputs),
     )
+
+
+def policy_params(store: Store, pinned: Mapping[str, str]) -> dict[str, Json]:
+    """The policy that a spec pins, as it decides the release's bytes; specs once held the expression itself.
+
+    Raises:
+        SpecError: the pinned file has no usable form.
+    """
+    if "digest" not in pinned:
+        return dict(pinned)
+    return parse_policy(store.get_bytes(pinned["digest"]), pinned["file"]).to_params()
 
 
 def _shard_inputs(context: InputContext) -> list[Input]:
@@ -99,15 +118,30 @@ def _parent_inputs(context: InputContext) -> list[Input]:
     if pin is None:
         return []
     manifest = _pinned(context, pin, PARENT)
+    # A parent that was frozen by older code has kept no keys of its test split.
+    names = [*PARENT_OUTPUTS, *(output.name for output in manifest.outputs if output.name == KEYS_FILE)]
     return [
         Input(
             asset="dataset_release",
             partition={"release": pin.release},
             manifest=pin.digest,
-            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in PARENT_OUTPUTS],
+            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in names],
             role=PARENT,
         )
     ]
+
+
+def _evaluation_inputs(context: InputContext) -> Iterator[Input]:
+    """The evaluation sets that the release is held against."""
+    for pin in context.spec.evaluation_sets:
+        manifest = read_manifest(context.store, pin.digest)
+        yield Input(
+            asset="dataset_release",
+            partition={"release": pin.release},
+            manifest=pin.digest,
+            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in EVALUATION_OUTPUTS],
+            role=EVALUATION_SET,
+        )
 
 
 def _inputs_of(context: InputContext, pin: ReleasePin) -> Iterator[Input]:

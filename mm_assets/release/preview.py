@@ -1,12 +1,14 @@
-"""What the UI shows of a frozen release: counts per split, why samples were left out, and drift."""
+"""What the UI shows of a frozen release: counts and charts per split, why samples were left out, and drift."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from mm_assets.charts import svg_markdown
 from mm_assets.markdown import table
 from mm_assets.release.card import NUM_LISTED
 from mm_assets.release.config import SPLITS
+from mm_assets.release.plots import count_chart, drift_charts, split_chart
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
@@ -17,6 +19,8 @@ def preview(store: Store, manifest: Manifest) -> str:
     sections = [
         f"**{statistics['num_selected']}** of {statistics['num_samples']} samples selected, "
         f"{statistics['num_dead_letters']} dead letters",
+        svg_markdown(split_chart(statistics)),
+        svg_markdown(count_chart("Selected samples per label", statistics["labels"])),
         _matrix("Language", "languages", statistics),
         _matrix("Label", "labels", statistics),
         _matrix("Modalities", "modalities", statistics),
@@ -41,4 +45,11 @@ def _drift(drift: Mapping[str, Any]) -> str:
         for name, entry in measured.items()
     ]
     title = f"Drift of {drift['num_added']} added samples against the parent's {drift['num_before']}"
-    return title + "\n\n" + table(("Of", "Total variation", "Stability index", f"Above {drift['limit']}"), rows)
+    charts = "\n\n".join(svg_markdown(chart) for chart in drift_charts(drift))
+    return (
+        title
+        + "\n\n"
+        + charts
+        + "\n\n"
+        + table(("Of", "Total variation", "Stability index", f"Above {drift['limit']}"), rows)
+    )

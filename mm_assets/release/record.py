@@ -47,6 +47,7 @@ def release_record(
         "schema": "mm.release_record/2",
         "parent": parent["checksums"]["merkle_root"] if parent else None,
         "seed": job.params["seed"],
+        "use": job.params.get("use"),
         "sources": sources,
         "drops": drops,
         "captured_from": min(captured, default=None),

@@ -11,12 +11,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.errors import StageError
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
 from mm_assets.release.shards import Shard
 from mm_assets.store.objects import Store
 
-ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "label", "language", "group")])
+ORIGIN = pa.schema(
+    [*((name, pa.string()) for name in ("id", "source", "drop", "label", "language", "group")), *LABEL_FIELDS]
+)
 
 #: What a curation policy may name: every signal, and where a sample comes from.
 POLICY_SCHEMA = pa.schema([*ORIGIN, *(field for field in (*SIGNALS, *EMBEDDING_SIGNALS) if field.name != "id")])
@@ -63,11 +66,11 @@ def _create_staging(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def _load_shard(store: Store, number: int, shard: Shard, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    signals = _narrow(store, shard.signals, SIGNALS, folder)
+    signals = narrow(store, shard.signals, SIGNALS, folder)
     signals = signals.append_column("row", pa.array(range(signals.num_rows), pa.int32()))
-    embeddings = _narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder)
+    embeddings = narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder)
     database.register("shard_signals", signals)
-    database.register("shard_origin", _narrow(store, shard.samples, ORIGIN, folder))
+    database.register("shard_origin", narrow(store, shard.samples, ORIGIN, folder))
     database.register("shard_embeddings", embeddings)
     before = _count(database)
     database.execute(
@@ -90,7 +93,7 @@ def _count(database: duckdb.DuckDBPyConnection) -> int:
     return database.execute("SELECT count(*) FROM staged").fetchall()[0][0]
 
 
-def _narrow(store: Store, digest: str, schema: pa.Schema, folder: Path) -> pa.Table:
+def narrow(store: Store, digest: str, schema: pa.Schema, folder: Path) -> pa.Table:
     """The columns of ``schema`` from a stored Parquet file; a column it lacks (older code wrote it) is null."""
     path = store.fetch(digest, folder)
     present = pq.read_schema(path).names

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.release.config import SPLITS, FreezeConfig
+from mm_assets.release.contamination import CONTAMINATION, evaluation_sets, find_contaminated
 from mm_assets.release.crossings import find_crossings
 from mm_assets.release.dedup import components, link_expressions
 from mm_assets.release.links import find_links
@@ -44,6 +45,7 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
                 _ids_unique(database),
                 _no_leakage(database, config),
                 _no_near_leakage(database, config),
+                _no_contamination(database, store, manifest, config, Path(folder)),
                 _splits_filled(database, config),
                 _classes_taught(database, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
@@ -136,6 +138,30 @@ def _no_near_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) 
         crossings.ids,
         good=f"no sample of val and test is nearly equal to one of another split; compared with all: {compared}",
         bad="selected samples are nearly equal to one of another split; exclude them or add a group to their drop",
+    )
+
+
+def _no_contamination(
+    database: duckdb.DuckDBPyConnection, store: Store, manifest: Manifest, config: FreezeConfig, folder: Path
+) -> Finding:
+    """No selected sample outside test has a key of an evaluation set; sets are named by their releases."""
+    sets = evaluation_sets(manifest)
+    found = find_contaminated(database, store, sets, config, folder / "evaluated")
+    database.register("held_out", pa.table({"position": np.arange(len(found), dtype=np.int64), "number": found}))
+    failing = _strings(
+        database,
+        """SELECT DISTINCT id FROM samples JOIN held_out USING (position) JOIN frozen f USING (id, shard, row)
+           WHERE number >= 0 AND f.selected AND f.split <> 'test' ORDER BY id""",
+    )
+    left_out = database.execute(
+        f"SELECT count(*) FROM frozen WHERE list_contains(string_split(reasons, ','), '{CONTAMINATION}')"
+    ).fetchall()[0][0]
+    named = ", ".join(entry.partition["release"] for entry in sets) or "none"
+    return _finding(
+        CONTAMINATION,
+        failing,
+        good=f"nothing outside test is in an evaluation set (held against: {named}); {left_out} samples were left out",
+        bad=f"selected samples outside test are in an evaluation set ({named})",
     )
 
 

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from mm_assets.drops.record import DROP_FILE, NAME_PATTERN, NAME_RULE, drop_key, parse_drop, source_key
 from mm_assets.drops.source import parse_source
-from mm_assets.errors import DropError, SpecError, UsageError
+from mm_assets.errors import DropError, GateError, SpecError, UsageError
+from mm_assets.releases.sizing import choose_num_shards
 from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
+from mm_assets.releases.terms import all_drops, judge_terms
+from mm_assets.settings import MAX_SHARDS
 from mm_assets.store.objects import Store
 
 
@@ -23,17 +27,23 @@ def open_release(
     configuration: Mapping[str, Any],
     encoder: Mapping[str, str],
     seed: int,
-    num_shards: int,
+    num_shards: int | None = None,
+    max_shards: int = MAX_SHARDS,
     parent: ReleasePin | None = None,
     data_of: ReleasePin | None = None,
     exclusions: Sequence[str] = (),
+    use: str | None = None,
+    evaluation_sets: Sequence[ReleasePin] = (),
 ) -> ReleaseSpec:
     """Opens ``release`` over ``drops`` (pairs of source and drop, in this order) or over another release. Idempotent.
+
+    It has ``num_shards`` shards, or where that is None as many as the drops' size asks for, ``max_shards`` at most.
 
     Raises:
         UsageError: ``release`` is not a valid name.
         SpecError: no drop, a drop named twice, or a value that cannot be part of a spec.
         DropError: a drop has not arrived completely or is unusable.
+        GateError: a source does not allow it.
         CommitConflictError: the release is open with another spec.
     """
     if not re.fullmatch(NAME_PATTERN, release):
@@ -41,10 +51,12 @@ def open_release(
     if data_of is None and (not drops or len(set(drops)) != len(drops)):
         listed = ", ".join("/".join(drop) for drop in drops) or "none"
         raise SpecError(f"release {release}: expected one or more drops, each once, got {listed}.")
+    pins = [_pin(store, source, drop) for source, drop in drops]
+    records = [parse_drop(store.get_bytes(pin.digest), pin.digest) for pin in pins]
     content = {
         "schema": SCHEMA,
         "release": release,
-        "drops": [_pin(store, source, drop).model_dump() for source, drop in drops],
+        "drops": [pin.model_dump() for pin in pins],
         "parent": parent.model_dump() if parent else None,
         "data_of": data_of.model_dump() if data_of else None,
         "exclusions": sorted(set(exclusions)),
@@ -52,8 +64,10 @@ def open_release(
         "rules": dict(rules),
         "encoder": dict(encoder),
         "seed": seed,
-        "num_shards": 0 if data_of else num_shards,
+        "num_shards": 0 if data_of else num_shards or choose_num_shards(records, cap=max_shards),
         "configuration": dict(configuration),
+        "use": use,
+        "evaluation_sets": [pin.model_dump() for pin in evaluation_sets],
     }
     try:
         spec = ReleaseSpec.model_validate(content)
@@ -62,7 +76,30 @@ def open_release(
         raise SpecError(
             f"release {release}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}."
         ) from error
+    require_allowed(store, release, spec.drops, use)
     return write_spec(store, spec)
+
+
+def require_terms(store: Store, spec: ReleaseSpec) -> tuple[str, ...]:
+    """Refuses a release whose sources do not allow it today; returns what their owners have not declared.
+
+    Raises:
+        GateError: a source is revoked, its consent is withdrawn, its retention is over, or it is for other uses.
+    """
+    pins = all_drops(store, spec.drops, spec.parent, spec.data_of)
+    return require_allowed(store, spec.release, pins, spec.use)
+
+
+def require_allowed(store: Store, release: str, pins: Sequence[DropPin], use: str | None) -> tuple[str, ...]:
+    """``require_terms`` of a release that is not open yet, by the drops it would read.
+
+    Raises:
+        GateError: as ``require_terms``.
+    """
+    terms = judge_terms(store, pins, use=use, today=datetime.now(UTC).date())
+    if terms.refused:
+        raise GateError(f"release {release}: {'; '.join(terms.refused)}. Leave these sources out, or ask their owners.")
+    return terms.undeclared
 
 
 def _pin(store: Store, source: str, drop: str) -> DropPin:

@@ -19,6 +19,8 @@ from mm_assets.store.objects import Store
 T = TypeVar("T")
 SCHEMA = "mm.release/2"
 FIRST_SCHEMA = "mm.release/1"
+#: Fields that specs of this schema did not have from the beginning.
+_LATER = ("use", "evaluation_sets")
 #: Where the first version kept what is placement today: section and field there, field of section ``placement`` here.
 _MOVED = (
     ("training", "log_every", "log_every"),
@@ -56,11 +58,13 @@ class ReleaseSpec(_Record):
     Attributes:
         parent: The release whose shards this one adds to, or None.
         data_of: The release whose data an experiment uses; it then has no drops and no shards of its own.
-        policy: ``{name, sql}``, a curation rule over signals.
+        policy: ``{name, file, digest}`` of a policy file, with ``version`` where it is the store's own.
         rules: Digest of every rules file by name; empty for a release that the first version opened.
         encoder: ``{kind, digest}``.
         num_shards: Shards of its own, fixed here whatever later environments say; 0 for an experiment.
         configuration: A whole ``configurations.PipelineConfig`` as JSON, and its name.
+        use: What the release is for, which its sources must allow; None if it does not say.
+        evaluation_sets: Releases whose test splits never train in this one.
     """
 
     schema_: Literal["mm.release/2"] = Field(alias="schema")
@@ -75,6 +79,8 @@ class ReleaseSpec(_Record):
     seed: int
     num_shards: int = Field(ge=0)
     configuration: dict[str, Any]
+    use: str | None = None
+    evaluation_sets: list[ReleasePin] = []
 
     @model_validator(mode="after")
     def _has_data(self) -> "ReleaseSpec":
@@ -99,7 +105,7 @@ class ReleaseSpec(_Record):
             ) from error
 
     def shards(self) -> list[str]:
-        """Shard keys of this release: zero-padded to four digits, ``num_shards`` of them."""
+        """Shard keys of this release, ``num_shards`` of them."""
         return [shard_key(index) for index in range(self.num_shards)]
 
     def has_shard(self, shard: str | None) -> bool:
@@ -109,8 +115,9 @@ class ReleaseSpec(_Record):
         return int(shard) < self.num_shards and shard == shard_key(int(shard))
 
     def encode(self) -> bytes:
-        """Canonical bytes."""
-        return canonical_json(self.model_dump(by_alias=True))
+        """Canonical bytes; what a release does not say is left out, as in specs that are older than the field."""
+        content = self.model_dump(by_alias=True)
+        return canonical_json({name: value for name, value in content.items() if name not in _LATER or value})
 
     @property
     def digest(self) -> str:
@@ -125,7 +132,7 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
 
 
 def shard_key(index: int) -> str:
-    """The partition key of shard ``index``."""
+    """The partition key of shard ``index``: four digits, and five from 10000 on, so that no key changes with a cap."""
     return f"{index:04d}"
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.fields import printable
+from mm_assets.drops.labels import label_statements
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, parse_drop
 from mm_assets.drops.samples import Rejection, Sample, id_of
@@ -116,7 +117,8 @@ def _write_tar(samples: DiskSort, found: Collection, file: IO[bytes], rows: Disk
 def _rows(rows: DiskSort, found: Collection) -> Iterator[dict[str, object]]:
     """The rows of ``samples.parquet``, by id, with their metadata."""
     for _, row, place in rows:
-        yield row | {"metadata": found.descriptions.read(*place).decode()}
+        metadata = found.descriptions.read(*place).decode()
+        yield row | {"metadata": metadata, **label_statements(metadata)}
 
 
 def _offsets(sample: Sample) -> dict[str, int]:

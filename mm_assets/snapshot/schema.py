@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.modalities.table import NAMES
 
 SAMPLES_SCHEMA = pa.schema(
@@ -19,6 +20,7 @@ SAMPLES_SCHEMA = pa.schema(
             )
         ),
         *((name, pa.string()) for name in ("label", "language", "group", "metadata")),
+        *LABEL_FIELDS,
     ]
 )
 DEAD_LETTERS_SCHEMA = pa.schema(

@@ -14,11 +14,12 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mm_assets.checks.expectations import dead_letter_finding, run_suite
+from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import Off, Suite, parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.disk_sort import DiskSort
+from mm_assets.drops.judging import judge_rows
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.table import NAMES
 from mm_assets.scratch import scratch_folder
@@ -42,14 +43,18 @@ def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
     suite = parse_suite(rules.read(SUITE), SUITE)
     with scratch_folder("check") as folder:
         samples = store.fetch(manifest.output("samples.parquet").digest, folder)
-        letters = pq.read_metadata(store.fetch(manifest.output("dead_letters.parquet").digest, folder))
+        letters = store.fetch(manifest.output("dead_letters.parquet").digest, folder)
         tar = store.fetch(manifest.output("samples.tar").digest, folder)
-        num_samples = pq.read_metadata(samples).num_rows
         return (
             *_tar_findings(tar, samples, folder),
-            dead_letter_finding(letters.num_rows, num_samples + letters.num_rows, suite),
-            _unknown_finding(letters),
-            *_suite_findings(samples, suite),
+            _unknown_finding(pq.read_metadata(letters)),
+            *judge_rows(
+                _suite_parts(samples, suite),
+                letters=letters,
+                given=[samples, letters],
+                suite=suite,
+                exclusions=read_exclusions(rules),
+            ),
         )
 
 
@@ -162,14 +167,14 @@ def _unknown_finding(letters: pq.FileMetaData) -> Finding:
     )
 
 
-def _suite_findings(samples: Path, suite: Suite) -> Iterator[Finding]:
-    """What the suite finds, one entry at a time, so that memory holds the columns of one entry and the ids."""
+def _suite_parts(samples: Path, suite: Suite) -> Iterator[tuple[pa.Table, Suite]]:
+    """The suite one entry at a time, so that memory holds the columns of one entry and the ids."""
     if isinstance(suite.entries, Off):
-        yield from run_suite(pa.table({}), suite)
+        yield read_parquet(samples, ["id"]), suite
         return
     known = pq.read_schema(samples).names
     for entry in suite.entries:
         # An entry about the whole table, and an error about an unknown column, need all of them.
         needs_all = not entry.columns or not set(entry.columns) <= set(known)
         columns = None if needs_all else [name for name in known if name in entry.columns or name == "id"]
-        yield from run_suite(read_parquet(samples, columns), replace(suite, entries=(entry,)))
+        yield read_parquet(samples, columns), replace(suite, entries=(entry,))

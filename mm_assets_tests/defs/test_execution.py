@@ -33,7 +33,7 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 def run(store: Store, moto_settings: Settings, instance: dg.DagsterInstance, push_samples: Callable[..., Path]) -> Run:
     """Runs some assets of one partition of a release of two shards."""
     push_samples(store, "shapes", "d1")
-    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
+    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke", num_shards=2)
     open_named_release(Workspace(moto_settings, store), request)
     instance.add_dynamic_partitions("releases", ["r1"])
 

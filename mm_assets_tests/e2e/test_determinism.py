@@ -49,7 +49,7 @@ class World:
         self.settings: Settings = read_settings(self.environ)
         self.store: Store = _open(self.settings, server)
         push_drop(self.store, drop)
-        request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke")
+        request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=4)
         open_named_release(Workspace(self.settings, self.store), request)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":

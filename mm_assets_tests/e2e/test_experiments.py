@@ -101,6 +101,8 @@ class World:
     server: CountingServer
 
     def open(self, release: str, **request: Any) -> None:
+        if "drops" in request:
+            request.setdefault("num_shards", NUM_SHARDS)
         open_named_release(Workspace(self.settings, self.store), ReleaseRequest(release=release, **request))
 
     def run(self, release: str) -> dict[str, list[str]]:

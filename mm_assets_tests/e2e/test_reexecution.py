@@ -63,7 +63,7 @@ def place(make_workplace: Callable[[str], Any]) -> Iterator[tuple[Any, Path]]:
     store = open_store(settings)
     folder = build_demo_drop(place.folder / "drop", num_emoji=40)
     push_drop(store, folder)
-    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke")
+    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=2)
     open_named_release(Workspace(settings, store), request)
     current = store.read_key(DAMAGED)
     assert current is not None

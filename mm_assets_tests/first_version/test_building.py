@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 def test_a_release_adds_to_it(lenient: Workspace, push_samples: Callable[..., Path]) -> None:
     push_samples(lenient.store, "shapes", "d1")
-    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), parent="r1", configuration="smoke")
+    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), parent="r1", configuration="smoke", num_shards=2)
     open_named_release(lenient, request)
     advance(lenient, "r2", DATA_ASSETS)
     store = lenient.store

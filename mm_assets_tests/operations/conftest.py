@@ -24,6 +24,6 @@ def quiet_instance(moto_settings: Settings) -> Iterator[dg.DagsterInstance]:
 def release(store: Store, moto_settings: Settings, push_samples: Callable[..., Path]) -> str:
     """A release of two shards, of which nothing is materialized."""
     push_samples(store, "shapes", "d1")
-    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
+    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke", num_shards=2)
     open_named_release(Workspace(moto_settings, store), request)
     return "r1"

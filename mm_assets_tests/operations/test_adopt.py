@@ -98,7 +98,7 @@ def workspace(store: Store, moto_settings: Settings, push_samples: Callable[...,
     """Release r1 of two shards, with checked snapshots and features made by the package as it is."""
     push_samples(store, "shapes", "d1")
     workspace = Workspace(moto_settings, store)
-    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke")
+    request = ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke", num_shards=2)
     open_named_release(workspace, request)
     for partition in SHARDS:
         for asset in ("snapshot", "features"):
@@ -170,7 +170,7 @@ def test_every_configuration_is_compared_however_few_samples_are_asked_for(
     workspace: Workspace, copied: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CONFIGURATIONS, "small", replace(SMOKE, features=replace(SMOKE.features, image_size=16)))
-    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), configuration="small")
+    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), configuration="small", num_shards=2)
     open_named_release(workspace, request)
     for shard in SHARDS:
         for asset in ("snapshot", "features"):

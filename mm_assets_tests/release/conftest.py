@@ -6,21 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
+from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
-from mm_assets.identity.canonical import digest_bytes, to_json
+from mm_assets.identity.canonical import digest_bytes, digest_file, to_json
 from mm_assets.materialize import packaged_rules
 from mm_assets.pipeline import ASSETS
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
 from mm_assets.release.inputs import resolve_dataset_release
-from mm_assets.release.policies import policy_named
 from mm_assets.release.validate import validate_dataset_release
 from mm_assets.releases.inputs import InputContext
+from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, shard_key
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
@@ -30,10 +32,27 @@ from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import ARROW_TYPE, PARQUET_TYPE, read_parquet, table_of, write_parquet
 
-ORIGIN = pa.schema([(name, pa.string()) for name in ("id", "source", "drop", "key", "label", "language", "group")])
-SOURCE_YAML = (
-    b"schema: mm.source/1\nsource: zoo\nsource_system: cms\nowner: Ada\nlicence: CC-BY-4.0\nlabel_schema_version: '3'\n"
+ORIGIN = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "source", "drop", "key", "label", "language", "group")),
+        *LABEL_FIELDS,
+    ]
 )
+SOURCE_YAML = b"""\
+schema: mm.source/1
+source: zoo
+source_system: cms
+owner: Ada
+licence: CC-BY-4.0
+allowed_uses: [research]
+retention: keep
+privacy_class: public
+label_schema_version: '3'
+annotation_guideline_version: g1
+annotator_cohort: staff
+adjudication_rule: majority
+approval: {status: approved, by: Ada, at: null}
+"""
 TENSOR_IDS = pa.schema([("id", pa.string())])
 CODE = digest_bytes(b"code")
 #: What the features state about themselves in their table of signals.
@@ -73,16 +92,15 @@ class World:
         self, asset: str, partition: Partition, tables: Mapping[str, pa.Table], inputs: Sequence[Input] = ()
     ) -> Committed:
         """Commits tables as an asset."""
-        digests = {
-            name: digest_bytes(repr([str(table.schema), table.to_pylist()]).encode()) for name, table in tables.items()
-        }
-        action = Action(asset=asset, code=CODE, params={"of": digests}, environment={}, inputs=tuple(inputs))
+        digests: dict[str, str] = {}
         files = []
         for name, table in tables.items():
             path = write_parquet(table, self.folder / "output")
             path = path.rename(self.folder / f"{asset}-{partition.path.replace('/', '-')}-{name}")
+            digests[name] = digest_file(path)
             kind = ARROW_TYPE if name.endswith(".arrow") else PARQUET_TYPE
             files.append(OutputFile(name=name, path=path, media_type=kind, num_rows=table.num_rows))
+        action = Action(asset=asset, code=CODE, params={"of": digests}, environment={}, inputs=tuple(inputs))
         return Attempt(self.store, action, partition).commit_result(StageResult(files=tuple(files), stats={}))
 
     def shard(
@@ -108,17 +126,20 @@ class World:
         """A spec of the hand-made source."""
         drop = {
             "schema": "mm.drop/1", "source": "zoo", "drop": "d1", "captured_from": "2026-01-01T00:00:00+00:00",
-            "captured_to": "2026-02-01T00:00:00+00:00", "format": "index", "objects": [], "annotation": {},
+            "captured_to": "2026-02-01T00:00:00+00:00", "format": "webdataset", "objects": [],
+            "annotation": {"guideline_version": "g1", "annotator_cohort": "staff", "adjudication_rule": "majority"},
         }  # fmt: skip
+        source_yaml: bytes = values.pop("source_yaml", SOURCE_YAML)
         pin = DropPin(
             source="zoo", drop="d1", digest=self.store.put_bytes(json.dumps(drop).encode()),
-            source_digest=self.store.put_bytes(SOURCE_YAML),
+            source_digest=self.store.put_bytes(source_yaml),
         )  # fmt: skip
         parent: Committed | None = values.pop("parent", None)
         data_of: Committed | None = values.pop("data_of", None)
         document: dict[str, Any] = {
             "schema": "mm.release/2", "release": release, "drops": [] if data_of else [pin], "parent": _pin(parent),
-            "data_of": _pin(data_of), "exclusions": [], "policy": policy_named("default"), "rules": {}, "encoder": {},
+            "data_of": _pin(data_of), "exclusions": [], "rules": {}, "encoder": {},
+            "policy": pin_policy(self.store, "default"),
             "seed": 7, "num_shards": 0 if data_of else num_shards,
             "configuration": {"release": to_json(self.config)},
         }  # fmt: skip
@@ -188,6 +209,57 @@ def _pin(committed: Committed | None) -> ReleasePin | None:
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     nullable = pa.schema([field.with_nullable(True) for field in schema])
     return table_of([{name: row.get(name) for name in schema.names} for row in rows], nullable)
+
+
+def freeze_columns(world: World, *, num_samples: int, num_shards: int) -> Committed:
+    """Commits shards of numbers drawn by column, which rows as dicts would be too slow for, and freezes them."""
+    per_shard = num_samples // num_shards
+    for index in range(num_shards):
+        rng = np.random.default_rng(index)
+        keys = [f"zoo/d1/{index:04d}-{number:07d}" for number in range(per_shard)]
+        known: dict[str, Any] = {
+            "id": keys, "source": ["zoo"] * per_shard, "drop": ["d1"] * per_shard,
+            "label": rng.choice(["cat", "dog", "owl"], per_shard).tolist(),
+            "language": rng.choice(["en", "de", "fr"], per_shard).tolist(),
+        }  # fmt: skip
+        known |= {
+            f"{name}_digest": [f"{name} {key}" for key in keys] for name in ("text", "image_pixels", "audio_decode")
+        }
+        tables = {
+            name: pa.table([_column(field, known, rng, per_shard) for field in schema], schema=_nullable(schema))
+            for name, schema in (("origin", ORIGIN), ("signals", SIGNALS), ("embedded", EMBEDDING_SIGNALS))
+        }
+        partition = Partition(release="r1", shard=shard_key(index))
+        letters = pa.table({"id": pa.array([], pa.string())})
+        signals = tables["signals"].replace_schema_metadata(PARAMS)
+        world.commit("snapshot", partition, {"samples.parquet": tables["origin"], "dead_letters.parquet": letters})
+        world.commit(
+            "features",
+            partition,
+            {
+                "signals.parquet": signals,
+                "tensors.arrow": tables["origin"].select(["id"]),
+                "dead_letters.parquet": letters,
+            },
+        )
+        world.commit("embeddings", partition, {"signals.parquet": tables["embedded"]})
+    return world.freeze(world.spec("r1", num_shards))
+
+
+def _column(field: pa.Field, known: Mapping[str, Any], rng: np.random.Generator, count: int) -> pa.Array:
+    if field.name in known:
+        return pa.array(known[field.name], field.type)
+    if pa.types.is_boolean(field.type):
+        return pa.array(rng.random(count) < 0.9, field.type)
+    if pa.types.is_integer(field.type):
+        return pa.array(rng.integers(4, 400, count), field.type)
+    if pa.types.is_floating(field.type):
+        return pa.array(rng.random(count), field.type)
+    return pa.nulls(count, field.type)
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in schema])
 
 
 @pytest.fixture

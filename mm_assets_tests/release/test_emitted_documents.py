@@ -7,8 +7,10 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from mm_assets.lineage.openlineage import openlineage_events
 from mm_assets.release.drift import stability_index, total_variation
 from mm_assets.release.shards import Shard, merkle_root
+from mm_assets.releases.spec import write_spec
 from mm_assets_tests.release.conftest import PARAMS
 
 
@@ -82,3 +84,76 @@ def test_drift_indices_of_known_distributions():
     # (0.45 - 0.5) * ln(0.9) + (0.55 - 0.5) * ln(1.1), half a sample added to each bin
     assert stability_index([500, 500], [450, 550]) == pytest.approx(0.01001, abs=1e-4)
     assert total_variation([], []) == stability_index([0], [3]) == 0.0
+
+
+def test_openlineage_events_are_accepted_by_its_client(world, sample, tmp_path):
+    client = pytest.importorskip("openlineage.client", reason="openlineage-python is not installed")
+    from openlineage.client import event_v2
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+    from openlineage.client.generated.output_statistics_output_dataset import OutputStatisticsOutputDatasetFacet
+    from openlineage.client.transport.file import FileConfig, FileTransport
+
+    write_spec(world.store, world.spec("r1", 2))
+    committed = world.release([sample(f"k{i}") for i in range(6)])
+    events = list(openlineage_events(world.store, "r1"))
+    assert [event["job"]["name"] for event in events] == ["snapshot"] * 2 + ["features"] * 2 + ["embeddings"] * 2 + [
+        "dataset_release"
+    ]
+    frozen = events[-1]
+    assert frozen["outputs"][0]["facets"]["version"]["datasetVersion"] == committed.manifest.content
+    assert len(frozen["inputs"]) == 2 * 3 + 2
+    sink = client.OpenLineageClient(
+        transport=FileTransport(FileConfig(log_file_path=str(tmp_path / "events"), append=True))
+    )
+    for event in events:
+        outputs = [
+            event_v2.OutputDataset(
+                namespace=entry["namespace"],
+                name=entry["name"],
+                facets={"version": typed(DatasetVersionDatasetFacet, entry["facets"]["version"])},
+                outputFacets={
+                    "outputStatistics": typed(
+                        OutputStatisticsOutputDatasetFacet, entry["outputFacets"]["outputStatistics"]
+                    )
+                },
+            )
+            for entry in event["outputs"]
+        ]
+        inputs = [
+            event_v2.InputDataset(
+                namespace=entry["namespace"],
+                name=entry["name"],
+                facets={"version": typed(DatasetVersionDatasetFacet, entry["facets"]["version"])},
+            )
+            for entry in event["inputs"]
+        ]
+        sink.emit(
+            event_v2.RunEvent(
+                eventType=event_v2.RunState[event["eventType"]],
+                eventTime=event["eventTime"],
+                run=event_v2.Run(runId=event["run"]["runId"]),
+                job=event_v2.Job(namespace=event["job"]["namespace"], name=event["job"]["name"]),
+                inputs=inputs,
+                outputs=outputs,
+                producer=event["producer"],
+            )
+        )
+    written = [json.loads(line) for line in (tmp_path / "events").read_text("utf-8").splitlines()]
+    for one, other in zip(written, events, strict=True):
+        one["run"].pop("facets")  # The client adds tags about itself.
+        assert without_empty(one) == without_empty(other)
+
+
+def typed(kind, facet):
+    """The client's own class of a facet; it refuses fields that the facet does not have."""
+    made = kind(
+        **{name: value for name, value in facet.items() if not name.startswith("_")}, producer=facet["_producer"]
+    )
+    assert made._schemaURL == facet["_schemaURL"]
+    return made
+
+
+def without_empty(value):
+    if isinstance(value, dict):
+        return {name: without_empty(item) for name, item in value.items() if item not in ({}, [], None)}
+    return [without_empty(item) for item in value] if isinstance(value, list) else value

@@ -1,5 +1,7 @@
 """Releases that add to another one: by reference, with stable splits, and with their drift measured."""
 
+import base64
+
 import pytest
 
 from mm_assets.release.config import SPLITS
@@ -69,7 +71,13 @@ def test_drift_of_added_samples_is_measured_and_only_warns(world, sample):
     finding = world.findings(child.manifest)["drift"]
     assert finding.passed
     assert "language" in finding.detail
-    assert "Drift of 30 added samples against the parent's 60" in preview(world.store, child.manifest)
+    shown = preview(world.store, child.manifest)
+    assert "Drift of 30 added samples against the parent's 60" in shown
+    drawn = [base64.b64decode(part.split(")")[0]).decode() for part in shown.split("data:image/svg+xml;base64,")[1:]]
+    assert len(drawn) == 2 + 2
+    assert ["sharpness" in chart for chart in drawn] == [False, False, True, True]
+    assert "above limit" in drawn[2]
+    assert len(shown) < 40_000
 
 
 def test_same_distribution_does_not_warn(world, sample):

@@ -28,7 +28,9 @@ def workspace(store: Store, settings: Settings, push_samples: Callable[..., Path
     """An open release of five shards, all of which are made and count as checked."""
     push_samples(store, "shapes", "d1", num_samples=5)
     found = Workspace(replace(settings, num_shards=5), store)
-    open_named_release(found, ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke"))
+    open_named_release(
+        found, ReleaseRequest(release="r1", drops=(("shapes", "d1"),), configuration="smoke", num_shards=5)
+    )
     for number in range(5):
         for asset in SHARD_ASSETS:
             found.run(asset, shard(number), environment={})

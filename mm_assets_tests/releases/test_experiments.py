@@ -14,7 +14,7 @@ from mm_assets.errors import CommitConflictError, GateError, SettingsError, Spec
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import to_json
 from mm_assets.materialize import Workspace
-from mm_assets.release.policies import policy_named
+from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import ReleaseSpec, list_releases
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
@@ -58,7 +58,7 @@ def test_a_named_release_pins_configuration_policy_and_rules(workspace: Workspac
     assert base.configuration["name"] == "smoke"
     assert base.configuration["training"] == to_json(SMOKE.training)
     assert base.seed == SMOKE.seed
-    assert base.policy == policy_named("default")
+    assert base.policy == pin_policy(workspace.store, "default")
     assert base.exclusions == ["a", "b"]
     assert set(base.rules) == {"snapshot.yaml", "features.yaml", "promotion.yaml"}
     for name, digest in base.rules.items():
@@ -123,7 +123,7 @@ def test_an_experiment_takes_over_what_it_does_not_change(workspace: Workspace, 
         assert getattr(spec, name) == getattr(frozen, name)
     assert spec.exclusions == ["a", "b", "c"]
     other = open_named_release(workspace, ReleaseRequest(release="p", data_of=BASE, policy="private"))
-    assert other.policy == policy_named("private") != frozen.policy
+    assert other.policy == pin_policy(workspace.store, "private") != frozen.policy
 
 
 def test_an_unchanged_experiment_is_frozen_without_computing(workspace: Workspace, frozen: ReleaseSpec) -> None:

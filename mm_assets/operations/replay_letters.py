@@ -1,0 +1,187 @@
+"""Replaying dead letters after a fix: only the shards that hold some are computed again, and no good sample changes.
+
+After a change of code, the shards of the release itself; after a change of ceilings, which are part of a configuration,
+those of another release of the same data. A shard is committed only if every sample that was good before has the same
+row and the same tensors as before.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_assets.configurations import ReleaseRequest, open_named_release
+from mm_assets.errors import GateError, UsageError
+from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_place
+from mm_assets.lineage.records import Row
+from mm_assets.materialize import Workspace
+from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.store.commit import Attempt, StageResult
+from mm_assets.store.manifest import Manifest, Partition, read_manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.refs import read_ref
+from mm_assets.store.tables import map_arrow, read_parquet
+
+#: The table that says which samples a stage passes on, and columns of it that move when samples are added.
+TABLES = {"snapshot": "samples.parquet", "features": "signals.parquet"}
+MOVED = "_offset"
+MAX_NAMED = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayReport:
+    """What a replay did: shards that were computed again, and samples that are good now or still dead.
+
+    ``release`` is where the recovered samples are. Ids are those of letters; what has none is named by its object.
+    """
+
+    release: str
+    computed: tuple[str, ...]
+    recovered: tuple[str, ...]
+    still_dead: tuple[str, ...]
+
+
+def replay_letters(
+    workspace: Workspace,
+    release: str,
+    wanted: LetterFilter,
+    *,
+    into: str | None = None,
+    configuration: str | None = None,
+    on_shard: Callable[[str], None] = lambda path: None,
+) -> ReplayReport:
+    """Replays the dead letters of a release's own shards.
+
+    Args:
+        workspace: Where the release is.
+        release: An open release whose shards are materialized.
+        wanted: Which letters.
+        into: Another release of the same data, opened with ``configuration``; None for the release itself.
+        configuration: Its name.
+        on_shard: Called with each shard before it is computed.
+
+    Raises:
+        UsageError: the release has no shards of its own, or only one of ``into`` and ``configuration`` is given.
+        GateError: what was good before would change, or a check failed.
+    """
+    spec = workspace.spec(release)
+    if not spec.num_shards:
+        raise UsageError(f"release {release}: has no shards of its own. Replay the release whose data it uses.")
+    if (into is None) != (configuration is None):
+        raise UsageError("--into: goes with --config: expected both (new ceilings) or neither (new code). Give both.")
+    target = spec if into is None else _open(workspace, spec, into, str(configuration))
+    before = {shard: list(_letters(workspace.store, release, shard, wanted)) for shard in spec.shards()}
+    computed: list[str] = []
+    after: dict[str, set[str]] = {}
+    for shard, letters in before.items():
+        if letters:
+            on_shard(shard)
+            source, partition = (Partition(release=name, shard=shard) for name in (release, target.release))
+            computed += [partition.path] if _replay_shard(workspace, source, partition) else []
+            after[shard] = {_name(letter) for letter in _letters(workspace.store, target.release, shard)}
+    named = {shard: {_name(letter) for letter in letters} for shard, letters in before.items()}
+    return ReplayReport(
+        release=target.release,
+        computed=tuple(computed),
+        recovered=tuple(sorted(name for shard, names in named.items() for name in names - after.get(shard, set()))),
+        still_dead=tuple(sorted(name for shard, names in named.items() for name in names & after.get(shard, set()))),
+    )
+
+
+def _open(workspace: Workspace, spec: ReleaseSpec, into: str, configuration: str) -> ReleaseSpec:
+    """A release of the same data with another configuration."""
+    return open_named_release(
+        workspace,
+        ReleaseRequest(
+            release=into,
+            drops=tuple((pin.source, pin.drop) for pin in spec.drops),
+            parent=spec.parent.release if spec.parent else None,
+            policy=_pinned_name(spec.policy),
+            configuration=configuration,
+            exclusions=tuple(spec.exclusions),
+            num_shards=spec.num_shards,
+        ),
+    )
+
+
+def _pinned_name(policy: Mapping[str, str]) -> str:
+    """``NAME`` or ``NAME@VERSION`` of the policy that a spec pins."""
+    return f"{policy['name']}@{policy['version']}" if "version" in policy else str(policy["name"])
+
+
+def _letters(store: Store, release: str, shard: str, wanted: LetterFilter | None = None) -> Iterator[Row]:
+    place = own_place(store, Partition(release=release, shard=shard))
+    for asset in ASSETS:
+        if asset in place.manifests:
+            for letter in letters_of(store, read_manifest(store, place.manifests[asset]), place):
+                if wanted is None or wanted.takes(letter):
+                    yield letter
+
+
+def _name(letter: Row) -> str:
+    return str(letter["id"] or letter["object"])
+
+
+def _replay_shard(workspace: Workspace, source: Partition, target: Partition) -> bool:
+    """Computes a shard again where its action is another one now; whether it was."""
+    is_computed = False
+    for asset in ASSETS:
+        ref = read_ref(workspace.store, asset, source).ref
+        if ref is None:
+            # The release got no further than the stage before.
+            return is_computed
+        action = workspace.resolve(asset, target, {})
+        current = read_ref(workspace.store, asset, target).ref
+        if current is None or current.fingerprint != action.fingerprint:
+            attempt = Attempt(workspace.store, action, target)
+            with tempfile.TemporaryDirectory(prefix="mm-replay-") as folder:
+                result = workspace.compute(action, target, Path(folder))
+                before = read_manifest(workspace.store, ref.manifest)
+                _require_untouched(workspace.store, before, result, Path(folder) / "before")
+                attempt.commit_result(result)
+            is_computed = True
+        record = workspace.check(asset, target)
+        if not record.passed:
+            raise GateError(
+                f"{asset} {target.path}: failed its check after the replay: {record.failures}. Exclude what is dead "
+                f"with `mm release exclude --release {target.release}`, or set other rules with `mm rules set`."
+            )
+    return is_computed
+
+
+def _require_untouched(store: Store, before: Manifest, result: StageResult, folder: Path) -> None:
+    """Refuses a result in which a sample that was good before is gone or other than it was.
+
+    Raises:
+        GateError: there is one.
+    """
+    name = TABLES[before.asset]
+    paths = {file.name: file.path for file in result.files}
+    folder.mkdir()
+    old = read_parquet(store.fetch(before.output(name).digest, folder, name))
+    changed = _changed(old, read_parquet(paths[name]))
+    if not changed and before.asset == "features":
+        tensors = map_arrow(store.fetch(before.output("tensors.arrow").digest, folder, "tensors.arrow"))
+        changed = _changed(tensors, map_arrow(paths["tensors.arrow"]))
+    if changed:
+        shown = ", ".join(changed[:MAX_NAMED])
+        raise GateError(
+            f"{before.asset} {before.partition.path}: the fix changes {len(changed)} samples that were good: {shown}. "
+            f"Nothing was committed. Run `mm run --release {before.partition.release}` if that is meant."
+        )
+
+
+def _changed(old: pa.Table, new: pa.Table) -> list[str]:
+    """Ids of rows of ``old`` that ``new`` lacks or holds with other values, in the columns that both have."""
+    places = pc.index_in(old["id"], new["id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
+    is_there = places.is_valid()
+    missing = old["id"].filter(pc.invert(is_there)).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+    columns = [name for name in old.schema.names if name in new.schema.names and not name.endswith(MOVED)]
+    kept, found = old.select(columns).filter(is_there), new.select(columns).take(places.drop_null())
+    if kept.equals(found):
+        return missing
+    rows = zip(kept.to_batches(max_chunksize=1), found.combine_chunks().to_batches(max_chunksize=1), strict=True)
+    return missing + [one["id"][0].as_py() for one, other in rows if not one.equals(other)]

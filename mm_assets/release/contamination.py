@@ -1,0 +1,112 @@
+"""Contamination: what a frozen evaluation set tests on never trains here.
+
+Every frozen release keeps the keys of its test split: of each sample its whole content, its picture, its recording and
+its text where that is long. The keys of its line come from its parent; those of releases that were named evaluation
+sets are inputs of their own. A sample with one of the keys stays out of every split but test.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.identity.canonical import Json
+from mm_assets.modalities.table import CAUSAL, MODALITIES
+from mm_assets.release.config import PARENT, FreezeConfig
+from mm_assets.release.dedup import CONTENT, Ints
+from mm_assets.release.title import dataset_name
+from mm_assets.store.job import Job
+from mm_assets.store.manifest import Input, Manifest
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet, write_parquet
+
+EVALUATION_SET = "evaluation_set"
+KEYS_FILE = "evaluation_keys.parquet"
+#: What is read of an evaluation set: its keys, and what it is called.
+EVALUATION_OUTPUTS = (KEYS_FILE, "record.json")
+CONTAMINATION = "contamination"
+
+
+def evaluation_keys(config: FreezeConfig) -> list[str]:
+    """SQL expressions for the keys of a row; NULL where it has none."""
+    keys = [CONTENT]
+    for name, row in MODALITIES.items():
+        key = f"'{name}|' || {row.digest_column}"
+        long = f"{name}_chars >= {config.min_linked_text_chars}"
+        keys.append(f"CASE WHEN {long} THEN {key} END" if name in CAUSAL else key)
+    return keys
+
+
+def evaluation_sets(made: Job | Manifest) -> list[Input]:
+    """The evaluation sets that a release is held against: its parent's line first, then those that were named."""
+    line = [
+        entry
+        for entry in made.inputs_of("dataset_release", PARENT)
+        if any(output.name == KEYS_FILE for output in entry.outputs)
+    ]
+    return [*line, *made.inputs_of("dataset_release", EVALUATION_SET)]
+
+
+def find_contaminated(
+    database: duckdb.DuckDBPyConnection, store: Store, sets: list[Input], config: FreezeConfig, folder: Path
+) -> Ints:
+    """For every row of ``samples``, by position, the first of ``sets`` that holds one of its keys, or -1."""
+    num_rows = database.execute("SELECT count(*) FROM samples").fetchall()[0][0]
+    found = np.full(num_rows, -1, dtype=np.int64)
+    union = " UNION ALL ".join(
+        f"SELECT position, {expression} AS key FROM samples" for expression in evaluation_keys(config)
+    )
+    for number, entry in reversed(list(enumerate(sets))):
+        database.register("evaluated", read_parquet(store.fetch(entry.digest(KEYS_FILE), folder)))
+        rows = database.execute(f"SELECT DISTINCT position FROM ({union}) JOIN evaluated USING (key)").fetchnumpy()
+        database.unregister("evaluated")
+        found[rows["position"]] = number
+    return found
+
+
+def write_evaluation_keys(database: duckdb.DuckDBPyConnection, job: Job, config: FreezeConfig, path: Path) -> int:
+    """Writes the keys of the test split, the line's included, sorted; returns their number.
+
+    Args:
+        database: Holds ``samples`` and ``frozen``, which agree in ``position``.
+        job: Its inputs name the parent's keys.
+        config: Which texts are long.
+        path: Where to write.
+    """
+    database.execute(
+        "CREATE OR REPLACE TEMP VIEW tested AS SELECT position FROM frozen WHERE split = 'test' AND selected"
+    )
+    parts = [
+        f"SELECT {expression} AS key FROM samples SEMI JOIN tested USING (position)"
+        for expression in evaluation_keys(config)
+    ]
+    for number, entry in enumerate(evaluation_sets(job)):
+        if entry.role == PARENT:
+            table = read_parquet(job.store.fetch(entry.digest(KEYS_FILE), job.workdir / "evaluated"))
+            database.register(f"line_{number}", table)
+            parts.append(f"SELECT key FROM line_{number}")
+    rows = database.sql(
+        f"SELECT DISTINCT key FROM ({' UNION ALL '.join(parts)}) WHERE key IS NOT NULL ORDER BY key"
+    ).to_arrow_table()
+    write_parquet(rows.cast(pa.schema([("key", pa.string())])), path)
+    return rows.num_rows
+
+
+def describe_sets(job: Job, contaminated: Ints, is_left_out: np.ndarray) -> list[Json]:
+    """Per evaluation set what it is called, its Merkle root, and how many samples it keeps out of training."""
+    described: list[Json] = []
+    for number, entry in enumerate(evaluation_sets(job)):
+        record: Mapping[str, Any] = json.loads(job.store.get_bytes(entry.digest("record.json")))
+        described.append(
+            {
+                "name": dataset_name(record),
+                "merkle_root": record["checksums"]["merkle_root"],
+                "keys": entry.digest(KEYS_FILE),
+                "num_samples": int((is_left_out & (contaminated == number)).sum()),
+            }
+        )
+    return described

@@ -1,0 +1,75 @@
+"""Label provenance of a release: a side table per labelled sample, which no later stage reads, and its summary."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mm_assets.drops.labels import DROP_FIELDS
+from mm_assets.identity.canonical import Json
+from mm_assets.store.tables import ROW_GROUP_ROWS
+
+LABELS_FILE = "labels.parquet"
+_STATED = tuple(DROP_FIELDS)
+LABELS = pa.schema(
+    [
+        ("id", pa.string()), ("shard", pa.int32()), ("row", pa.int32()), ("label", pa.string()),
+        ("source", pa.string()), ("drop", pa.string()), ("label_schema", pa.string()),
+        *((name, pa.string()) for name in _STATED), ("label_confidence", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+def register_labels(database: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> None:
+    """The view ``labels``: every labelled row with what the sample says about its label, or else its drop."""
+    schemas = {str(source["source"]): source.get("label_schema_version") for source in record["sources"]}
+    rows = [
+        {
+            "source": drop["source"],
+            "drop": drop["drop"],
+            "label_schema": _text(
+                (drop["annotation"] or {}).get("label_schema_version") or schemas.get(drop["source"])
+            ),
+            **{f"drop_{name}": _text((drop["annotation"] or {}).get(field)) for name, field in DROP_FIELDS.items()},
+        }
+        for drop in record["drops"]
+    ]
+    names = ("source", "drop", "label_schema", *(f"drop_{name}" for name in _STATED))
+    database.register("annotations", pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names])))
+    stated = ", ".join(f"coalesce(s.{name}, a.drop_{name}) AS {name}" for name in _STATED)
+    database.execute(
+        f"""CREATE OR REPLACE TEMP VIEW labels AS SELECT s.position, s.id, s.shard, s.row, s.label, s.source, s."drop",
+            a.label_schema, {stated}, s.label_confidence FROM samples s
+            LEFT JOIN annotations a ON s.source = a.source AND s."drop" = a."drop" WHERE s.label IS NOT NULL"""
+    )
+
+
+def write_labels(database: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Writes ``labels.parquet`` in the order of ``samples.parquet`` and returns its number of rows."""
+    columns = ", ".join(f'"{name}"' for name in LABELS.names)
+    reader = database.sql(f"SELECT {columns} FROM labels ORDER BY position").to_arrow_reader(ROW_GROUP_ROWS)
+    num_rows = 0
+    with pq.ParquetWriter(path, LABELS, compression="zstd", compression_level=3, version="2.6") as writer:
+        for batch in reader:
+            writer.write_table(pa.Table.from_batches([batch]).cast(LABELS), row_group_size=ROW_GROUP_ROWS)
+            num_rows += batch.num_rows
+    return num_rows
+
+
+def summarize_labels(database: duckdb.DuckDBPyConnection) -> list[Json]:
+    """Labelled and selected samples by where their labels come from, for the release record."""
+    names = ("source", "drop", "label_schema", *_STATED)
+    rows: Sequence[Sequence[Any]] = database.execute(
+        f"""SELECT {", ".join(f'l."{name}"' for name in names)}, count(*), count(label_confidence),
+            round(avg(label_confidence), 6) FROM labels l JOIN frozen f USING (position) WHERE f.selected
+            GROUP BY ALL ORDER BY ALL"""
+    ).fetchall()
+    columns = (*names, "num_labelled", "num_with_confidence", "mean_confidence")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
