@@ -18,6 +18,7 @@ NAME_RULE = "expected 1 to 63 lower-case letters, digits, '.', '_' and '-', the 
 DROP_FILE = "drop.json"
 SOURCE_FILE = "source.yaml"
 INDEX_FILES = ("index.jsonl", "index.parquet")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 #: Files of a drop's folder that describe it and are not objects of it.
 DESCRIPTIVE_FILES = frozenset({DROP_FILE, SOURCE_FILE})
 
@@ -130,7 +131,7 @@ def source_key(source: str) -> str:
 
 def is_tar(key: str) -> bool:
     """Whether an object is a tar, by its name."""
-    return key.endswith(".tar")
+    return key.endswith(TAR_SUFFIXES)
 
 
 def is_safe_path(name: str) -> bool:
