@@ -87,7 +87,9 @@ def misspelt(name: str, known: Collection[str]) -> str | None:
 def as_text(values: Mapping[str, object], names: Iterable[str]) -> dict[str, str]:
     """The whole numbers among the values of ``names``, as their decimal text."""
     numbers = {name: values.get(name) for name in names}
-    return {name: str(value) for name, value in numbers.items() if isinstance(value, int) and not isinstance(value, bool)}
+    return {
+        name: str(value) for name, value in numbers.items() if isinstance(value, int) and not isinstance(value, bool)
+    }
 
 
 def expected_type(column: str) -> str:

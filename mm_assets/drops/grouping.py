@@ -166,7 +166,9 @@ def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
     columns |= as_text(columns, NUMBERED_COLUMNS & set(LABEL_COLUMNS))
     wrong = wrongly_typed(columns, LABEL_COLUMNS)
     if wrong:
-        return Refusal("bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; {expected_type(wrong[0])} is expected")
+        return Refusal(
+            "bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; {expected_type(wrong[0])} is expected"
+        )
     for name in columns:
         meant = misspelt(name, LABEL_COLUMNS)
         if meant and meant not in columns:

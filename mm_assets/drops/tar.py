@@ -1,4 +1,6 @@
-"""Reads one WebDataset tar of a drop, plain or packed by gzip, as a stream: every member once, every blob checked before it is kept.
+"""Reads one WebDataset tar of a drop as a stream: every member once, every blob checked before it is kept.
+
+The tar may be packed by gzip.
 
 Members ``<key>.<extension>`` of one key form a sample, also where they are not neighbours. ``.json`` gives label,
 language, group and metadata, ``.cls`` a label; members of any other extension are counted, recorded in the metadata
@@ -16,8 +18,8 @@ from typing import Any, cast
 from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.fields import printable
-from mm_assets.drops.gz import GZIP_SUFFIXES, GzipReader
 from mm_assets.drops.grouping import DESCRIPTIONS, Piece, Runs
+from mm_assets.drops.gz import GZIP_SUFFIXES, GzipReader
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Rejection, VerifiedReader
 from mm_assets.errors import MmError, StageError

@@ -38,7 +38,7 @@ DENIED = frozenset(
         "AllAccessDisabled",
     }
 )
-MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 
 
