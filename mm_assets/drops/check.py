@@ -15,6 +15,7 @@ from mm_assets.drops.fields import printable
 from mm_assets.drops.index import IndexProblem, find_column_problems, read_index, see_index
 from mm_assets.drops.layout import lay_out
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.parquet_index import describe_classes
 from mm_assets.drops.raw import open_raw
 from mm_assets.drops.record import DESCRIPTIVE_FILES, DROP_FILE, SOURCE_FILE, Drop, DropObject, parse_drop
 from mm_assets.drops.rows import OpenObject, read_rows
@@ -160,11 +161,12 @@ def _no_samples(drop: Drop, num_rejected: int) -> Problem:
 
 def _column_notes(drop: Drop, index: Path) -> Iterator[Problem]:
     try:
-        seen = see_index(index, drop.index.name)
+        sentences = describe_columns(drop.columns, see_index(index, drop.index.name))
+        sentences += describe_classes(index, drop.index.name)
     except DropError:
         # The check of the index reports what cannot be read.
         return
-    for sentence in describe_columns(drop.columns, seen):
+    for sentence in sentences:
         yield Problem(file=drop.index.name, message=sentence)
     if drop.media_folder:
         yield Problem(file=drop.index.name, message=f"its files are looked for in {drop.media_folder}/")

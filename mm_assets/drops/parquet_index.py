@@ -118,6 +118,18 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
         return {}
 
 
+def describe_classes(path: Path, where: str) -> list[str]:
+    """A sentence for every column whose numbers are read as names of classes."""
+    if path.suffix != ".parquet":
+        return []
+    with open_parquet(path, where) as file:
+        return [
+            f"the numbers of column {name} are read as the names of its classes, {labels[0]} and {len(labels) - 1} more"
+            for name, labels in sorted(class_names(file.schema_arrow).items())
+            if labels
+        ]
+
+
 def _plain(values: dict[str, Any], media: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     for name in media:
         value = values.get(name)
@@ -154,6 +166,8 @@ def _fits(name: str, kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
