@@ -51,7 +51,7 @@ class Layout:
     def parts_of(self, shard: int, num_shards: int) -> list[int]:
         """Numbers of the parts that hold a row of the shard."""
         found: list[int] = []
-        ends = [*(part.first_row for part in self.parts[1:]), self.num_rows]
+        ends = [*(part.first_row for part in self.parts[1:]), self.num_rows][: len(self.parts)]
         for number, (part, end) in enumerate(zip(self.parts, ends, strict=True)):
             runs = range(self.run_of(part.first_row), self.run_of(end - 1) + 1) if end > part.first_row else range(0)
             if len(runs) >= num_shards or any(run % num_shards == shard for run in runs):
