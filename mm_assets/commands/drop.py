@@ -27,6 +27,7 @@ def create(args: argparse.Namespace, console: Console) -> Outcome:
             args.drop,
             index=args.index,
             open_remote=lambda: open_store(read_settings()),
+            on_note=lambda note: console.print(f"Note: {note}.", markup=False),
             on_object=_counter(show, args.folder),
         )
     report = _check(args.folder, console)

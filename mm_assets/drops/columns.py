@@ -21,6 +21,8 @@ OTHER_NAMES = {"text": ("caption", "sentence"), "language": ("locale",), "image"
 FILE_COLUMNS = ("file_name", "path")
 URI_SCHEME = "s3://"
 FILE_MODALITIES = tuple(name for name, kind in MODALITIES.items() if not kind.is_inline)
+#: Names that decide how an index is read; others, of which rows may have any number, are not remembered.
+SOUGHT = ("id", *MODALITIES, *OTHER_NAMES, *(name for names in OTHER_NAMES.values() for name in names), *FILE_COLUMNS)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,7 +38,7 @@ class Seen:
 
     def add_row(self, values: Mapping[str, Any]) -> None:
         """Takes note of one row."""
-        self.names.update(values)
+        self.names.update(name for name in SOUGHT if name in values)
         for column in FILE_COLUMNS:
             modality = modality_of_file(values.get(column))
             if modality is not None:

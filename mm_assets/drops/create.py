@@ -62,6 +62,7 @@ def create_drop(
     annotation: Mapping[str, Any] | None = None,
     index: str | None = None,
     open_remote: Callable[[], Store] | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
     on_object: Callable[[], None] = lambda: None,
 ) -> Drop:
     """Writes ``drop.json`` for a local folder, and ``source.yaml`` and ``index.jsonl`` where it has none.
@@ -78,6 +79,7 @@ def create_drop(
         annotation: What is known of the labels; default: what ``source.yaml`` says.
         index: The index in the folder, if it has none of the known names.
         open_remote: Opens the store whose credentials read ``s3://`` URIs that an index names.
+        on_note: Called with a sentence about what was taken from the names of folders.
         on_object: Called after each object, for a progress bar.
 
     Raises:
@@ -95,7 +97,7 @@ def create_drop(
             f"{source_path}: describes another source: expected {source}, got {described.source}. "
             "Correct the file or --source."
         )
-    contents = _contents_of(folder, index)
+    contents = _contents_of(folder, index, on_note)
     remote = _remote_objects(folder, contents, open_remote, on_object)
     try:
         made = Drop(
@@ -194,7 +196,7 @@ def find_complete_drops(store: Store) -> list[tuple[str, str]]:
     )
 
 
-def _contents_of(folder: Path, index: str | None) -> Contents:
+def _contents_of(folder: Path, index: str | None, on_note: Callable[[str], None]) -> Contents:
     """What a folder consists of; loose files get an index first."""
     names = [name for name in list_files(folder) if name not in DESCRIPTIVE_FILES]
 
@@ -203,7 +205,7 @@ def _contents_of(folder: Path, index: str | None) -> Contents:
 
     contents = find_contents(names, path_of, str(folder), index)
     if contents is None:
-        (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names))
+        (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names, on_note))
         contents = find_contents([*names, INDEX_FILES[0]], path_of, str(folder))
         assert contents is not None
     return contents

@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
@@ -71,6 +72,11 @@ def _is_too_deep(values: Mapping[str, Any]) -> bool:
         if not level:
             return False
     return True
+
+
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """The names that are given more than once, sorted."""
+    return sorted(name for name, number in Counter(names).items() if number > 1)
 
 
 def misspelt(name: str, known: Collection[str]) -> str | None:

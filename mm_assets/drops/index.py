@@ -6,7 +6,7 @@ cannot be read is that row's problem alone. Which part of an index a shard reads
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mm_assets.drops.fields import (
     expected_type,
     misspelt,
     parse_object,
+    repeated_names,
     wrongly_typed,
 )
 from mm_assets.drops.parquet_index import find_parquet_problems, read_group, see_parquet
@@ -238,7 +239,7 @@ def _parse_line(data: bytes) -> dict[str, Any] | Refusal:
 def _line_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexProblem]:
     if path.suffix in DELIMITERS:
         names, _, _ = read_header(path, where)
-        for name in _repeated(names):
+        for name in repeated_names(names):
             yield IndexProblem(1, name, "is given twice; one column of a name is expected")
     yield from _value_problems(path, where, columns)
 
@@ -268,12 +269,7 @@ def _value_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexP
             yield IndexProblem(line, name, f"looks like a mistake for {meant}")
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
-    listed = list(names)
-    return sorted({name for name in listed if listed.count(name) > 1})
-
-
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def meant_column(name: str) -> str | None:
     """The known column that ``name`` looks like a mistake for, if any."""
     return misspelt(name, KNOWN_COLUMNS)

@@ -7,7 +7,7 @@ a label itself.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +22,7 @@ from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 
 
-def index_loose_files(folder: Path, names: Sequence[str]) -> bytes:
+def index_loose_files(folder: Path, names: Sequence[str], on_note: Callable[[str], None] = lambda _: None) -> bytes:
     """The index of the files ``names`` (relative to ``folder``), one row per stem, sorted.
 
     Raises:
@@ -50,8 +50,12 @@ def index_loose_files(folder: Path, names: Sequence[str]) -> bytes:
         other = next((name for name in sorted(names) if name.endswith(INDEX_SUFFIXES)), None)
         hint = "" if other is None else f" Name {other} with --index if it is the index."
         raise DropError(f"{folder}: holds no data: expected tars, an index, or files ending in {known}.{hint}")
-    for stem, label in class_folders(rows).items():
+    classes = class_folders(rows)
+    for stem, label in classes.items():
         rows[stem]["label"] = label
+    if classes:
+        labels = sorted(set(classes.values()))
+        on_note(f"labels are the names of {len(labels)} folders, {labels[0]} to {labels[-1]}")
     lines = (json.dumps(row, ensure_ascii=True, sort_keys=True) for row in (rows[stem] for stem in sorted(rows)))
     return ("\n".join(lines) + "\n").encode("ascii")
 

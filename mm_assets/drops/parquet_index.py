@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_assets.drops.columns import FILE_COLUMNS, FILE_MODALITIES, Columns, Seen, modality_of_file, source_columns
-from mm_assets.drops.fields import KNOWN_COLUMNS, NUMBERED_COLUMNS, expected_type, misspelt
+from mm_assets.drops.fields import KNOWN_COLUMNS, NUMBERED_COLUMNS, expected_type, misspelt, repeated_names
 from mm_assets.drops.limits import MAX_METADATA_DEPTH
 from mm_assets.drops.parquet_rows import crowded_columns, is_text, nesting, null_rows, open_parquet, read_values
 from mm_assets.modalities.reasons import Refusal
@@ -42,24 +42,25 @@ def find_parquet_problems(path: Path, where: str, columns: Columns) -> Iterator[
     """Row, column and what is wrong with it, of everything that makes the index unusable."""
     with open_parquet(path, where) as file:
         schema = file.schema_arrow
-        repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        names = set(schema.names)
+        repeated = repeated_names(schema.names)
         if repeated:
             yield from ((1, name, "is given twice; one column of a name is expected") for name in repeated)
             return
         sources = source_columns(columns, KNOWN_COLUMNS)
-        for name in schema.names:
+        for name in sorted(names):
             meant = misspelt(name, KNOWN_COLUMNS)
-            if meant and meant not in schema.names and name not in columns.values():
+            if meant and meant not in names and name not in columns.values():
                 yield 1, name, f"looks like a mistake for {meant}"
             if nesting(schema.field(name).type) > MAX_METADATA_DEPTH:
                 yield 1, name, f"is nested deeper than {MAX_METADATA_DEPTH} levels"
         for name, source in sources.items():
-            if source in schema.names and not _fits(name, schema.field(source).type):
+            if source in names and not _fits(name, schema.field(source).type):
                 expected = MEDIA_TYPES if name in FILE_MODALITIES else expected_type(name)
                 yield 1, source, f"is a {schema.field(source).type}; {expected} is expected"
         crowded = list(crowded_columns(file.metadata))
         yield from ((row + 1, name, detail) for row, name, detail in crowded)
-        if "id" in sources and sources["id"] not in schema.names:
+        if "id" in sources and sources["id"] not in names:
             yield 1, "id", "is missing"
         elif "id" in sources and not crowded:
             yield from ((row + 1, sources["id"], "is missing") for row in null_rows(file, sources["id"]))
@@ -135,7 +136,7 @@ def _plain(values: dict[str, Any], media: Mapping[str, int], classes: Mapping[st
         value = values.get(name)
         if isinstance(value, dict):
             cell = cast("dict[str, Any]", value)
-            values[name] = cell.get("bytes") or cell.get("path")
+            values[name] = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
     for name, labels in classes.items():
         number = values.get(name)
         if isinstance(number, int):

@@ -118,7 +118,7 @@ class _RowReader:
         for modality, kind in MODALITIES.items():
             value = row.columns.get(modality)
             # An empty string is how many exports spell "none": it is neither a file name nor a text.
-            if not value:
+            if value is None or value == "":
                 continue
             file: str | None = None
             if isinstance(value, bytes):

@@ -14,9 +14,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from mm_assets.drops.check import DropReport, check_drop
 from mm_assets.drops.create import create_drop
+from mm_assets.drops.index import read_index, read_part
+from mm_assets.drops.layout import lay_out
 from mm_assets.drops.record import parse_drop
 from mm_assets.errors import DropError
 from mm_assets.settings import Settings
@@ -95,6 +100,16 @@ def test_parquet_with_bytes_numbers_and_names_of_files(store: Store, settings: S
     ]  # fmt: skip
 
 
+def test_empty_bytes_are_an_empty_file_and_no_file_name(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", {"a.png": png()})
+    image = [{"bytes": b"", "path": "a.png"}, {"bytes": png(), "path": "gone.png"}]
+    pq.write_table(pa.table({"image": image}), folder / "index.parquet")
+    create_drop(folder, "src", "d1")
+    report = check_drop(folder)
+    assert report.num_samples == 1
+    assert [problem.message for problem in report.problems] == ["image has no bytes (empty_file)"]
+
+
 def test_a_large_picture_in_a_parquet_cell_is_read_and_one_above_the_ceiling_is_refused(tmp_path: Path) -> None:
     padding = bytes(5 << 20)
     table = pa.table({"id": ["a", "b"], "image": [png() + padding, png() + bytes(33 << 20)]})
@@ -127,6 +142,9 @@ def test_class_folders_are_labels(
     store: Store, settings: Settings, tmp_path: Path, extension: str, data: bytes
 ) -> None:
     files = {f"train/{label}/{n}.{extension}": data for label in ("cat", "dog") for n in (1, 2)}
+    said: list[str] = []
+    create_drop(make_folder(tmp_path / "said", files), "src", "d1", on_note=said.append)
+    assert said == ["labels are the names of 2 folders, cat to dog"]
     rows = frozen_rows(store, settings, make_folder(tmp_path / "d", files))
     assert picked(rows, "key", "label") == [
         ("train/cat/1", "cat"), ("train/cat/2", "cat"), ("train/dog/1", "dog"), ("train/dog/2", "dog"),
@@ -223,6 +241,29 @@ def test_csv_as_pandas_writes_it_by_parts(store: Store, settings: Settings, tmp_
     rows = frozen_rows(store, settings, folder, num_shards=3)
     assert {row["key"]: row["label"] for row in rows} == {str(n): str(n) for n in range(50)}
     assert {row["text_size_bytes"] for row in rows if int(row["key"]) > 9} == {len(texts[10])}
+
+
+@pytest.mark.property
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.text(alphabet='a1,"\n\r\t\x00\u00e9', max_size=60).map(str.encode) | st.binary(max_size=40),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+    num_shards=st.integers(1, 4),
+)
+def test_rows_of_any_csv_by_parts_are_those_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, suffix: str, num_shards: int
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    path = folder / f"index{suffix}"
+    path.write_bytes(b"id,text\n".replace(b",", b"," if suffix == ".csv" else b"\t") + body)
+    try:
+        rows = list(read_index(path, "index"))
+        layout = lay_out(path, "index", num_shards, folder)
+    except DropError as error:
+        assert str(error).startswith("index: line ")
+        return
+    assert [row for part in layout.parts for row in read_part(path, "index", part)] == rows
+    assert [row.number for row in rows] == list(range(layout.num_rows))
 
 
 @pytest.mark.parametrize(
