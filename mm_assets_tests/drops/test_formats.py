@@ -166,7 +166,7 @@ def test_folders_that_are_no_classes_are_no_labels(tmp_path: Path, files: dict[s
     assert [row.get("label") for row in rows] == [None, None]
 
 
-@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "train/metadata.csv"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet", "train/metadata.csv"])
 def test_metadata_of_an_imagefolder_is_its_index(store: Store, settings: Settings, tmp_path: Path, name: str) -> None:
     table = pd.DataFrame({"file_name": ["0001.png", "0002.png"], "caption": ["a, b", 'say "c"'], "stars": [3, 4]})
     folder = make_folder(tmp_path / "d", {})
@@ -175,10 +175,12 @@ def test_metadata_of_an_imagefolder_is_its_index(store: Store, settings: Setting
         make_folder(path.parent, {file: png()})
     if name.endswith("csv"):
         table.to_csv(path, index=False)
+    elif name.endswith("parquet"):
+        table.to_parquet(path)
     else:
         table.to_json(path, orient="records", lines=True)
     rows = frozen_rows(store, settings, folder)
-    stars = '{"stars":3}' if name.endswith("jsonl") else '{"stars":"3"}'
+    stars = '{"stars":3}' if not name.endswith("csv") else '{"stars":"3"}'
     assert picked(rows, "key", "has_text", "image_format")[0] == ("0001.png", True, "png")
     assert rows[0]["metadata"] == stars
     assert json.loads((folder / "drop.json").read_bytes())["columns"] == {
