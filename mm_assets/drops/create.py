@@ -21,6 +21,7 @@ from mm_assets.drops.record import (
     DESCRIPTIVE_FILES,
     DROP_FILE,
     INDEX_FILES,
+    INDEX_SUFFIXES,
     NAME_PATTERN,
     NAME_RULE,
     SOURCE_FILE,
@@ -79,7 +80,7 @@ def create_drop(
         annotation: What is known of the labels; default: what ``source.yaml`` says.
         index: The index in the folder, if it has none of the known names.
         open_remote: Opens the store whose credentials read ``s3://`` URIs that an index names.
-        on_note: Called with a sentence about what was taken from the names of folders.
+        on_note: Called with a sentence about what was decided by the names of files and folders.
         on_object: Called after each object, for a progress bar.
 
     Raises:
@@ -206,6 +207,9 @@ def _contents_of(folder: Path, index: str | None, on_note: Callable[[str], None]
     contents = find_contents(names, path_of, str(folder), index)
     if contents is None:
         (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names, on_note))
+        tables = [name for name in names if name.endswith(INDEX_SUFFIXES)]
+        if tables:
+            on_note(f"{tables[0]} is not read: if it is the index of these files, name it with --index")
         contents = find_contents([*names, INDEX_FILES[0]], path_of, str(folder))
         assert contents is not None
     return contents

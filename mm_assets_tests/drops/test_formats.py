@@ -207,8 +207,12 @@ def test_common_voice_as_it_is_unpacked(store: Store, settings: Settings, tmp_pa
     mp3 = sound("MP3", 0.5)
     files = {"validated.tsv": COMMON_VOICE.encode(), "other.tsv": b"path\n"}
     folder = make_folder(tmp_path / "d", files | {f"clips/common_voice_{n}.mp3": mp3 for n in (1, 2)})
-    with pytest.raises(DropError, match="holds no data|one of modality|Name other.tsv with --index"):
+    with pytest.raises(DropError, match=r"holds no data: .* Name other\.tsv with --index if it is the index"):
         create_drop(make_folder(tmp_path / "none", files), "src", "d1")
+    said: list[str] = []
+    loose = make_folder(tmp_path / "loose", files | {"clips/common_voice_1.mp3": mp3})
+    create_drop(loose, "src", "d1", on_note=said.append)
+    assert said == ["other.tsv is not read: if it is the index of these files, name it with --index"]
     create_drop(folder, "src", "d1", index="validated.tsv")
     report = check_drop(folder)
     assert (report.problems, report.num_samples) == ((), 2)
