@@ -155,15 +155,26 @@ def _shards(text: str) -> int:
 
 
 def _add_drop(commands: "_Commands") -> None:
-    family = _family(commands, "drop", "Make, check and push a delivery of raw data.")
+    family = _family(commands, "drop", "Make, check, push or register a delivery of raw data.")
     create = _command(family, "create", "drop:create", "Make a valid drop from a local folder: writes its drop.json.")
-    create.add_argument("folder", type=Path, metavar="FOLDER", help="tars, or index.jsonl / index.parquet with files")
-    create.add_argument("--source", required=True, metavar="S", help="name of the source system")
-    create.add_argument("--drop", required=True, metavar="D", help="name of this delivery")
+    create.add_argument("folder", type=Path, metavar="FOLDER", help="tars, or an index with files, or class folders")
+    _add_delivery(create)
     check = _command(family, "check", "drop:check", "List every problem of a drop by file and line.")
     check.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
     push = _command(family, "push", "drop:push", "Upload a drop to the store; its drop.json goes last.")
     push.add_argument("folder", type=Path, metavar="FOLDER", help="a folder made by `mm drop create`")
+    register = _command(family, "register", "drop:register", "Make a drop of data in S3, which stay there.")
+    register.add_argument("uri", metavar="S3_URI", help="s3://BUCKET/PREFIX of tars, or of an index with files")
+    _add_delivery(register)
+    register.add_argument(
+        "--description", type=Path, metavar="FILE", help="a source.yaml (default: the one in the store)"
+    )
+
+
+def _add_delivery(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--source", required=True, metavar="S", help="name of the source system")
+    command.add_argument("--drop", required=True, metavar="D", help="name of this delivery")
+    command.add_argument("--index", metavar="FILE", help="the index, if it is not called index.* or metadata.*")
 
 
 def _add_release(commands: "_Commands") -> None:

@@ -22,9 +22,10 @@ from mm_assets_tests.lenient_rules import write_lenient_rules
 #: Other programs call these: a change here is a change of the interface.
 COMMANDS = {
     "demo": {"--release"},
-    "drop create": {"folder", "--source", "--drop"},
+    "drop create": {"folder", "--source", "--drop", "--index"},
     "drop check": {"folder"},
     "drop push": {"folder"},
+    "drop register": {"uri", "--source", "--drop", "--index", "--description"},
     "release open": {
         "--release",
         "--drop",
@@ -260,6 +261,35 @@ def test_a_read_only_identity_reads_and_is_refused_writing_in_one_sentence(
     pushed = run_mm("drop", "push", "folder", env=guarded_store, cwd=tmp_path)
     assert pushed.returncode == 1
     assert_one_sentence(pushed, "the store refused", "rights")
+
+
+@pytest.mark.integration
+def test_data_in_s3_are_registered_and_what_leaves_nothing_exits_with_1(
+    seaweed_env: dict[str, str], seaweed_store: Store, tmp_path: Path
+) -> None:
+    base = f"s3://{seaweed_store.bucket}/lake"
+    for name, data in (("good/index.csv", b"id,text\n1,one\n"), ("none/index.csv", b"id,image\n1,gone.png\n")):
+        seaweed_store.client.put_object(Bucket=seaweed_store.bucket, Key=f"lake/{name}", Body=data)
+    command = ["drop", "register", "--source", "s", "--json"]
+    good = run_mm(*command, f"{base}/good", "--drop", "d1", env=seaweed_env, cwd=tmp_path)
+    assert good.returncode == 0, good.stderr
+    result = json.loads(good.stdout.splitlines()[-1])
+    assert {name: result[name] for name in ("source", "drop", "num_samples", "problems")} == {
+        "source": "s", "drop": "d1", "num_samples": 1, "problems": [],
+    }  # fmt: skip
+    none = run_mm(*command, f"{base}/none", "--drop", "d2", env=seaweed_env, cwd=tmp_path)
+    assert none.returncode == 1
+    assert json.loads(none.stdout.splitlines()[-1])["num_samples"] == 0
+    assert "0 samples are left" in none.stdout
+    empty = run_mm(*command, f"{base}/empty", "--drop", "d3", env=seaweed_env, cwd=tmp_path)
+    assert empty.returncode == 1
+    assert_one_sentence(empty, f"{base}/empty: holds no objects")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "index.csv").write_bytes(b"id,image\n1,gone.png\n")
+    created = run_mm("drop", "create", "folder", "--source", "s", "--drop", "d4", env={}, cwd=tmp_path)
+    assert created.returncode == 1
+    assert "0 samples are left" in " ".join(created.stdout.split())
 
 
 @pytest.mark.integration

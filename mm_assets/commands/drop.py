@@ -1,4 +1,4 @@
-"""``mm drop``: making, checking and pushing a delivery of raw data."""
+"""``mm drop``: making, checking, pushing and registering a delivery of raw data."""
 
 import argparse
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mm_assets.drops.check import DropReport, Problem, check_drop
 from mm_assets.drops.create import create_drop, list_files, push_drop
+from mm_assets.drops.register import register_drop
 from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.operations.screen import Outcome, print_table, progress_bar
@@ -20,7 +21,15 @@ MAX_SHOWN = 50
 def create(args: argparse.Namespace, console: Console) -> Outcome:
     """Writes ``drop.json`` and checks what it describes; not ok only if the drop is unusable."""
     with progress_bar(console, "hashing files") as show:
-        create_drop(args.folder, args.source, args.drop, on_object=_counter(show, args.folder))
+        create_drop(
+            args.folder,
+            args.source,
+            args.drop,
+            index=args.index,
+            open_remote=lambda: open_store(read_settings()),
+            on_note=lambda note: console.print(f"Note: {note}.", markup=False),
+            on_object=_counter(show, args.folder),
+        )
     report = _check(args.folder, console)
     _print_problems(console, report)
     usable = not any(problem.is_fatal for problem in report.problems)
@@ -56,6 +65,41 @@ def push(args: argparse.Namespace, console: Console) -> Outcome:
     return Outcome(result=_result(report) | {"num_uploaded": pushed.num_uploaded})
 
 
+def register(args: argparse.Namespace, console: Console) -> Outcome:
+    """Records data that are in S3 already as a drop; not ok if they are unusable."""
+    store = open_store(read_settings())
+    with progress_bar(console, "hashing objects") as show:
+        report = register_drop(
+            store,
+            args.uri,
+            args.source,
+            args.drop,
+            index=args.index,
+            description=args.description,
+            on_object=_counted(show),
+        )
+    _print_problems(console, report)
+    usable = not any(problem.is_fatal for problem in report.problems)
+    if usable:
+        name = f"{report.source}/{report.drop}"
+        console.print(f"Registered as drop {name}; the data stay where they are.", markup=False)
+        console.print(f"Open a release with `mm release open --release NAME --drop {name}`.", markup=False)
+    else:
+        console.print("Nothing was registered.", style="red")
+    return Outcome(result=_result(report), ok=usable)
+
+
+def _counted(show: Callable[[int, int | None], None]) -> Callable[[], None]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        show(done, None)
+
+    return count
+
+
 def _check(folder: Path, console: Console) -> DropReport:
     """Checks a drop.
 
@@ -65,7 +109,7 @@ def _check(folder: Path, console: Console) -> DropReport:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
     with progress_bar(console, "reading samples") as show:
-        return check_drop(folder, on_object=_counter(show, folder))
+        return check_drop(folder, open_remote=lambda: open_store(read_settings()), on_object=_counter(show, folder))
 
 
 def _counter(show: Callable[[int, int | None], None], folder: Path) -> Callable[[], None]:

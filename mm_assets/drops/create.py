@@ -1,7 +1,7 @@
 """Making a drop from a folder and delivering it: ``mm drop create`` and ``mm drop push``.
 
 Invariants: the same folder gives byte-identical ``drop.json``; ``drop.json`` reaches the store last and by one
-conditional write, so a drop is either complete there or invisible. Checking is in ``drop_check.py``.
+conditional write, so a drop is either complete there or invisible. Checking is in ``check.py``.
 """
 
 import hashlib
@@ -10,31 +10,30 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from mm_assets.drops.index import read_index
+from mm_assets.drops.contents import Contents, find_contents
 from mm_assets.drops.loose import index_loose_files
+from mm_assets.drops.raw import describe_uris
 from mm_assets.drops.record import (
     DESCRIPTIVE_FILES,
     DROP_FILE,
     INDEX_FILES,
+    INDEX_SUFFIXES,
     NAME_PATTERN,
     NAME_RULE,
     SOURCE_FILE,
     Drop,
     DropObject,
     drop_key,
-    is_tar,
     parse_drop,
     source_key,
 )
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_file
-from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.table import MODALITIES
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 
@@ -62,21 +61,34 @@ def create_drop(
     captured_from: str | None = None,
     captured_to: str | None = None,
     annotation: Mapping[str, Any] | None = None,
+    index: str | None = None,
+    open_remote: Callable[[], Store] | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
     on_object: Callable[[], None] = lambda: None,
 ) -> Drop:
     """Writes ``drop.json`` for a local folder, and ``source.yaml`` and ``index.jsonl`` where it has none.
 
     An index makes a drop of format ``index``, else tars make one of format ``webdataset``, else loose files are
-    indexed. ``annotation`` defaults to what ``source.yaml`` says.
+    indexed.
+
+    Args:
+        folder: What is delivered.
+        source: Name of the source system.
+        drop: Name of this delivery.
+        captured_from: ISO 8601 time, or None.
+        captured_to: ISO 8601 time, or None.
+        annotation: What is known of the labels; default: what ``source.yaml`` says.
+        index: The index in the folder, if it has none of the known names.
+        open_remote: Opens the store whose credentials read ``s3://`` URIs that an index names.
+        on_note: Called with a sentence about what was decided by the names of files and folders.
+        on_object: Called after each object, for a progress bar.
 
     Raises:
         DropError: the folder holds no data, or ``source.yaml``, an argument or the index's form is unusable.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
-    for option, name in (("source", source), ("drop", drop)):
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise UsageError(f"--{option} {name}: is not a valid name: {NAME_RULE}. Choose another.")
+    require_names(source, drop)
     source_path = folder / SOURCE_FILE
     if not source_path.is_file():
         source_path.write_bytes(source_template(source))
@@ -86,7 +98,8 @@ def create_drop(
             f"{source_path}: describes another source: expected {source}, got {described.source}. "
             "Correct the file or --source."
         )
-    kind, names = _objects_of(folder)
+    contents = _contents_of(folder, index, on_note)
+    remote = _remote_objects(folder, contents, open_remote, on_object)
     try:
         made = Drop(
             schema="mm.drop/1",
@@ -94,22 +107,37 @@ def create_drop(
             drop=drop,
             captured_from=captured_from,
             captured_to=captured_to,
-            format=kind,
-            objects=[_describe(folder, name, on_object) for name in sorted(names)],
+            format=contents.format,
+            objects=[*(_describe(folder, name, on_object) for name in sorted(contents.names)), *remote],
             annotation=dict(described.annotation if annotation is None else annotation),
+            columns=dict(contents.columns),
+            index_file=contents.index_file,
+            media_folder=contents.media_folder,
         )
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "document"
         raise DropError(f"{folder}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}.") from error
     data = made.encode()
-    if len(data) > MAX_KEY_BYTES:
-        raise DropError(
-            f"{folder}: has too many files: expected a drop.json of at most {MAX_KEY_BYTES} bytes, got {len(data)}. "
-            "Pack the files into tars, or deliver several drops."
-        )
+    require_small(data, str(folder))
     (folder / DROP_FILE).write_bytes(data)
     return made
+
+
+def require_names(source: str, drop: str) -> None:
+    """Raises ``UsageError`` where one of the names cannot be part of a key."""
+    for option, name in (("source", source), ("drop", drop)):
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UsageError(f"--{option} {name}: is not a valid name: {NAME_RULE}. Choose another.")
+
+
+def require_small(data: bytes, where: str) -> None:
+    """Raises ``DropError`` where a ``drop.json`` is larger than anybody will read."""
+    if len(data) > MAX_KEY_BYTES:
+        raise DropError(
+            f"{where}: has too many files: expected a drop.json of at most {MAX_KEY_BYTES} bytes, got {len(data)}. "
+            "Pack the files into tars, or deliver several drops."
+        )
 
 
 def list_files(folder: Path) -> Iterator[str]:
@@ -136,7 +164,7 @@ def push_drop(store: Store, folder: Path, *, on_object: Callable[[], None] = lam
     key = drop_key(drop.source, drop.drop)
     current = store.read_key(key)
     if current is not None and current.data != data:
-        raise _taken(store.uri(key), drop)
+        raise taken_error(store.uri(key), drop)
     _push_source(store, folder, drop.source)
     present = {info.key: info for info in store.list_keys(drop.prefix)}
 
@@ -145,10 +173,11 @@ def push_drop(store: Store, folder: Path, *, on_object: Callable[[], None] = lam
         on_object()
         return sent
 
+    local = [entry for entry in drop.objects if entry.uri is None]
     with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
-        num_uploaded = sum(pool.map(push, drop.objects))
+        num_uploaded = sum(pool.map(push, local))
     if not store.create_key(key, data):
-        raise _taken(store.uri(key), drop)
+        raise taken_error(store.uri(key), drop)
     return PushReport(
         source=drop.source,
         drop=drop.drop,
@@ -168,29 +197,32 @@ def find_complete_drops(store: Store) -> list[tuple[str, str]]:
     )
 
 
-def _objects_of(folder: Path) -> tuple[Literal["webdataset", "index"], list[str]]:
-    """The format of a folder and the names of its objects; loose files get an index first."""
+def _contents_of(folder: Path, index: str | None, on_note: Callable[[str], None]) -> Contents:
+    """What a folder consists of; loose files get an index first."""
     names = [name for name in list_files(folder) if name not in DESCRIPTIVE_FILES]
-    indexes = [name for name in names if name in INDEX_FILES]
-    if len(indexes) > 1:
-        raise DropError(f"{folder}: has two indexes: expected one of {' and '.join(INDEX_FILES)}. Remove the other.")
-    tars = [name for name in names if is_tar(name)]
-    if indexes:
-        return "index", [indexes[0], *_named_files(folder, indexes[0], set(names))]
-    if tars:
-        return "webdataset", tars
-    (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names))
-    return "index", [INDEX_FILES[0], *_named_files(folder, INDEX_FILES[0], set(names))]
+
+    def path_of(name: str) -> Path:
+        return folder / name
+
+    contents = find_contents(names, path_of, str(folder), index)
+    if contents is None:
+        (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names, on_note))
+        tables = [name for name in names if name.endswith(INDEX_SUFFIXES)]
+        if tables:
+            on_note(f"{tables[0]} is not read: if it is the index of these files, name it with --index")
+        contents = find_contents([*names, INDEX_FILES[0]], path_of, str(folder))
+        assert contents is not None
+    return contents
 
 
-def _named_files(folder: Path, index: str, names: set[str]) -> set[str]:
-    """The files an index names, as far as they exist; ``mm drop check`` lists the ones that do not."""
-    found: set[str] = set()
-    for row in read_index(folder / index, str(folder / index)):
-        if not isinstance(row.columns, Refusal):
-            values = [row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline]
-            found.update(value.removeprefix("./") for value in values if value)
-    return (found & names) - {index}
+def _remote_objects(
+    folder: Path, contents: Contents, open_remote: Callable[[], Store] | None, on_object: Callable[[], None]
+) -> list[DropObject]:
+    if not contents.uris:
+        return []
+    if open_remote is None:
+        raise DropError(f"{folder}: its index names {min(contents.uris)}: no store is configured to read it with.")
+    return describe_uris(open_remote(), contents.uris, on_object)
 
 
 def _describe(folder: Path, name: str, on_object: Callable[[], None]) -> DropObject:
@@ -207,7 +239,8 @@ def _read_drop_file(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def _taken(uri: str, drop: Drop) -> DropError:
+def taken_error(uri: str, drop: Drop) -> DropError:
+    """Another drop has that name."""
     return DropError(
         f"{uri}: another drop of that name is in the store, and drops never change. "
         f"Create this one under another name than {drop.drop}."
@@ -223,18 +256,27 @@ def _push_source(store: Store, folder: Path, source: str) -> None:
     described = parse_source(data, str(path))
     if described.source != source:
         raise DropError(f"{path}: describes another source: expected {source}, got {described.source}.")
+    put_source(store, data, source, str(path))
+
+
+def put_source(store: Store, data: bytes, source: str, where: str) -> None:
+    """Describes a source, unless it is described already.
+
+    Raises:
+        DropError: it is described otherwise.
+    """
     key = source_key(source)
-    if store.create_key(key, data) or described.is_undeclared:
+    if store.create_key(key, data) or parse_source(data, where).is_undeclared:
         return
     raise DropError(
-        f"{path}: differs from the description of {source} in the store, {store.uri(key)}. "
+        f"{where}: differs from the description of {source} in the store, {store.uri(key)}. "
         "Use that one, or create the drop under another source name."
     )
 
 
 def _push_object(store: Store, folder: Path, prefix: str, entry: DropObject, present: Mapping[str, KeyInfo]) -> bool:
     """Sends one object unless the store has exactly it; whether it was sent."""
-    path = folder / entry.key
+    path = folder / entry.name
     if not path.is_file():
         raise DropError(f"{path}: does not exist: expected {entry.digest}. Restore it, or create the drop again.")
     digest, etag = _digests(path)
@@ -243,7 +285,7 @@ def _push_object(store: Store, folder: Path, prefix: str, entry: DropObject, pre
             f"{path}: has changed since drop.json was written: expected {entry.digest}, got {digest}. "
             "Restore it, or create the drop again."
         )
-    key = prefix + entry.key
+    key = prefix + entry.name
     known = present.get(key)
     if known is not None and known.size_bytes == entry.size_bytes:
         if known.etag == etag or _stored_digest(store, key) == digest:

@@ -4,7 +4,8 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 from mm_assets.drops.limits import MAX_METADATA_DEPTH, SnapshotConfig
@@ -15,6 +16,8 @@ from mm_assets.modalities.table import NAMES
 
 #: Columns of an index. All but ``id`` may be missing, and all are strings or null.
 KNOWN_COLUMNS = ("id", *NAMES, *LABEL_COLUMNS)
+#: Columns whose whole numbers are taken as their decimal text.
+NUMBERED_COLUMNS = frozenset({"id", "label", "group"})
 SIMILARITY = 0.8
 
 #: Joiners that emoji and the scripts of Persian, Hindi and others are written with.
@@ -71,6 +74,11 @@ def _is_too_deep(values: Mapping[str, Any]) -> bool:
     return True
 
 
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """The names that are given more than once, sorted."""
+    return sorted(name for name, number in Counter(names).items() if number > 1)
+
+
 def misspelt(name: str, known: Collection[str]) -> str | None:
     """The known column that ``name`` looks like a mistake for, or None. ``known`` names cannot be mistakes."""
     if name in known:
@@ -80,6 +88,19 @@ def misspelt(name: str, known: Collection[str]) -> str | None:
         return folded
     close = difflib.get_close_matches(folded, [column for column in known if len(column) > 2], n=1, cutoff=SIMILARITY)
     return close[0] if close else None
+
+
+def as_text(values: Mapping[str, object], names: Iterable[str]) -> dict[str, str]:
+    """The whole numbers among the values of ``names``, as their decimal text."""
+    numbers = {name: values.get(name) for name in names}
+    return {
+        name: str(value) for name, value in numbers.items() if isinstance(value, int) and not isinstance(value, bool)
+    }
+
+
+def expected_type(column: str) -> str:
+    """What a value of a known column may be, in words."""
+    return "a string, a whole number or null" if column in NUMBERED_COLUMNS else "a string or null"
 
 
 def wrongly_typed(values: Mapping[str, object], known: Collection[str]) -> tuple[str, str] | None:

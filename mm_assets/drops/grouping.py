@@ -10,7 +10,16 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from mm_assets.drops.fields import LABEL_COLUMNS, finish_sample, misspelt, parse_object, wrongly_typed
+from mm_assets.drops.fields import (
+    LABEL_COLUMNS,
+    NUMBERED_COLUMNS,
+    as_text,
+    expected_type,
+    finish_sample,
+    misspelt,
+    parse_object,
+    wrongly_typed,
+)
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.samples import Blob, Rejection, Sample, Spool
 from mm_assets.modalities.reasons import Refusal
@@ -154,9 +163,12 @@ def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
     columns = parse_object(data, "json member", "bad_metadata")
     if isinstance(columns, Refusal):
         return columns
+    columns |= as_text(columns, NUMBERED_COLUMNS & set(LABEL_COLUMNS))
     wrong = wrongly_typed(columns, LABEL_COLUMNS)
     if wrong:
-        return Refusal("bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; a string or null is expected")
+        return Refusal(
+            "bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; {expected_type(wrong[0])} is expected"
+        )
     for name in columns:
         meant = misspelt(name, LABEL_COLUMNS)
         if meant and meant not in columns:

@@ -1,28 +1,30 @@
-"""Reads the index of a drop: ``index.jsonl`` or ``index.parquet``, one row per sample, streamed.
+"""Reads the index of a drop (JSON lines, CSV, TSV or Parquet), one row per sample, streamed.
 
-Known columns are ``fields.KNOWN_COLUMNS``; further ones are metadata. A known column that is misspelt or wrongly
-typed makes the whole index unusable (``DropError``); a row that cannot be read is that row's problem alone. Which part
-of an index a shard reads is said by its ``layout``.
+Known columns are ``fields.KNOWN_COLUMNS``, under the names that the drop records (``columns``); further ones are
+metadata. A known column that is misspelt or wrongly typed makes the whole index unusable (``DropError``); a row that
+cannot be read is that row's problem alone. Which part of an index a shard reads is said by its ``layout``.
 """
 
 import functools
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_assets.drops.fields import KNOWN_COLUMNS, misspelt, parse_object, wrongly_typed
-from mm_assets.drops.limits import MAX_METADATA_DEPTH
-from mm_assets.drops.parquet_rows import (
-    byte_range,
-    crowded_columns,
-    is_text,
-    nesting,
-    null_rows,
-    open_parquet,
-    read_values,
+from mm_assets.drops.columns import NO_COLUMNS, Columns, Seen, apply_columns
+from mm_assets.drops.csv_rows import DELIMITERS, read_header, read_records
+from mm_assets.drops.fields import (
+    KNOWN_COLUMNS,
+    NUMBERED_COLUMNS,
+    as_text,
+    expected_type,
+    misspelt,
+    parse_object,
+    repeated_names,
+    wrongly_typed,
 )
+from mm_assets.drops.parquet_index import find_parquet_problems, read_group, see_parquet
+from mm_assets.drops.parquet_rows import byte_range, open_parquet
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
@@ -66,49 +68,73 @@ class IndexProblem:
     detail: str
 
 
-def read_index(path: Path, where: str) -> Iterator[Row]:
+def read_index(
+    path: Path, where: str, columns: Columns = NO_COLUMNS, *, only: Sequence[str] | None = None
+) -> Iterator[Row]:
     """All rows in order.
+
+    Args:
+        path: The index.
+        where: What errors call it.
+        columns: The names its columns have.
+        only: Columns of samples that are needed; of a Parquet file no others are read, and of media that it holds
+            itself none.
 
     Raises:
         DropError: the index is unusable; the message names ``where``, the line and the column.
     """
-    problems = find_column_problems(path, where, limit=1)
+    problems = find_column_problems(path, where, columns, limit=1)
     if problems:
         first = problems[0]
         raise DropError(f"{where}: line {first.line}: column {first.column}: {first.detail}. Correct the index.")
-    return _rows(path, where)
+    return _rows(path, where, columns, only)
 
 
-def find_column_problems(path: Path, where: str, *, limit: int) -> list[IndexProblem]:
+def see_index(path: Path, where: str) -> Seen:
+    """What columns the index has, whatever they are called.
+
+    Raises:
+        DropError: it cannot be read.
+    """
+    if path.suffix == ".parquet":
+        return see_parquet(path, where)
+    seen = Seen()
+    for _, _, values in _line_values(path, where, whole(path, where)):
+        if not isinstance(values, Refusal):
+            seen.add_row(values)
+    return seen
+
+
+def find_column_problems(path: Path, where: str, columns: Columns = NO_COLUMNS, *, limit: int) -> list[IndexProblem]:
     """At most ``limit`` columns that are misspelt, missing or wrongly typed."""
-    find = _parquet_problems if path.suffix == ".parquet" else _jsonl_problems
     found: list[IndexProblem] = []
-    for problem in find(path, where):
+    if path.suffix == ".parquet":
+        problems = (IndexProblem(*problem) for problem in find_parquet_problems(path, where, columns))
+    else:
+        problems = _line_problems(path, where, columns)
+    for problem in problems:
         found.append(problem)
         if len(found) == limit:
             break
     return found
 
 
-def read_part(path: Path, where: str, part: Part) -> Iterator[Row]:
+def read_part(path: Path, where: str, part: Part, columns: Columns = NO_COLUMNS) -> Iterator[Row]:
     """The rows of one part of an index whose columns are known to be usable.
 
     Raises:
-        DropError: it is not a Parquet file.
+        DropError: it cannot be read.
     """
-    return _parquet_rows(path, where, part) if path.suffix == ".parquet" else _jsonl_rows(path, part)
+    return _part_rows(path, where, part, columns, None)
 
 
-def _rows(path: Path, where: str) -> Iterator[Row]:
-    if path.suffix == ".parquet":
-        parts = parquet_parts(path, where)
-        return itertools.chain.from_iterable(_parquet_rows(path, where, part) for part in parts)
-    return _jsonl_rows(path, whole(path))
-
-
-def whole(path: Path) -> Part:
-    """All lines of an index as one part."""
-    return Part(offset=0, size_bytes=path.stat().st_size, first_row=0, first_line=1)
+def whole(path: Path, where: str) -> Part:
+    """All lines of an index that hold rows, as one part."""
+    size_bytes = path.stat().st_size
+    if path.suffix in DELIMITERS:
+        _, offset, line = read_header(path, where)
+        return Part(offset=offset, size_bytes=size_bytes - offset, first_row=0, first_line=line)
+    return Part(offset=0, size_bytes=size_bytes, first_row=0, first_line=1)
 
 
 def parquet_parts(path: Path, where: str) -> list[Part]:
@@ -126,10 +152,67 @@ def parquet_parts(path: Path, where: str) -> list[Part]:
     return parts
 
 
-# JSON lines.
+def line_places(path: Path, where: str) -> Iterator[tuple[int, int]]:
+    """Offset and line of every row of an index that is no Parquet file."""
+    part = whole(path, where)
+    if path.suffix in DELIMITERS:
+        for offset, line, _, _ in _csv_records(path, where, part):
+            yield offset, line
+    else:
+        for offset, line, _ in _jsonl_lines(path, part):
+            yield offset, line
 
 
-def jsonl_lines(path: Path, part: Part) -> Iterator[tuple[int, int, bytes | None]]:
+def _rows(path: Path, where: str, columns: Columns, only: Sequence[str] | None) -> Iterator[Row]:
+    parts = parquet_parts(path, where) if path.suffix == ".parquet" else [whole(path, where)]
+    for part in parts:
+        yield from _part_rows(path, where, part, columns, only)
+
+
+def _part_rows(path: Path, where: str, part: Part, columns: Columns, only: Sequence[str] | None) -> Iterator[Row]:
+    if path.suffix == ".parquet":
+        groups = read_group(path, where, part.group, columns, max_row_bytes=MAX_ROW_BYTES, only=only)
+        values = ((number, number + 1, found) for number, found in enumerate(groups, part.first_row))
+    else:
+        values = _line_values(path, where, part)
+    for number, line, found in values:
+        yield Row(number, line, found if isinstance(found, Refusal) else _named(found, columns, number))
+
+
+def _named(values: dict[str, Any], columns: Columns, number: int) -> dict[str, Any]:
+    made = apply_columns(values, columns, number)
+    return made | as_text(made, NUMBERED_COLUMNS)
+
+
+# Lines.
+
+
+def _line_values(path: Path, where: str, part: Part) -> Iterator[tuple[int, int, dict[str, Any] | Refusal]]:
+    """Number, line and values of every row of some lines."""
+    if path.suffix in DELIMITERS:
+        names, _, _ = read_header(path, where)
+        for number, (_, line, _, fields) in enumerate(_csv_records(path, where, part), part.first_row):
+            yield number, line, _columns_of(names, fields)
+        return
+    too_long = Refusal("bad_row", f"row has more than {MAX_ROW_BYTES} bytes")
+    for number, (_, line, data) in enumerate(_jsonl_lines(path, part), part.first_row):
+        yield number, line, too_long if data is None else _parse_line(data)
+
+
+def _csv_records(path: Path, where: str, part: Part) -> Iterator[tuple[int, int, int, list[str] | Refusal]]:
+    end = part.offset + part.size_bytes
+    return read_records(path, where, offset=part.offset, end=end, line=part.first_line, max_bytes=MAX_ROW_BYTES)
+
+
+def _columns_of(names: list[str], fields: list[str] | Refusal) -> dict[str, Any] | Refusal:
+    if isinstance(fields, Refusal):
+        return fields
+    if len(fields) != len(names):
+        return Refusal("bad_row", f"row has {len(fields)} fields; the first row names {len(names)} columns")
+    return dict(zip(names, fields, strict=True))
+
+
+def _jsonl_lines(path: Path, part: Part) -> Iterator[tuple[int, int, bytes | None]]:
     """Offset, line number and bytes of every line that holds a row; None for one that is too long."""
     line = part.first_line - 1
     offset, end = part.offset, part.offset + part.size_bytes
@@ -145,12 +228,6 @@ def jsonl_lines(path: Path, part: Part) -> Iterator[tuple[int, int, bytes | None
                 yield begin, line, None if is_too_long else data
 
 
-def _jsonl_rows(path: Path, part: Part) -> Iterator[Row]:
-    too_long = Refusal("bad_row", f"row has more than {MAX_ROW_BYTES} bytes")
-    for number, (_, line, data) in enumerate(jsonl_lines(path, part), part.first_row):
-        yield Row(number, line, too_long if data is None else _parse_line(data))
-
-
 def _parse_line(data: bytes) -> dict[str, Any] | Refusal:
     try:
         data.decode("utf-8")
@@ -159,23 +236,31 @@ def _parse_line(data: bytes) -> dict[str, Any] | Refusal:
     return parse_object(data, "row", "bad_row")
 
 
-def _jsonl_problems(path: Path, where: str) -> Iterator[IndexProblem]:
+def _line_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexProblem]:
+    if path.suffix in DELIMITERS:
+        names, _, _ = read_header(path, where)
+        for name in repeated_names(names):
+            yield IndexProblem(1, name, "is given twice; one column of a name is expected")
+    yield from _value_problems(path, where, columns)
+
+
+def _value_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexProblem]:
     # A name that occurs beside the known one in some row is a column of its own ("label" and "labels"); where the
     # known one is missing it is a mistake for it.
     suspects: dict[tuple[str, str], int] = {}
     cleared: set[tuple[str, str]] = set()
-    for row in _rows(path, where):
-        columns = row.columns
-        if isinstance(columns, Refusal):
+    for row in _rows(path, where, columns, None):
+        values = row.columns
+        if isinstance(values, Refusal):
             continue
-        if columns.get("id") is None:
+        if values.get("id") is None:
             yield IndexProblem(row.line, "id", "is missing")
-        wrong = wrongly_typed(columns, KNOWN_COLUMNS)
+        wrong = wrongly_typed(values, KNOWN_COLUMNS)
         if wrong:
-            yield IndexProblem(row.line, wrong[0], f"is a {wrong[1]}; a string or null is expected")
-        for name in columns:
-            meant = _meant(name)
-            if meant and meant in columns:
+            yield IndexProblem(row.line, wrong[0], f"is a {wrong[1]}; {expected_type(wrong[0])} is expected")
+        for name in values:
+            meant = meant_column(name)
+            if meant and meant in values:
                 cleared.add((name, meant))
             elif meant:
                 suspects.setdefault((name, meant), row.line)
@@ -184,40 +269,7 @@ def _jsonl_problems(path: Path, where: str) -> Iterator[IndexProblem]:
             yield IndexProblem(line, name, f"looks like a mistake for {meant}")
 
 
-@functools.cache
-def _meant(name: str) -> str | None:
+@functools.lru_cache(maxsize=4096)
+def meant_column(name: str) -> str | None:
+    """The known column that ``name`` looks like a mistake for, if any."""
     return misspelt(name, KNOWN_COLUMNS)
-
-
-# Parquet.
-
-
-def _parquet_rows(path: Path, where: str, part: Part) -> Iterator[Row]:
-    with open_parquet(path, where) as file:
-        for number, values in enumerate(read_values(file, part.group, max_bytes=MAX_ROW_BYTES), part.first_row):
-            yield Row(number, number + 1, values)
-
-
-def _parquet_problems(path: Path, where: str) -> Iterator[IndexProblem]:
-    with open_parquet(path, where) as file:
-        schema = file.schema_arrow
-        repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        if repeated:
-            yield from (IndexProblem(1, name, "is given twice; one column of a name is expected") for name in repeated)
-            return
-        for name in schema.names:
-            meant = _meant(name)
-            if meant and meant not in schema.names:
-                yield IndexProblem(1, name, f"looks like a mistake for {meant}")
-            if nesting(schema.field(name).type) > MAX_METADATA_DEPTH:
-                yield IndexProblem(1, name, f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-        for name in KNOWN_COLUMNS:
-            if name in schema.names and not is_text(schema.field(name).type):
-                yield IndexProblem(1, name, f"is a {schema.field(name).type}; a string or null is expected")
-        if "id" not in schema.names:
-            yield IndexProblem(1, "id", "is missing")
-            return
-        crowded = list(crowded_columns(file.metadata))
-        yield from (IndexProblem(row + 1, name, detail) for row, name, detail in crowded)
-        if not crowded:
-            yield from (IndexProblem(row + 1, "id", "is missing") for row in null_rows(file, "id"))

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mm_assets.drops.columns import NO_COLUMNS, Columns
 from mm_assets.drops.disk_sort import DiskSort
-from mm_assets.drops.index import Part, jsonl_lines, parquet_parts, read_index, whole
+from mm_assets.drops.index import Part, line_places, parquet_parts, read_index, whole
 from mm_assets.identity.canonical import CHUNK_BYTES, canonical_json
 from mm_assets.modalities.reasons import Refusal
 
@@ -30,8 +31,8 @@ class Layout:
         num_runs: How many runs they are dealt in.
         parts: In order.
         sha256: Of the bytes of each part.
-        tail: Offset of what every reader needs of a Parquet file, its footer; of lines, the end.
-        tail_sha256: Of the bytes from there on.
+        shared: Offset and size of what every reader needs: the footer of a Parquet file, the first row of a CSV file.
+        shared_sha256: Of these bytes.
         repeated: Numbers of the rows whose id an earlier row has.
     """
 
@@ -39,8 +40,8 @@ class Layout:
     num_runs: int
     parts: tuple[Part, ...]
     sha256: tuple[str, ...]
-    tail: int
-    tail_sha256: str
+    shared: tuple[int, int]
+    shared_sha256: str
     repeated: frozenset[int]
 
     def run_of(self, row: int) -> int:
@@ -50,7 +51,7 @@ class Layout:
     def parts_of(self, shard: int, num_shards: int) -> list[int]:
         """Numbers of the parts that hold a row of the shard."""
         found: list[int] = []
-        ends = [*(part.first_row for part in self.parts[1:]), self.num_rows]
+        ends = [*(part.first_row for part in self.parts[1:]), self.num_rows][: len(self.parts)]
         for number, (part, end) in enumerate(zip(self.parts, ends, strict=True)):
             runs = range(self.run_of(part.first_row), self.run_of(end - 1) + 1) if end > part.first_row else range(0)
             if len(runs) >= num_shards or any(run % num_shards == shard for run in runs):
@@ -71,13 +72,13 @@ def parse_layout(data: bytes) -> Layout:
         num_runs=content["num_runs"],
         parts=tuple(Part(**part) for part in content["parts"]),
         sha256=tuple(content["sha256"]),
-        tail=content["tail"],
-        tail_sha256=content["tail_sha256"],
+        shared=(content["shared"][0], content["shared"][1]),
+        shared_sha256=content["shared_sha256"],
         repeated=frozenset(content["repeated"]),
     )
 
 
-def lay_out(path: Path, where: str, num_shards: int, folder: Path) -> Layout:
+def lay_out(path: Path, where: str, num_shards: int, folder: Path, columns: Columns = NO_COLUMNS) -> Layout:
     """Reads an index once and says where its rows are.
 
     Args:
@@ -85,28 +86,33 @@ def lay_out(path: Path, where: str, num_shards: int, folder: Path) -> Layout:
         where: What errors call it.
         num_shards: Among how many shards the rows are dealt.
         folder: For the sorting of ids.
+        columns: The names its columns have.
 
     Raises:
         DropError: the index is unusable.
     """
     ids = DiskSort(folder, "ids", num_keys=2)
     num_rows = 0
-    for row in read_index(path, where):
+    for row in read_index(path, where, columns, only=("id",)):
         num_rows += 1
         if not isinstance(row.columns, Refusal):
             ids.append(row.columns["id"], row.number)
     is_parquet = path.suffix == ".parquet"
     num_runs = min(num_rows, num_shards * (1 if is_parquet else RUNS_PER_SHARD))
     size_bytes = path.stat().st_size
-    parts = parquet_parts(path, where) if is_parquet else list(_jsonl_parts(path, num_rows, num_runs))
-    tail = max((part.offset + part.size_bytes for part in parts), default=0) if is_parquet else size_bytes
+    parts = parquet_parts(path, where) if is_parquet else list(_line_parts(path, where, num_rows, num_runs))
+    if is_parquet:
+        begin = max((part.offset + part.size_bytes for part in parts), default=0)
+        shared = begin, size_bytes - begin
+    else:
+        shared = 0, whole(path, where).offset
     return Layout(
         num_rows=num_rows,
         num_runs=num_runs,
         parts=tuple(parts),
         sha256=tuple(_digest(path, part.offset, part.size_bytes) for part in parts),
-        tail=tail,
-        tail_sha256=_digest(path, tail, size_bytes - tail),
+        shared=shared,
+        shared_sha256=_digest(path, *shared),
         repeated=frozenset(_repeated(ids)),
     )
 
@@ -119,11 +125,11 @@ def _repeated(ids: DiskSort) -> Iterator[int]:
         before = sample_id
 
 
-def _jsonl_parts(path: Path, num_rows: int, num_runs: int) -> Iterator[Part]:
+def _line_parts(path: Path, where: str, num_rows: int, num_runs: int) -> Iterator[Part]:
     size_bytes = path.stat().st_size
     begun: tuple[int, int, int] | None = None
     run = 0
-    for row, (offset, line, _) in enumerate(jsonl_lines(path, whole(path))):
+    for row, (offset, line) in enumerate(line_places(path, where)):
         if (row + 1) * num_runs > run * num_rows:
             if begun is not None:
                 yield _part(begun, offset)

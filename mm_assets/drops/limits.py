@@ -15,7 +15,8 @@ class SnapshotConfig:
 
     Sizes are of the encoded bytes, checked before anything is buffered; pixels and seconds are what a file's own
     header declares, checked before anything is decoded. ``max_metadata_bytes`` bounds a sample's further columns
-    as canonical JSON, ``max_tar_members`` the members of one tar.
+    as canonical JSON, ``max_tar_members`` the members of one tar, ``max_unpacked_bytes`` what a tar packed by gzip
+    unpacks to.
     """
 
     max_text_bytes: int = 1 * MIB
@@ -25,6 +26,7 @@ class SnapshotConfig:
     max_image_pixels: int = 64_000_000
     max_audio_seconds: float = 600.0
     max_tar_members: int = 2_000_000
+    max_unpacked_bytes: int = 32 << 30
     max_key_bytes: int = 512
 
     def max_bytes(self, modality: str) -> int:

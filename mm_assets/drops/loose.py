@@ -1,21 +1,28 @@
 """Makes ``index.jsonl`` for a folder of loose files ``<key>.<extension>``: files of one stem form a sample.
 
 The text of ``.txt`` files moves into the index; bytes that are not UTF-8 are kept as lone surrogates, so that the
-snapshot restores and rejects exactly those bytes. ``.json`` gives further columns, ``.cls`` a label.
+snapshot restores and rejects exactly those bytes. ``.json`` gives further columns, ``.cls`` a label. Files of one
+modality in folders are labelled by their folder, as Hugging Face's imagefolder and audiofolder are, unless a file says
+a label itself.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mm_assets.drops.columns import FILE_MODALITIES
 from mm_assets.drops.fields import parse_object
+from mm_assets.drops.record import INDEX_SUFFIXES
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES
 
+#: Folders that say which split their files are for, and nothing about a class.
+SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 
-def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
+
+def index_loose_files(folder: Path, names: Sequence[str], on_note: Callable[[str], None] = lambda _: None) -> bytes:
     """The index of the files ``names`` (relative to ``folder``), one row per stem, sorted.
 
     Raises:
@@ -40,9 +47,33 @@ def index_loose_files(folder: Path, names: Iterable[str]) -> bytes:
             row[column] = name if is_file else _text(folder / name, strip=column == "label")
     if not rows:
         known = ", ".join(sorted(MODALITY_OF))
-        raise DropError(f"{folder}: holds no data: expected tars, an index, or files ending in {known}.")
+        other = next((name for name in sorted(names) if name.endswith(INDEX_SUFFIXES)), None)
+        hint = "" if other is None else f" Name {other} with --index if it is the index."
+        raise DropError(f"{folder}: holds no data: expected tars, an index, or files ending in {known}.{hint}")
+    classes = class_folders(rows)
+    for stem, label in classes.items():
+        rows[stem]["label"] = label
+    if classes:
+        labels = sorted(set(classes.values()))
+        on_note(f"labels are the names of {len(labels)} folders, {labels[0]} to {labels[-1]}")
     lines = (json.dumps(row, ensure_ascii=True, sort_keys=True) for row in (rows[stem] for stem in sorted(rows)))
     return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def class_folders(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The label of each sample where folders are classes; none where they are not.
+
+    They are where every sample has one file of the same modality and no label or text of its own, all are equally
+    deep, and the folders are several and not named for splits.
+    """
+    kinds = {tuple(sorted(set(row) - {"id"})) for row in rows.values()}
+    folders = {stem: PurePosixPath(stem).parent for stem in rows}
+    depths = {len(folder.parts) for folder in folders.values()}
+    labels = {stem: folder.name for stem, folder in folders.items()}
+    is_one_kind = len(kinds) == 1 and next(iter(kinds)) in {(name,) for name in FILE_MODALITIES}
+    if not is_one_kind or len(depths) != 1 or len(set(labels.values())) < 2:
+        return {}
+    return {} if {label.lower() for label in labels.values()} <= SPLIT_FOLDERS else labels
 
 
 def _text(path: Path, *, strip: bool) -> str:

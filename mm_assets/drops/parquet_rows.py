@@ -137,15 +137,21 @@ def _row_sizes(batch: pa.RecordBatch) -> list[int]:
     shared, sizes = 0, [0] * batch.num_rows
     for column in batch.columns:
         kind = column.type
-        if pa.types.is_dictionary(kind):
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _has_length(kind.field("bytes").type):
+            lengths = _lengths(column.field("bytes"))
+        elif pa.types.is_dictionary(kind):
             lengths = _lengths(column.dictionary).take(column.indices)
-        elif is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        elif _has_length(kind):
             lengths = _lengths(column)
         else:
             shared += -(-column.nbytes // max(batch.num_rows, 1))
             continue
         sizes = [size + (length or 0) for size, length in zip(sizes, lengths.to_pylist(), strict=True)]
     return [size + shared for size in sizes]
+
+
+def _has_length(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _lengths(values: pa.Array) -> pa.Array:

@@ -1,6 +1,7 @@
 """``drop.json``: what a drop consists of, as it is stored beside the raw objects and pinned by a release.
 
-Round trip: ``parse_drop(drop.encode(), where) == drop``. Object keys are relative to ``raw/<source>/<drop>/``.
+Round trip: ``parse_drop(drop.encode(), where) == drop``. Object keys are relative to ``raw/<source>/<drop>/``; an
+object that was registered where it lies has a URI instead. Fields that say nothing are left out.
 """
 
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mm_assets.drops.columns import URI_SCHEME
 from mm_assets.errors import DropError
 from mm_assets.identity.canonical import canonical_json
 
@@ -17,7 +19,12 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 NAME_RULE = "expected 1 to 63 lower-case letters, digits, '.', '_' and '-', the first a letter or digit"
 DROP_FILE = "drop.json"
 SOURCE_FILE = "source.yaml"
-INDEX_FILES = ("index.jsonl", "index.parquet")
+INDEX_FILES = ("index.jsonl", "index.parquet", "index.csv", "index.tsv")
+#: What Hugging Face calls the index of an imagefolder or audiofolder.
+METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+INDEX_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
+URI_PATTERN = r"^s3://[^/]+/.+$"
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 #: Files of a drop's folder that describe it and are not objects of it.
 DESCRIPTIVE_FILES = frozenset({DROP_FILE, SOURCE_FILE})
 
@@ -27,18 +34,29 @@ class _Record(BaseModel):
 
 
 class DropObject(_Record):
-    """One raw file: its key within the drop, its size and the hex SHA-256 of its bytes."""
+    """One raw file: its key within the drop or its URI, its size and the hex SHA-256 of its bytes.
 
-    key: str
+    ``version_id`` is the version at the URI, where its bucket keeps versions.
+    """
+
+    key: str | None = None
+    uri: str | None = Field(default=None, pattern=URI_PATTERN)
     size_bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    version_id: str | None = None
 
-    @field_validator("key")
-    @classmethod
-    def _key_stays_inside(cls, key: str) -> str:
-        if not is_safe_path(key) or key in DESCRIPTIVE_FILES:
-            raise ValueError(f"{key!r} is not a file inside the drop")
-        return key
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> "DropObject":
+        if (self.key is None) == (self.uri is None):
+            raise ValueError("expected either a key or a uri")
+        if self.key is not None and (not is_safe_path(self.key) or self.key in DESCRIPTIVE_FILES):
+            raise ValueError(f"{self.key!r} is not a file inside the drop")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its key or its URI."""
+        return self.uri or self.key or ""
 
     @property
     def digest(self) -> str:
@@ -47,7 +65,11 @@ class DropObject(_Record):
 
 
 class Drop(_Record):
-    """``mm.drop/1``; see DESIGN section 4. ``captured_from`` and ``captured_to`` are ISO 8601 times or null."""
+    """``mm.drop/1``; see DESIGN section 4. ``captured_from`` and ``captured_to`` are ISO 8601 times or null.
+
+    ``columns`` says which column of the index is read as which (``drops/columns.py``), ``index_file`` the name of an
+    index that is not one of ``INDEX_FILES``, ``media_folder`` where, beside the index, the files it names are.
+    """
 
     schema_: Literal["mm.drop/1"] = Field(alias="schema")
     source: str = Field(pattern=NAME_PATTERN)
@@ -57,6 +79,9 @@ class Drop(_Record):
     format: Literal["webdataset", "index"]
     objects: list[DropObject]
     annotation: dict[str, Any]
+    columns: dict[str, str | None] = Field(default_factory=dict)
+    index_file: str | None = None
+    media_folder: str | None = None
 
     @field_validator("captured_from", "captured_to")
     @classmethod
@@ -67,19 +92,38 @@ class Drop(_Record):
 
     @model_validator(mode="after")
     def _objects_fit_the_format(self) -> "Drop":
-        keys = [entry.key for entry in self.objects]
-        if len(set(keys)) != len(keys):
+        names = [entry.name for entry in self.objects]
+        if len(set(names)) != len(names):
             raise ValueError("objects: a key is given twice")
-        indexes = [key for key in keys if key in INDEX_FILES]
+        indexes = [name for name in names if self._is_index(name)]
         if self.format == "index" and len(indexes) != 1:
-            raise ValueError(f"objects: expected one of {' and '.join(INDEX_FILES)}, got {len(indexes)}")
+            expected = self.index_file or f"one of {', '.join(INDEX_FILES)}"
+            raise ValueError(f"objects: expected {expected}, got {len(indexes)}")
         return self
 
+    def _is_index(self, name: str) -> bool:
+        return name == self.index_file if self.index_file else name in INDEX_FILES
+
     def encode(self) -> bytes:
-        """Canonical bytes, with the objects sorted by key."""
+        """Canonical bytes, with the objects sorted by name."""
         content = self.model_dump(by_alias=True)
-        content["objects"] = sorted(content["objects"], key=lambda entry: entry["key"])
+        optional = ("columns", "index_file", "media_folder")
+        content = {name: value for name, value in content.items() if value or name not in optional}
+        content["objects"] = [
+            entry.model_dump(exclude_none=True) for entry in sorted(self.objects, key=lambda entry: entry.name)
+        ]
         return canonical_json(content)
+
+    def place(self, name: str) -> str:
+        """Where an object is: its URI, or its key in the store."""
+        return name if name.startswith(URI_SCHEME) else self.prefix + name
+
+    def file_name(self, value: str) -> str:
+        """The object that a cell of the index names: a URI, or a file beside the index."""
+        if value.startswith(URI_SCHEME):
+            return value
+        folder = self.index.name.rpartition("/")[0]
+        return "/".join(part for part in (folder, self.media_folder, value.removeprefix("./")) if part)
 
     @property
     def prefix(self) -> str:
@@ -89,12 +133,12 @@ class Drop(_Record):
     @property
     def index(self) -> DropObject:
         """The index of a drop of format ``index``."""
-        return next(entry for entry in self.objects if entry.key in INDEX_FILES)
+        return next(entry for entry in self.objects if self._is_index(entry.name))
 
     @property
     def tars(self) -> list[DropObject]:
         """The tars of a drop of format ``webdataset``, by key."""
-        return sorted((entry for entry in self.objects if is_tar(entry.key)), key=lambda entry: entry.key)
+        return sorted((entry for entry in self.objects if is_tar(entry.name)), key=lambda entry: entry.name)
 
 
 def parse_drop(data: bytes, where: str) -> Drop:
@@ -130,7 +174,7 @@ def source_key(source: str) -> str:
 
 def is_tar(key: str) -> bool:
     """Whether an object is a tar, by its name."""
-    return key.endswith(".tar")
+    return key.endswith(TAR_SUFFIXES)
 
 
 def is_safe_path(name: str) -> bool:

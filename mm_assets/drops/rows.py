@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
+from mm_assets.drops.columns import FILE_MODALITIES, URI_SCHEME
 from mm_assets.drops.fields import finish_sample, printable
 from mm_assets.drops.index import Row
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
@@ -39,7 +40,7 @@ def read_rows(
     Raises:
         ObjectMissingError: a declared file does not exist. ObjectCorruptError: it has other bytes.
     """
-    found.begin(drop, drop.index.key)
+    found.begin(drop, drop.index.name)
     reader = _RowReader(drop, open_object, found)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         try:
@@ -81,8 +82,9 @@ class _RowReader:
     """Reads single rows of one drop."""
 
     def __init__(self, drop: Drop, open_object: OpenObject, found: Collection) -> None:
-        self._index = drop.index.key
-        self._objects = {entry.key: entry for entry in drop.objects if entry.key != self._index}
+        self._drop = drop
+        self._index = drop.index.name
+        self._objects = {entry.name: entry for entry in drop.objects if entry.name != self._index}
         self._open = open_object
         self._config = found.config
         self._blobs = found.blobs
@@ -91,8 +93,8 @@ class _RowReader:
         """The declared files that the row names, by modality."""
         if isinstance(row.columns, Refusal):
             return {}
-        named = {name: row.columns.get(name) for name, kind in MODALITIES.items() if not kind.is_inline}
-        found = {name: self._objects.get(value.removeprefix("./")) for name, value in named.items() if value}
+        named = {name: row.columns.get(name) for name in FILE_MODALITIES}
+        found = {name: self._declared(value) for name, value in named.items() if isinstance(value, str)}
         return {name: entry for name, entry in found.items() if entry is not None}
 
     def fetch(self, modality: str, entry: DropObject) -> bytes | Refusal:
@@ -101,7 +103,7 @@ class _RowReader:
         ceiling = self._config.max_bytes(modality)
         if entry.size_bytes > ceiling:
             reader.finish()
-            return Refusal("too_large", f"{modality} {entry.key} has {entry.size_bytes} bytes; {ceiling} are allowed")
+            return Refusal("too_large", f"{modality} {entry.name} has {entry.size_bytes} bytes; {ceiling} are allowed")
         chunks: list[bytes] = []
         while chunk := reader.read():
             chunks.append(chunk)
@@ -116,11 +118,18 @@ class _RowReader:
         for modality, kind in MODALITIES.items():
             value = row.columns.get(modality)
             # An empty string is how many exports spell "none": it is neither a file name nor a text.
-            if not value:
+            if value is None or value == "":
                 continue
-            made = self._read_inline(modality, value) if kind.is_inline else self._read_file(modality, value, wanted)
+            file: str | None = None
+            if isinstance(value, bytes):
+                made = self._keep(modality, value)
+            elif kind.is_inline:
+                made = self._read_inline(modality, value)
+            else:
+                file = value
+                made = self._read_file(modality, value, wanted)
             if isinstance(made, Refusal):
-                return self.reject(row, made, modality=modality, file=None if kind.is_inline else value)
+                return self.reject(row, made, modality=modality, file=file)
             blobs[modality] = made
         if not blobs:
             return self.reject(row, _nothing(row.columns))
@@ -129,17 +138,20 @@ class _RowReader:
 
     def reject(self, row: Row, refusal: Refusal, *, modality: str | None = None, file: str | None = None) -> Rejection:
         """The rejection of one row, which names the loose file at fault if there is one."""
-        declared = self._objects.get(file or "")
+        declared = self._declared(file) if file else None
         return Rejection(
             reason=refusal.reason,
             detail=refusal.detail,
-            object=declared.key if declared else self._index,
+            object=declared.name if declared else self._index,
             key=None if isinstance(row.columns, Refusal) else printable(row.columns["id"]),
             line=row.line,
             modality=modality,
             digest=declared.digest if declared else None,
             size_bytes=declared.size_bytes if declared else None,
         )
+
+    def _declared(self, value: str) -> DropObject | None:
+        return self._objects.get(self._drop.file_name(value))
 
     def _read_inline(self, modality: str, text: str) -> Blob | Refusal:
         try:
@@ -150,13 +162,12 @@ class _RowReader:
         return self._keep(modality, data)
 
     def _read_file(self, modality: str, name: str, wanted: Wanted) -> Blob | Refusal:
-        plain = name.removeprefix("./")
         if modality in wanted:
             data = wanted[modality].result()
             return data if isinstance(data, Refusal) else self._keep(modality, data)
-        if plain == self._index:
+        if self._drop.file_name(name) == self._index:
             return Refusal("bad_row", f"{modality} {name!r} is the index itself; a file of that modality is expected")
-        if not is_safe_path(plain):
+        if not name.startswith(URI_SCHEME) and not is_safe_path(name.removeprefix("./")):
             return Refusal("unsafe_path", f"{modality} {name!r} is not a file inside the drop")
         return Refusal("missing_file", f"{modality} {name!r} is not in the drop")
 

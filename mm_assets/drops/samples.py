@@ -135,9 +135,16 @@ class VerifiedReader:
     def _mismatch(self, got: str) -> ObjectCorruptError:
         return ObjectCorruptError(
             f"{self._where}: is not the object that its drop.json declares: expected {self._expected.digest} "
-            f"({self._expected.size_bytes} bytes), got {got}. Put the declared bytes back with `mm drop push FOLDER` "
-            "from the drop's folder, then run this partition again."
+            f"({self._expected.size_bytes} bytes), got {got}. {remedy(self._expected)}, "
+            "then run this partition again."
         )
+
+
+def remedy(entry: DropObject) -> str:
+    """How a raw object is put right, as the beginning of a sentence."""
+    if entry.uri is not None:
+        return "Put the declared bytes back there, or register the data again as another drop"
+    return "Put the declared bytes back with `mm drop push FOLDER` from the drop's folder"
 
 
 def id_of(drop: Drop, key: str) -> str:

@@ -1,5 +1,7 @@
 """Reads one WebDataset tar of a drop as a stream: every member once, every blob checked before it is kept.
 
+The tar may be packed by gzip.
+
 Members ``<key>.<extension>`` of one key form a sample, also where they are not neighbours. ``.json`` gives label,
 language, group and metadata, ``.cls`` a label; members of any other extension are counted, recorded in the metadata
 by digest, and stay in the raw tar. Links, devices and names that leave the tar reject their sample. A tar that cannot
@@ -17,6 +19,7 @@ from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.fields import printable
 from mm_assets.drops.grouping import DESCRIPTIONS, Piece, Runs
+from mm_assets.drops.gz import GZIP_SUFFIXES, GzipReader
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Rejection, VerifiedReader
 from mm_assets.errors import MmError, StageError
@@ -55,7 +58,7 @@ class _StrictInfo(tarfile.TarInfo):
 class _RawReader(io.RawIOBase):
     """A verified stream as what Python's buffers read from."""
 
-    def __init__(self, reader: VerifiedReader) -> None:
+    def __init__(self, reader: VerifiedReader | GzipReader) -> None:
         self._reader = reader
 
     def readable(self) -> bool:
@@ -74,13 +77,16 @@ def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collect
 
     Raises:
         ObjectCorruptError: the tar is not the one the drop declares.
-        StageError: it cannot be read to its end, has bytes behind its end marker, or has more members than
-            ``max_tar_members``.
+        StageError: it cannot be read to its end, has bytes behind its end marker, has more members than
+            ``max_tar_members``, or unpacks to more than ``max_unpacked_bytes``.
     """
     found.begin(drop, object_key)
     members = _Members(object_key, found)
     # The standard reader copies what is left of its own buffer at each read, so that one is small.
-    stream = io.BufferedReader(_RawReader(reader), BUFFER_BYTES)
+    unpacked: VerifiedReader | GzipReader = reader
+    if object_key.endswith(GZIP_SUFFIXES):
+        unpacked = GzipReader(reader, found.config.max_unpacked_bytes, object_key)
+    stream = io.BufferedReader(_RawReader(unpacked), BUFFER_BYTES)
     offset = 0
     try:
         with tarfile.open(

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import IO, Any, cast
 
-from mm_assets.drops.record import parse_drop
+from mm_assets.drops.record import Drop, DropObject, parse_drop
 from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.store.manifest import parse_manifest
@@ -23,14 +23,28 @@ MAX_IN_FLIGHT = 4 * NUM_READERS
 #: Of inputs only JSON objects up to this size are kept in memory: a manifest of 100,000 shards has 60 MB.
 MAX_DOCUMENT_BYTES = 256 << 20
 
+RESTORE = "Restore the object, or delete it and run the partition that made it again."
+PUT_BACK = "Put the declared bytes back there, or register the data again as another drop."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """One key to re-hash; ``is_input`` says that it may be a document that names others."""
+    """One key to re-hash; ``is_input`` says that it may be a document that names others.
+
+    ``uri`` and ``version_id`` are of a raw object that was registered where it lies; ``key`` is its URI then.
+    """
 
     key: str
     digest: str
     is_input: bool = False
+    uri: str | None = None
+    version_id: str | None = None
+
+    def open(self, store: Store) -> IO[bytes]:
+        """A stream of its bytes."""
+        if self.uri is not None:
+            return store.open_uri(self.uri, version_id=self.version_id).body
+        return store.open_key(self.key)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +121,7 @@ def _visit(store: Store, target: Target) -> list[Target]:
     hasher = hashlib.sha256()
     kept = bytearray()
     is_document = target.is_input
-    with store.open_key(target.key) as body:
+    with target.open(store) as body:
         while chunk := body.read(CHUNK_BYTES):
             hasher.update(chunk)
             is_document = is_document and (bool(kept) or chunk.lstrip().startswith(b"{"))
@@ -117,10 +131,16 @@ def _visit(store: Store, target: Target) -> list[Target]:
     actual = "sha256:" + hasher.hexdigest()
     if actual != target.digest:
         raise ObjectCorruptError(
-            f"{store.uri(target.key)}: bytes do not match their digest: expected {target.digest}, got {actual}. "
-            "Restore the object, or delete it and run the partition that made it again."
+            f"{target.uri or store.uri(target.key)}: bytes do not match their digest: expected {target.digest}, "
+            f"got {actual}. {RESTORE if target.uri is None else PUT_BACK}"
         )
     return _named_by(store, target, bytes(kept)) if is_document else []
+
+
+def _version_of(drop: Drop, entry: DropObject) -> str:
+    """What is read once: two drops may have two versions of one object."""
+    version = f"?versionId={entry.version_id}" if entry.version_id else ""
+    return drop.place(entry.name) + version
 
 
 def _named_by(store: Store, target: Target, data: bytes) -> list[Target]:
@@ -139,7 +159,10 @@ def _named_by(store: Store, target: Target, data: bytes) -> list[Target]:
             ]
         if schema.startswith("mm.drop/"):
             drop = parse_drop(data, where)
-            return [Target(key=drop.prefix + entry.key, digest=entry.digest) for entry in drop.objects]
+            return [
+                Target(key=_version_of(drop, entry), digest=entry.digest, uri=entry.uri, version_id=entry.version_id)
+                for entry in drop.objects
+            ]
     except DropError as error:
         raise ObjectCorruptError(str(error)) from error
     return []

@@ -132,7 +132,7 @@ def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
         "source": drop.source,
         "drop": drop.drop,
         "key": sample.key,
-        "object": drop.prefix + sample.object,
+        "object": drop.place(sample.object),
         "label": sample.label,
         "language": sample.language,
         "group": sample.group,
@@ -167,10 +167,10 @@ def _description(row: Mapping[str, Any], metadata: bytes) -> bytes:
 def _letter(drop: Drop, rejection: Rejection) -> dict[str, object]:
     member = rejection.member
     if member is None and rejection.line is not None:
-        member = f"{drop.index.key}:{rejection.line}"
+        member = f"{drop.index.name}:{rejection.line}"
     return {
         "id": None if rejection.key is None else printable(id_of(drop, rejection.key)),
-        "object": drop.prefix + rejection.object,
+        "object": drop.place(rejection.object),
         "member": None if member is None else printable(member),
         "modality": rejection.modality,
         "stage": "snapshot",

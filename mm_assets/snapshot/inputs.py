@@ -19,6 +19,8 @@ from mm_assets.store.objects import Store
 
 #: Name of the input that stands for all files an index may refer to; its digest is over their names and digests.
 FILES = "files"
+#: Name of the input that stands for how the drop says its index is read; none where the index needs no such word.
+COLUMNS = "columns"
 
 
 def resolve_snapshot(context: InputContext) -> Resolved:
@@ -36,7 +38,7 @@ def resolve_snapshot(context: InputContext) -> Resolved:
     index = int(str(partition.shard))
     tars: list[list[NamedDigest]] = [[] for _ in spec.drops]
     for number, entry in _dealt(context.store, tuple(spec.drops), spec.num_shards)[index]:
-        tars[number].append(NamedDigest(name=entry.key, digest=entry.digest))
+        tars[number].append(NamedDigest(name=entry.name, digest=entry.digest))
     inputs = [
         Input(
             asset="drop",
@@ -76,11 +78,14 @@ def _listing(store: Store, pin: DropPin) -> _Listing:
         drop = parse_drop(store.get_bytes(pin.digest), pin.digest)
         indexed: list[NamedDigest] = []
         if drop.format == "index":
-            files = [[entry.key, entry.sha256] for entry in drop.objects if entry.key != drop.index.key]
+            files = [[entry.name, entry.sha256] for entry in drop.objects if entry.name != drop.index.name]
             indexed = [
-                NamedDigest(name=drop.index.key, digest=drop.index.digest),
+                NamedDigest(name=drop.index.name, digest=drop.index.digest),
                 NamedDigest(name=FILES, digest=digest_json(sorted(files))),
             ]
+            if drop.columns or drop.media_folder:
+                said = {"columns": dict(drop.columns), "media_folder": drop.media_folder}
+                indexed.append(NamedDigest(name=COLUMNS, digest=digest_json(said)))
         _listings[pin.digest] = _Listing(drop=drop, indexed=indexed)
     return _listings[pin.digest]
 

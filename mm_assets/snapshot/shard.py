@@ -7,22 +7,22 @@ are dealt in runs of neighbours, run i -> shard i mod N (``drops/layout.py``).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.index import read_part
 from mm_assets.drops.layout import Layout, lay_out, parse_layout
+from mm_assets.drops.raw import open_object, open_raw
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.drops.rows import read_rows
-from mm_assets.drops.samples import VerifiedReader
+from mm_assets.drops.samples import remedy
 from mm_assets.drops.tar import read_tar
-from mm_assets.errors import ObjectCorruptError, ObjectMissingError
+from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.store.action import Action, find_action, record_action
 from mm_assets.store.client import translated
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input, NamedDigest, Output
-from mm_assets.store.objects import Store
 from mm_assets.store.tables import JSON_TYPE
 
 #: The asset that an action names which leads to a layout, and its output.
@@ -52,23 +52,6 @@ def deal_tars(drops: Sequence[Drop], num_shards: int) -> list[list[tuple[int, Dr
     return shards
 
 
-def open_raw(store: Store, drop: Drop, entry: DropObject) -> VerifiedReader:
-    """A verifying stream of one raw object.
-
-    Raises:
-        ObjectMissingError: it does not exist.
-    """
-    key = drop.prefix + entry.key
-    try:
-        stream = store.open_key(key)
-    except ObjectMissingError as error:
-        raise ObjectMissingError(
-            f"{key}: is missing from the store: expected {entry.digest} ({entry.size_bytes} bytes), got nothing. "
-            "Put it back with `mm drop push FOLDER` from the drop's folder, then run this partition again."
-        ) from error
-    return VerifiedReader(stream, entry, key)
-
-
 def read_shard(
     job: Job, parts: Sequence[tuple[Drop, Sequence[str]]], place: ShardPlace | None, found: Collection
 ) -> None:
@@ -86,7 +69,7 @@ def read_shard(
     """
     for drop, keys in parts:
         if drop.format == "webdataset":
-            entries = {entry.key: entry for entry in drop.objects}
+            entries = {entry.name: entry for entry in drop.objects}
             for key in keys:
                 read_tar(open_raw(job.store, drop, entries[key]), drop, key, found)
     for drop, _ in parts:
@@ -97,15 +80,15 @@ def read_shard(
 
 def _read_indexed(job: Job, drop: Drop, place: ShardPlace, found: Collection) -> None:
     layout = index_layout(job, drop, place.num_shards)
-    where = drop.prefix + drop.index.key
-    path = job.workdir / drop.index.key
+    where = drop.place(drop.index.name)
+    path = job.workdir / f"index{PurePosixPath(where).suffix}"
     try:
         numbers = layout.parts_of(place.index, place.num_shards)
         _fetch_parts(job, drop, layout, numbers, path)
         rows = (
             row
             for number in numbers
-            for row in read_part(path, where, layout.parts[number])
+            for row in read_part(path, where, layout.parts[number], drop.columns)
             if place.takes(layout.run_of(row.number))
         )
         read_rows(rows, drop, lambda entry: open_raw(job.store, drop, entry), found, repeated=layout.repeated)
@@ -120,24 +103,25 @@ def index_layout(job: Job, drop: Drop, num_shards: int) -> Layout:
         ObjectMissingError: the index does not exist. ObjectCorruptError: it has other bytes than declared.
         DropError: it is unusable.
     """
-    index = NamedDigest(name=drop.index.key, digest=drop.index.digest)
+    index = NamedDigest(name=drop.index.name, digest=drop.index.digest)
     action = Action(
         asset=LAYOUT,
         code=job.action.code,
-        params={"num_shards": num_shards},
+        params={"num_shards": num_shards, "columns": dict(drop.columns)},
         environment={},
         inputs=(Input(asset="index", partition={}, manifest=drop.index.digest, outputs=[index]),),
     )
     known = find_action(job.store, action)
     if known is not None:
         return parse_layout(job.store.get_bytes(known.outputs[0].digest))
-    path = job.workdir / drop.index.key
+    where = drop.place(drop.index.name)
+    path = job.workdir / f"index{PurePosixPath(where).suffix}"
     reader = open_raw(job.store, drop, drop.index)
     with path.open("wb") as file:
         while chunk := reader.read():
             file.write(chunk)
     reader.finish()
-    layout = lay_out(path, drop.prefix + drop.index.key, num_shards, job.workdir)
+    layout = lay_out(path, where, num_shards, job.workdir, drop.columns)
     path.unlink()
     data = layout.encode()
     output = Output(name=LAYOUT, digest=job.store.put_bytes(data), size_bytes=len(data), media_type=JSON_TYPE)
@@ -147,24 +131,25 @@ def index_layout(job: Job, drop: Drop, num_shards: int) -> Layout:
 
 def _fetch_parts(job: Job, drop: Drop, layout: Layout, numbers: Sequence[int], path: Path) -> None:
     """Writes some parts of an index to where they are in it, verified; what is between them stays a hole."""
-    key = drop.prefix + drop.index.key
+    key = drop.place(drop.index.name)
     wanted = [
         (layout.parts[number].offset, layout.parts[number].size_bytes, layout.sha256[number]) for number in numbers
     ]
-    wanted.append((layout.tail, drop.index.size_bytes - layout.tail, layout.tail_sha256))
+    wanted.append((*layout.shared, layout.shared_sha256))
     with path.open("wb") as file:
         for offset, size_bytes, sha256 in wanted:
             if not size_bytes:
                 continue
             file.seek(offset)
             hasher = hashlib.sha256()
-            with job.store.open_key(key, first=offset, size_bytes=size_bytes) as stream, translated(key):
+            body = open_object(job.store, drop, drop.index, first=offset, size_bytes=size_bytes)
+            with body as stream, translated(key):
                 while chunk := stream.read(CHUNK_BYTES):
                     hasher.update(chunk)
                     file.write(chunk)
             if hasher.hexdigest() != sha256:
                 raise ObjectCorruptError(
                     f"{key}: bytes {offset} to {offset + size_bytes} are not those that its drop.json declares: "
-                    f"expected sha256:{sha256}, got sha256:{hasher.hexdigest()}. Put the declared bytes back with "
-                    "`mm drop push FOLDER` from the drop's folder, then run this partition again."
+                    f"expected sha256:{sha256}, got sha256:{hasher.hexdigest()}. "
+                    f"{remedy(drop.index)}, then run this partition again."
                 )

@@ -38,7 +38,7 @@ DENIED = frozenset(
         "AllAccessDisabled",
     }
 )
-MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 
 
@@ -130,7 +130,7 @@ def _refusal(uri: str, error: ClientError) -> MmError:
     if code in MISSING:
         return ObjectMissingError(f"{uri}: does not exist.")
     if code == "NoSuchBucket":
-        return ObjectMissingError(f"{uri}: its bucket does not exist. Create it or correct MM_STORE_URI.")
+        return ObjectMissingError(f"{uri}: its bucket does not exist. Create it, or correct the URI or MM_STORE_URI.")
     if code in DENIED:
         return StoreDeniedError(
             f"{uri}: the store refused {error.operation_name} ({code}). "

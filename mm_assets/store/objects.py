@@ -46,6 +46,14 @@ class Versioned:
     etag: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A stream of bytes and, where the bucket keeps versions, which version it is of."""
+
+    body: IO[bytes]
+    version_id: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store:
     """One store; all keys are relative to its prefix. Safe to share between threads."""
@@ -166,6 +174,39 @@ class Store:
         with translated(self.uri(key)):
             return self.client.get_object(Bucket=self.bucket, Key=self._full(key), **part)["Body"]
 
+    # Raw data elsewhere: any bucket that the same credentials may read.
+
+    def open_uri(
+        self, uri: str, *, version_id: str | None = None, first: int = 0, size_bytes: int | None = None
+    ) -> "Opened":
+        """A forward-only stream of an ``s3://`` object's bytes, or of a part of them; the caller closes its body.
+
+        Raises:
+            ObjectMissingError: the object, its version or its bucket does not exist.
+        """
+        bucket, key = split_uri(uri)
+        options = {} if size_bytes is None else {"Range": f"bytes={first}-{first + size_bytes - 1}"}
+        if version_id is not None:
+            options["VersionId"] = version_id
+        with translated(uri):
+            answer = self.client.get_object(Bucket=bucket, Key=key, **options)
+        version = answer.get("VersionId")
+        return Opened(body=answer["Body"], version_id=None if version in (None, "null") else str(version))
+
+    def list_uris(self, uri: str) -> Iterator[str]:
+        """The URI of every object at or below ``uri``, sorted.
+
+        Raises:
+            ObjectMissingError: the bucket does not exist.
+        """
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        found: list[str] = []
+        with translated(uri):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                found += [entry["Key"] for entry in page.get("Contents", [])]
+        folder = prefix if prefix.endswith("/") or not prefix else prefix + "/"
+        yield from (f"s3://{bucket}/{key}" for key in sorted(found) if key == prefix or key.startswith(folder))
+
     # Objects.
 
     def has_object(self, digest: str) -> bool:
@@ -256,6 +297,12 @@ class Store:
                 f"{self.object_uri(digest)}: bytes do not match their name: expected {digest}, got {actual}. "
                 "Restore the object, or run the partition that made it again with `--force`."
             )
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def object_key(digest: str) -> str:

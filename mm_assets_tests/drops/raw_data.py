@@ -85,12 +85,14 @@ def tar_bytes(members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> bytes:
     return file.getvalue()
 
 
-def read_one_tar(data: bytes, folder: Path, config: SnapshotConfig | None = None) -> list[Sample | Rejection]:
+def read_one_tar(
+    data: bytes, folder: Path, config: SnapshotConfig | None = None, *, name: str = "a.tar"
+) -> list[Sample | Rejection]:
     """What one tar leads to, by id."""
-    entry = DropObject(key="a.tar", size_bytes=len(data), sha256=digest_bytes(data).removeprefix("sha256:"))
+    entry = DropObject(key=name, size_bytes=len(data), sha256=digest_bytes(data).removeprefix("sha256:"))
     drop = drop_of("webdataset", [entry])
     with Collection(folder, config or SnapshotConfig()) as found:
-        read_tar(VerifiedReader(io.BytesIO(data), entry, "a.tar"), drop, "a.tar", found)
+        read_tar(VerifiedReader(io.BytesIO(data), entry, name), drop, name, found)
         return [made for _, made in found.read_back()]
 
 

@@ -65,7 +65,7 @@ def tables(
         ([("bad.png", png()[:20])], "bad_header", "bad", "image"),
         ([("bad.flac", b"fLaC" + bytes(60))], "bad_header", "bad", "audio"),
         ([("bad.json", b'{"lable": "cat"}'), ("bad.txt", b"x")], "bad_metadata", "bad", None),
-        ([("bad.json", b'{"label": 3}'), ("bad.txt", b"x")], "bad_metadata", "bad", None),
+        ([("bad.json", b'{"label": 3.5}'), ("bad.txt", b"x")], "bad_metadata", "bad", None),
         ([("bad.json", b"[1]"), ("bad.txt", b"x")], "bad_metadata", "bad", None),
         ([("bad.json", b'{"label": "cat"}')], "no_modality", "bad", None),
         ([("bad.pkl", b"cos\nsystem\n(S'true'\ntR.")], "no_modality", "bad", None),

@@ -102,7 +102,8 @@ def test_ids_with_characters_that_cannot_be_seen_are_refused(
 ) -> None:
     folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": key, "text": "x"})})
     create_drop(folder, "src", "d1")
-    (problem,) = check_drop(folder).problems
+    problem, nothing_left = check_drop(folder).problems
+    assert nothing_left.message.startswith("0 samples are left: all 1 samples are refused")
     assert "(bad_id)" in problem.message
     assert "which cannot be seen" in problem.message
 

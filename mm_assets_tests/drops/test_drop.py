@@ -134,8 +134,8 @@ def test_a_missing_source_description_is_written_and_says_that_nothing_was_decla
         ([{"id": "1", "text": "a"}, {"id": "2", "texte": "b"}], 2, "texte", "looks like a mistake for text"),
         ([{"id": "1", "lable": "cat", "text": "a"}], 1, "lable", "looks like a mistake for label"),
         ([{"id": "1", "Text": "a"}], 1, "Text", "looks like a mistake for text"),
-        ([{"id": "1", "text": "a", "label": 3}], 1, "label", "is a int"),
-        ([{"id": "1", "text": "a"}, {"id": 2, "text": "b"}], 2, "id", "is a int"),
+        ([{"id": "1", "text": "a", "label": 3.5}], 1, "label", "is a float"),
+        ([{"id": "1", "text": "a"}, {"id": [2], "text": "b"}], 2, "id", "is a list"),
         ([{"id": "1", "image": ["a.png"]}], 1, "image", "is a list"),
         ([{"text": "a"}], 1, "id", "is missing"),
     ],
@@ -158,9 +158,9 @@ def test_a_column_beside_the_known_one_is_no_mistake_for_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("columns", "column", "message"),
     [
-        ({"id": ["1"], "label": [3]}, "label", "is a int64"),
+        ({"id": ["1"], "label": [3.5]}, "label", "is a double"),
         ({"id": ["1"], "langauge": ["en"]}, "langauge", "looks like a mistake for language"),
-        ({"id": ["1"], "image": [b"\x89PNG"]}, "image", "is a binary"),
+        ({"id": ["1"], "text": [b"a"]}, "text", "is a binary"),
         ({"text": ["a"]}, "id", "is missing"),
     ],
 )

@@ -1,0 +1,179 @@
+"""What the columns of a Parquet index mean: media as bytes or as ``{bytes, path}``, whole numbers, names of classes.
+
+``datasets`` writes the names of classes into the file's schema (``huggingface``, features of type ``ClassLabel``); a
+column of numbers that has them there is read as these names.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mm_assets.drops.columns import FILE_COLUMNS, FILE_MODALITIES, Columns, Seen, modality_of_file, source_columns
+from mm_assets.drops.fields import KNOWN_COLUMNS, NUMBERED_COLUMNS, expected_type, misspelt, repeated_names
+from mm_assets.drops.limits import MAX_METADATA_DEPTH
+from mm_assets.drops.parquet_rows import crowded_columns, is_text, nesting, null_rows, open_parquet, read_values
+from mm_assets.modalities.reasons import Refusal
+from mm_assets.modalities.table import MODALITIES
+
+HUGGING_FACE = b"huggingface"
+MEDIA_TYPES = "a string, bytes, a struct of bytes and path, or null"
+
+
+def see_parquet(path: Path, where: str) -> Seen:
+    """What columns a Parquet index has."""
+    with open_parquet(path, where) as file:
+        schema = file.schema_arrow
+        media = [name for name in FILE_MODALITIES if name in schema.names and holds_bytes(schema.field(name).type)]
+        is_numbered = bool(media) or HUGGING_FACE in (schema.metadata or {})
+        seen = Seen(names=set(schema.names), is_self_contained=is_numbered)
+        for column in FILE_COLUMNS:
+            if schema.names.count(column) == 1 and is_text(schema.field(column).type):
+                values = _distinct_modalities(file, column)
+                if values:
+                    seen.files[column] = values
+        return seen
+
+
+def find_parquet_problems(path: Path, where: str, columns: Columns) -> Iterator[tuple[int, str, str]]:
+    """Row, column and what is wrong with it, of everything that makes the index unusable."""
+    with open_parquet(path, where) as file:
+        schema = file.schema_arrow
+        names = set(schema.names)
+        repeated = repeated_names(schema.names)
+        if repeated:
+            yield from ((1, name, "is given twice; one column of a name is expected") for name in repeated)
+            return
+        sources = source_columns(columns, KNOWN_COLUMNS)
+        for name in sorted(names):
+            meant = misspelt(name, KNOWN_COLUMNS)
+            if meant and meant not in names and name not in columns.values():
+                yield 1, name, f"looks like a mistake for {meant}"
+            if nesting(schema.field(name).type) > MAX_METADATA_DEPTH:
+                yield 1, name, f"is nested deeper than {MAX_METADATA_DEPTH} levels"
+        for name, source in sources.items():
+            if source in names and not _fits(name, schema.field(source).type):
+                expected = MEDIA_TYPES if name in FILE_MODALITIES else expected_type(name)
+                yield 1, source, f"is a {schema.field(source).type}; {expected} is expected"
+        crowded = list(crowded_columns(file.metadata))
+        yield from ((row + 1, name, detail) for row, name, detail in crowded)
+        if "id" in sources and sources["id"] not in names:
+            yield 1, "id", "is missing"
+        elif "id" in sources and not crowded:
+            yield from ((row + 1, sources["id"], "is missing") for row in null_rows(file, sources["id"]))
+
+
+def read_group(
+    path: Path, where: str, group: int, columns: Columns, *, max_row_bytes: int, only: Sequence[str] | None
+) -> Iterator[dict[str, Any] | Refusal]:
+    """The rows of one row group under the file's own names; media as bytes or as the name of a file.
+
+    Args:
+        path: The index.
+        where: What errors call it.
+        group: Number of the row group.
+        columns: The names its columns have.
+        max_row_bytes: Ceiling on a row, apart from the media in it.
+        only: Columns of samples that are needed; None: all.
+    """
+    with open_parquet(path, where) as file:
+        schema = file.schema_arrow
+        sources = source_columns(columns, FILE_MODALITIES)
+        media = {
+            source: MODALITIES[name].max_bytes
+            for name, source in sources.items()
+            if source in schema.names and holds_bytes(schema.field(source).type)
+        }
+        wanted = None if only is None else _projection(schema, source_columns(columns, only), set(media))
+        if wanted == []:
+            yield from ({} for _ in range(file.metadata.row_group(group).num_rows))
+            return
+        classes = class_names(schema)
+        for values in read_values(file, group, max_bytes=max_row_bytes + sum(media.values()), columns=wanted):
+            yield values if isinstance(values, Refusal) else _plain(values, media, classes)
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether its values are bytes, or structs of bytes and the name of a file."""
+    if pa.types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return "bytes" in names and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Per column of numbers the names of its classes, as far as the file says them."""
+    try:
+        document = json.loads((schema.metadata or {}).get(HUGGING_FACE, b"{}"))
+        features = cast("dict[str, dict[str, Any]]", document["info"]["features"])
+        return {
+            name: [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if feature.get("_type") == "ClassLabel" and name in schema.names
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Metadata that is not what `datasets` writes says nothing; the numbers stay numbers.
+        return {}
+
+
+def describe_classes(path: Path, where: str) -> list[str]:
+    """A sentence for every column whose numbers are read as names of classes."""
+    if path.suffix != ".parquet":
+        return []
+    with open_parquet(path, where) as file:
+        return [
+            f"the numbers of column {name} are read as the names of its classes, {labels[0]} and {len(labels) - 1} more"
+            for name, labels in sorted(class_names(file.schema_arrow).items())
+            if labels
+        ]
+
+
+def _plain(values: dict[str, Any], media: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    for name in media:
+        value = values.get(name)
+        if isinstance(value, dict):
+            cell = cast("dict[str, Any]", value)
+            values[name] = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    for name, labels in classes.items():
+        number = values.get(name)
+        if isinstance(number, int):
+            values[name] = labels[number] if 0 <= number < len(labels) else None if number == -1 else number
+    return values
+
+
+def _projection(schema: pa.Schema, sources: Mapping[str, str], media: set[str]) -> list[str]:
+    """The leaves to read: of media that the file holds only the names of files."""
+    wanted: set[str] = set()
+    for source in sources.values():
+        if source not in schema.names:
+            continue
+        kind = schema.field(source).type
+        if source not in media:
+            wanted.add(source)
+        elif pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+            wanted.add(f"{source}.path")
+    return sorted(wanted)
+
+
+def _fits(name: str, kind: pa.DataType) -> bool:
+    if is_text(kind):
+        return True
+    if name in NUMBERED_COLUMNS:
+        return pa.types.is_integer(kind)
+    return name in FILE_MODALITIES and holds_bytes(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _distinct_modalities(file: pq.ParquetFile, column: str) -> set[str]:
+    found: set[str] = set()
+    for batch in file.iter_batches(columns=[column], use_threads=False):
+        found.update(name for name in map(modality_of_file, batch.column(0).to_pylist()) if name is not None)
+    return found

@@ -1,0 +1,175 @@
+"""Data that are in S3 already: registered where they lie, read in place, by version; URIs in an index."""
+
+import io
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from mm_assets.drops.check import check_drop
+from mm_assets.drops.create import create_drop, find_complete_drops, push_drop
+from mm_assets.drops.record import Drop, drop_key, parse_drop
+from mm_assets.drops.register import register_drop
+from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, UsageError
+from mm_assets.lineage.verify import verify_store
+from mm_assets.settings import Settings
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet
+from mm_assets_tests.drops.raw_data import freeze, jsonl, make_folder, open_test_release, png, sound, tar_bytes
+
+
+@pytest.fixture
+def bucket(store: Store) -> str:
+    """Another bucket than the store's."""
+    name = f"elsewhere-{uuid4().hex}"
+    store.client.create_bucket(Bucket=name)
+    return name
+
+
+def put(store: Store, bucket: str, **files: bytes) -> None:
+    for name, data in files.items():
+        store.client.put_object(Bucket=bucket, Key=name, Body=data)
+
+
+def is_sound(store: Store) -> bool:
+    """Whether `mm verify` finds nothing; the encoder that a test's release pins is put in its place."""
+    store.put_bytes(b"none")
+    return verify_store(store).is_sound
+
+
+def recorded(store: Store, drop: str = "d1") -> Drop:
+    found = store.read_key(drop_key("src", drop))
+    assert found is not None
+    return parse_drop(found.data, drop)
+
+
+def test_tars_are_registered_where_they_lie(store: Store, settings: Settings, tmp_path: Path, bucket: str) -> None:
+    put(
+        store,
+        bucket,
+        **{"in/a.tar": tar_bytes([("x.txt", b"x")]), "in/b.tgz.txt": b"", "in/c/": b"", "other/z.tar": b"z"},
+    )
+    report = register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    assert (report.problems, report.num_samples) == ((), 1)
+    (entry,) = recorded(store).objects
+    assert (entry.uri, entry.key, entry.version_id) == (f"s3://{bucket}/in/a.tar", None, None)
+    raw = json.loads(recorded(store).encode())["objects"]
+    assert [set(item) for item in raw] == [{"uri", "size_bytes", "sha256"}]
+    assert {info.key for info in store.list_keys("raw/")} == {"raw/src/source.yaml", "raw/src/d1/drop.json"}
+    assert find_complete_drops(store) == [("src", "d1")]
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
+    (row,) = read_parquet(store.fetch(manifest.output("samples.parquet").digest, tmp_path)).to_pylist()
+    assert (row["id"], row["object"]) == ("src/d1/x", f"s3://{bucket}/in/a.tar")
+    again = register_drop(store, f"s3://{bucket}/in/", "src", "d1")
+    assert again.num_samples == 1
+
+
+def test_an_index_and_its_files_are_registered(store: Store, settings: Settings, tmp_path: Path, bucket: str) -> None:
+    rows = [
+        {"file_name": "im/1.png", "caption": "one"},
+        {"file_name": f"s3://{bucket}/far/2.png"},
+        {"file_name": "no.png"},
+    ]
+    put(
+        store,
+        bucket,
+        **{"in/metadata.jsonl": jsonl(*rows), "in/im/1.png": png(), "far/2.png": png(9, 9), "in/x.png": b"x"},
+    )
+    report = register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    assert report.num_samples == 2
+    assert [problem.message for problem in report.problems] == ["image 'no.png' is not in the drop (missing_file)"]
+    assert {entry.uri for entry in recorded(store).objects} == {
+        f"s3://{bucket}/{name}" for name in ("in/metadata.jsonl", "in/im/1.png", "far/2.png")
+    }
+    spec = open_test_release(store, ("src", "d1"), num_shards=2)
+    stats = [freeze(store, spec, shard, settings).manifest.stats for shard in ("0000", "0001")]
+    assert sum(int(str(found["rows_out"])) for found in stats) == 2
+    assert is_sound(store)
+    put(store, bucket, **{"far/2.png": png(9, 10)})
+    verified = verify_store(store)
+    assert verified.corrupt == (f"s3://{bucket}/far/2.png",)
+    assert verified.reasons[f"s3://{bucket}/far/2.png"].startswith(f"s3://{bucket}/far/2.png: bytes do not match")
+
+
+def test_an_object_that_changed_since_is_named(store: Store, settings: Settings, bucket: str) -> None:
+    put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"x")])})
+    register_drop(store, f"s3://{bucket}/a.tar", "src", "d1")
+    put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"y")])})
+    spec = open_test_release(store, ("src", "d1"))
+    with pytest.raises(ObjectCorruptError, match=rf"^s3://{bucket}/a\.tar: is not .* register the data again"):
+        freeze(store, spec, "0000", settings)
+    store.client.delete_object(Bucket=bucket, Key="a.tar")
+    with pytest.raises(
+        ObjectMissingError, match=rf"^s3://{bucket}/a\.tar: is missing from the store: expected sha256:"
+    ):
+        freeze(store, spec, "0000", settings)
+
+
+def test_a_version_is_read_whatever_was_written_since(store: Store, settings: Settings, bucket: str) -> None:
+    store.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    put(store, bucket, **{"in/index.csv": b"id,image\n1,a.png\n", "in/a.png": png()})
+    register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    assert all(entry.version_id for entry in recorded(store).objects)
+    put(store, bucket, **{"in/index.csv": b"id,text\n1,other\n", "in/a.png": b"other"})
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
+    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 0}
+    assert is_sound(store)
+
+
+def test_what_cannot_be_registered_is_one_sentence(store: Store, bucket: str) -> None:
+    put(store, bucket, **{"empty/notes.md": b"hello", "none/index.csv": b"id,image\n1,gone.png\n"})
+    for uri, message in (
+        (f"s3://{bucket}/nothing", "holds no objects. Check the bucket and the prefix"),
+        (f"s3://{bucket}/empty", r"holds no data: expected tars, or an index .* got 1 other objects"),
+        ("s3://no-such-bucket/x", "its bucket does not exist"),
+    ):
+        with pytest.raises((DropError, ObjectMissingError), match=message):
+            register_drop(store, uri, "src", "d1")
+    with pytest.raises(UsageError, match="/data: is not an S3 URI: expected s3://BUCKET/PREFIX"):
+        register_drop(store, "/data", "src", "d1")
+    report = register_drop(store, f"s3://{bucket}/none", "src", "d1")
+    assert report.problems[-1].is_fatal
+    assert "0 samples are left" in report.problems[-1].message
+    assert list(store.list_keys("raw/")) == []
+
+
+def test_uris_in_a_local_index_are_hashed_checked_and_read_in_place(
+    store: Store, settings: Settings, tmp_path: Path, bucket: str
+) -> None:
+    put(store, bucket, **{"b.wav": sound()})
+    rows = [
+        {"id": "1", "audio": f"s3://{bucket}/b.wav", "image": "a.png"},
+        {"id": "2", "audio": f"s3://{bucket}/gone.wav"},
+    ]
+    folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl(*rows), "a.png": png()})
+    create_drop(folder, "src", "d1", open_remote=lambda: store)
+    report = check_drop(folder, open_remote=lambda: store)
+    assert report.num_samples == 1
+    assert [problem.line for problem in report.problems] == [2]
+    assert push_drop(store, folder).num_uploaded == 2
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
+    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 1}
+
+
+def test_the_same_bytes_registered_under_one_name_again_are_no_error_and_others_are(store: Store, bucket: str) -> None:
+    put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"x")])})
+    register_drop(store, f"s3://{bucket}/a.tar", "src", "d1")
+    put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"y")])})
+    with pytest.raises(DropError, match=r"raw/src/d1/drop\.json: another drop of that name is in the store"):
+        register_drop(store, f"s3://{bucket}/a.tar", "src", "d1")
+
+
+@pytest.mark.integration
+def test_a_real_server_keeps_the_version_that_was_registered(
+    seaweed_store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    bucket = f"elsewhere-{uuid4().hex}"
+    seaweed_store.client.create_bucket(Bucket=bucket)
+    seaweed_store.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    body = io.BytesIO(tar_bytes([("x.txt", b"x")]))
+    seaweed_store.client.put_object(Bucket=bucket, Key="in/a.tar", Body=body)
+    assert register_drop(seaweed_store, f"s3://{bucket}/in", "src", "d1").num_samples == 1
+    put(seaweed_store, bucket, **{"in/a.tar": b"other"})
+    manifest = freeze(seaweed_store, open_test_release(seaweed_store, ("src", "d1")), "0000", settings).manifest
+    assert manifest.stats["rows_out"] == 1
