@@ -7,7 +7,7 @@ difference visible. Change a value, and what reads it is computed anew and nothi
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, get_type_hints
 
 from pydantic import TypeAdapter
 
@@ -190,9 +190,17 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
     parent = _frozen(workspace, request.parent, "--parent") if request.parent else None
     base_spec = workspace.spec(base.release) if base else None
     sections, seed = _sections(request, base_spec)
+    num_shards = request.num_shards
     policy = (
         base_spec.policy if base_spec and request.policy is None else _policy(store, request.policy or DEFAULT_POLICY)
     )
+    if store.read_key(spec_key(request.release)) is not None:
+        opened = read_spec(store, request.release)
+        sections = _as_opened(opened, sections)
+        num_shards = num_shards or opened.num_shards or None
+        if "sql" in opened.policy and opened.policy["name"] == policy["name"]:
+            # It pins the expression itself, as specs did before policies were files.
+            policy = opened.policy
     if base_spec and request.encoder is not None:
         raise UsageError("--encoder: makes other shards: expected it without --data-of. Open the release with --drop.")
     encoder = base_spec.encoder if base_spec else _new_encoder(store, sections, request.encoder or ENCODERS[0])
@@ -209,7 +217,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         configuration=sections,
         encoder=encoder,
         seed=seed,
-        num_shards=request.num_shards,
+        num_shards=num_shards,
         max_shards=settings.num_shards,
         use=use,
         evaluation_sets=_evaluation_sets(store, request.release),
@@ -298,6 +306,17 @@ def _sections(request: ReleaseRequest, base: ReleaseSpec | None) -> tuple[dict[s
                     f"{json.dumps(sections[section], sort_keys=True)}. Open it with --drop instead of --data-of."
                 )
     return sections, config.seed
+
+
+def _as_opened(opened: ReleaseSpec, sections: Mapping[str, Json]) -> dict[str, Json]:
+    """The sections of a release that is open already: as they were, where only later fields' defaults are missing."""
+    kinds = {name: kind for name, kind in get_type_hints(PipelineConfig).items() if name not in ("seed", "placement")}
+    return {
+        name: opened.configuration[name]
+        if name in kinds and name in opened.configuration and _completed(opened, name, kinds[name]) == value
+        else value
+        for name, value in sections.items()
+    }
 
 
 def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
