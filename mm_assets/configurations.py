@@ -194,6 +194,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
     policy = (
         base_spec.policy if base_spec and request.policy is None else _policy(store, request.policy or DEFAULT_POLICY)
     )
+    inherited = _inherited_exclusions(workspace, base or parent)
     if store.read_key(spec_key(request.release)) is not None:
         opened = read_spec(store, request.release)
         sections = _as_opened(opened, sections)
@@ -201,6 +202,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         if "sql" in opened.policy and opened.policy["name"] == policy["name"]:
             # It pins the expression itself, as specs did before policies were files.
             policy = opened.policy
+        inherited = [name for name in inherited if name in opened.exclusions]
     if base_spec and request.encoder is not None:
         raise UsageError("--encoder: makes other shards: expected it without --data-of. Open the release with --drop.")
     encoder = base_spec.encoder if base_spec else _new_encoder(store, sections, request.encoder or ENCODERS[0])
@@ -221,7 +223,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         max_shards=settings.num_shards,
         use=use,
         evaluation_sets=_evaluation_sets(store, request.release),
-        exclusions=[*_inherited_exclusions(workspace, base or parent), *request.exclusions],
+        exclusions=[*inherited, *request.exclusions],
     )
 
 

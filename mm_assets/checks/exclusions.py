@@ -4,7 +4,7 @@ They are a rules file, ``exclusions.yaml``, that no release is opened with: ``mm
 record like any replaced rules. Checks do not judge what is excluded, and the freeze leaves it out.
 """
 
-import fnmatch
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -30,12 +30,54 @@ class Exclusions:
         """Whether a sample, or of what is no sample the raw object, is excluded."""
         if name is None or name in self.samples:
             return name is not None
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.samples if set(pattern) & set("*?["))
+        return any(re.fullmatch(glob_regex(pattern), name) for pattern in self.samples if is_glob(pattern))
 
     def encode(self) -> bytes:
         """The file."""
         document = {"schema": SCHEMA, "samples": dict(sorted(self.samples.items()))}
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10_000).encode()
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether a pattern is more than an id."""
+    return bool(set(pattern) & set("*?["))
+
+
+def glob_regex(pattern: str) -> str:
+    """The glob as a regular expression that Python and DuckDB (RE2) read alike: both judge by it.
+
+    ``*`` is any text, ``?`` one character, ``[a-z]`` one of these, ``[!a-z]`` one of the others. A bracket that is not
+    closed is a bracket.
+    """
+    found, place = "(?s)", 0
+    while place < len(pattern):
+        character = pattern[place]
+        end = pattern.find("]", place + 2 + (pattern[place + 1 : place + 2] == "!")) if character == "[" else -1
+        if end >= 0:
+            found += _class(pattern[place + 1 : end])
+            place = end
+        else:
+            found += {"*": ".*", "?": "."}.get(character) or re.escape(character)
+        place += 1
+    return found
+
+
+def _class(content: str) -> str:
+    """What stands between brackets; of a range that runs backwards only the ends count."""
+    negation, members = ("^", content[1:]) if content.startswith("!") else ("", content)
+    found = ""
+    while members:
+        if len(members) > 2 and members[1] == "-" and members[0] <= members[2]:
+            found += f"{_member(members[0])}-{_member(members[2])}"
+            members = members[3:]
+        else:
+            found += _member(members[0])
+            members = members[1:]
+    return f"[{negation}{found}]"
+
+
+def _member(character: str) -> str:
+    return f"\\{character}" if character in "\\]^[-&~|" else character
 
 
 def parse_exclusions(data: bytes, where: str) -> Exclusions:

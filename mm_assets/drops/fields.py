@@ -16,6 +16,8 @@ from mm_assets.modalities.table import NAMES
 
 #: Columns of an index. All but ``id`` may be missing, and all are strings or null.
 KNOWN_COLUMNS = ("id", *NAMES, *LABEL_COLUMNS)
+#: Of a label, a language or a group.
+MAX_LABEL_CHARACTERS = 1024
 #: Columns whose whole numbers are taken as their decimal text.
 NUMBERED_COLUMNS = frozenset({"id", "label", "group"})
 SIMILARITY = 0.8
@@ -151,6 +153,9 @@ def finish_sample(
 
 def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:
     for name in LABEL_COLUMNS:
+        if len(str(columns.get(name))) > MAX_LABEL_CHARACTERS:
+            size = f"{len(str(columns.get(name)))} characters; {MAX_LABEL_CHARACTERS} are allowed"
+            return "bad_metadata", f"{name} has {size}"
         try:
             str(columns.get(name)).encode("utf-8")
         except UnicodeEncodeError as error:

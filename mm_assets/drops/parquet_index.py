@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from mm_assets.drops.columns import FILE_COLUMNS, FILE_MODALITIES, Columns, Seen, modality_of_file, source_columns
 from mm_assets.drops.fields import KNOWN_COLUMNS, NUMBERED_COLUMNS, expected_type, misspelt, repeated_names
 from mm_assets.drops.limits import MAX_METADATA_DEPTH
-from mm_assets.drops.parquet_rows import crowded_columns, is_text, nesting, null_rows, open_parquet, read_values
+from mm_assets.drops.parquet_rows import (
+    MAX_BATCH_ROWS,
+    crowded_columns,
+    is_text,
+    nesting,
+    null_rows,
+    open_parquet,
+    read_values,
+)
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES
 
@@ -108,11 +116,11 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Per column of numbers the names of its classes, as far as the file says them."""
     try:
         document = json.loads((schema.metadata or {}).get(HUGGING_FACE, b"{}"))
-        features = cast("dict[str, dict[str, Any]]", document["info"]["features"])
+        features = cast("dict[str, Any]", document["info"]["features"])
         return {
             name: [str(label) for label in feature["names"]]
             for name, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and name in schema.names
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in schema.names
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         # Metadata that is not what `datasets` writes says nothing; the numbers stay numbers.
@@ -174,6 +182,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _distinct_modalities(file: pq.ParquetFile, column: str) -> set[str]:
     found: set[str] = set()
-    for batch in file.iter_batches(columns=[column], use_threads=False):
-        found.update(name for name in map(modality_of_file, batch.column(0).to_pylist()) if name is not None)
+    for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
+        values = batch.column(0).unique().to_pylist()
+        found.update(name for name in map(modality_of_file, values) if name is not None)
     return found

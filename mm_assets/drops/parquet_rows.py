@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
-MAX_BATCH_ROWS, MIN_NESTED_ROWS = 1024, 16
+MAX_BATCH_ROWS = 1024
 #: Bytes of a batch, decoded; and of the rows that are Python objects at a time.
 BATCH_BYTES = 32 << 20
 SLICE_BYTES = 8 << 20
@@ -128,7 +128,7 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
         chunk = group.column(number)
         is_repeated_nested = "." in chunk.path_in_schema and DICTIONARIES.intersection(chunk.encodings)
         if is_repeated_nested and rows * _worst_cell(chunk) > BATCH_BYTES:
-            rows = min(rows, max(MIN_NESTED_ROWS, BATCH_BYTES // _worst_cell(chunk)))
+            rows = min(rows, max(1, BATCH_BYTES // _worst_cell(chunk)))
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from mm_assets.drops.record import Drop, DropObject
 from mm_assets.drops.samples import VerifiedReader, remedy
-from mm_assets.errors import ObjectMissingError
+from mm_assets.errors import DropError, ObjectMissingError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.store.client import translated
 from mm_assets.store.objects import Store
@@ -45,6 +45,7 @@ def open_object(
         ObjectMissingError: it does not exist.
     """
     if entry.uri is not None:
+        _require_outside(store, entry.uri)
         return store.open_uri(entry.uri, version_id=entry.version_id, first=first, size_bytes=size_bytes).body
     return store.open_key(drop.place(entry.name), first=first, size_bytes=size_bytes)
 
@@ -71,7 +72,21 @@ def describe_uris(store: Store, uris: Iterable[str], on_object: Callable[[], Non
     return found
 
 
+def _require_outside(store: Store, uri: str) -> None:
+    """What is in the store belongs to a source with terms of its own: no drop brings it in under others.
+
+    Raises:
+        DropError: ``uri`` lies in the store.
+    """
+    if uri.startswith(store.uri("")):
+        raise DropError(
+            f"{uri}: lies in the store itself: expected an object outside {store.uri('')}. Open a release over the "
+            "drop that it belongs to."
+        )
+
+
 def _describe(store: Store, uri: str) -> DropObject:
+    _require_outside(store, uri)
     opened = store.open_uri(uri)
     hasher, size_bytes = hashlib.sha256(), 0
     with opened.body as body, translated(uri):

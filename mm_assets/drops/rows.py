@@ -62,7 +62,7 @@ def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) 
     held_bytes = 0
     for row in rows:
         files = reader.files(row)
-        size_bytes = sum(entry.size_bytes for entry in files.values())
+        size_bytes = sum(entry.size_bytes for entry in files.values()) + _cell_bytes(row)
         while waiting and (len(waiting) >= AHEAD_ROWS or held_bytes + size_bytes > AHEAD_BYTES):
             earlier, wanted, taken_bytes = waiting.popleft()
             held_bytes -= taken_bytes
@@ -71,6 +71,13 @@ def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) 
         futures = {modality: pool.submit(reader.fetch, modality, entry) for modality, entry in files.items()}
         waiting.append((row, futures, size_bytes))
     yield from ((row, wanted) for row, wanted, _ in waiting)
+
+
+def _cell_bytes(row: Row) -> int:
+    """Of the media that are in the row itself."""
+    cells = [] if isinstance(row.columns, Refusal) else row.columns.values()
+    values = (cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells)
+    return sum(len(value) for value in values if isinstance(value, bytes))
 
 
 def _again(row: Row) -> Refusal:

@@ -27,11 +27,17 @@ from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITY_OF
 
-#: Extended headers hold names; a larger one is an attack on memory.
+#: Extended headers hold names; a larger one, or more of them in a row, is an attack on memory or the stack.
 MAX_HEADER_BYTES = 1 << 20
+MAX_HEADERS_IN_A_ROW = 16
 BUFFER_BYTES = 1 << 20
 MEMBER_NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
 META_NAME = re.compile(r"^__[^/]*__($|/)")
+
+
+EXTENDED_TYPES = frozenset(
+    {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+)
 
 
 class _StrictInfo(tarfile.TarInfo):
@@ -49,10 +55,25 @@ class _StrictInfo(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        extended = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-        if self.type in (*extended, tarfile.SOLARIS_XHDTYPE) and self.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"extended header of {self.size} bytes")
+        if self.type in EXTENDED_TYPES:
+            in_a_row, global_bytes = getattr(archive, "extended", (0, 0))
+            global_bytes += self.size if self.type == tarfile.XGLTYPE else 0
+            if max(self.size, global_bytes) > MAX_HEADER_BYTES:
+                raise tarfile.ReadError(f"extended header of {self.size} bytes")
+            if in_a_row >= MAX_HEADERS_IN_A_ROW:
+                raise tarfile.ReadError(f"more than {MAX_HEADERS_IN_A_ROW} extended headers in a row")
+            setattr(archive, "extended", (in_a_row + 1, global_bytes))  # noqa: B010 - per archive, as the headers are
+        else:
+            setattr(archive, "extended", (0, getattr(archive, "extended", (0, 0))[1]))  # noqa: B010
         return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _proc_sparse(self, archive: tarfile.TarFile) -> Any:
+        if self._sparse_structs[1]:  # pyright: ignore[reportAttributeAccessIssue]
+            raise tarfile.ReadError("sparse member with a map of any length")
+        return super()._proc_sparse(archive)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("sparse member with a map of any length")
 
 
 class _RawReader(io.RawIOBase):
@@ -90,7 +111,7 @@ def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collect
     offset = 0
     try:
         with tarfile.open(
-            mode="r|", fileobj=stream, bufsize=tarfile.RECORDSIZE, tarinfo=_StrictInfo, errorlevel=2
+            mode="r|", fileobj=stream, bufsize=tarfile.RECORDSIZE, tarinfo=_StrictInfo, errorlevel=2, encoding="utf-8"
         ) as archive:
             for info in archive:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps every header

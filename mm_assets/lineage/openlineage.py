@@ -45,7 +45,7 @@ def _event(store: Store, ref: Ref, manifest: Manifest) -> dict[str, Json]:
         "schemaURL": SCHEMA,
         "run": {"runId": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{ref.attempt}")), "facets": {}},
         "job": {"namespace": namespace, "name": manifest.asset, "facets": {}},
-        "inputs": [_input(namespace, entry) for entry in manifest.inputs],
+        "inputs": [_input(store, namespace, entry) for entry in manifest.inputs],
         "outputs": [
             {
                 "namespace": namespace,
@@ -57,11 +57,13 @@ def _event(store: Store, ref: Ref, manifest: Manifest) -> dict[str, Json]:
     }
 
 
-def _input(namespace: str, entry: Input) -> dict[str, Json]:
+def _input(store: Store, namespace: str, entry: Input) -> dict[str, Json]:
+    # The version that the event of the run that made it says it has; what no run made is named by its digest.
+    version = read_manifest(store, entry.manifest).content if entry.asset in ASSETS else entry.manifest
     return {
         "namespace": namespace,
         "name": "/".join([entry.asset, *entry.partition.values()]),
-        "facets": {"version": _version(entry.manifest)},
+        "facets": {"version": _version(version)},
     }
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, UsageError
+from mm_assets.features.bootstrap import KIND
 from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_place
 from mm_assets.lineage.records import Row
 from mm_assets.materialize import Workspace
@@ -93,6 +95,11 @@ def replay_letters(
 
 def _open(workspace: Workspace, spec: ReleaseSpec, into: str, configuration: str) -> ReleaseSpec:
     """A release of the same data with another configuration."""
+    if spec.encoder["kind"] != KIND:
+        raise UsageError(
+            f"release {spec.release}: is embedded by an encoder of kind {spec.encoder['kind']}, which a replay does "
+            f"not pin again. Open {into} with `mm release open --encoder production`, then run it."
+        )
     return open_named_release(
         workspace,
         ReleaseRequest(
@@ -101,7 +108,8 @@ def _open(workspace: Workspace, spec: ReleaseSpec, into: str, configuration: str
             parent=spec.parent.release if spec.parent else None,
             policy=_pinned_name(spec.policy),
             configuration=configuration,
-            exclusions=tuple(spec.exclusions),
+            exclusions=(*spec.exclusions, *read_exclusions(workspace.rules(spec.release)).samples),
+            use=spec.use,
             num_shards=spec.num_shards,
         ),
     )
@@ -170,7 +178,7 @@ def _require_untouched(store: Store, before: Manifest, result: StageResult, fold
         shown = ", ".join(changed[:MAX_NAMED])
         raise GateError(
             f"{before.asset} {before.partition.path}: the fix changes {len(changed)} samples that were good: {shown}. "
-            f"Nothing was committed. Run `mm run --release {before.partition.release}` if that is meant."
+            f"Its {before.asset} were not committed. Run `mm run --release {before.partition.release}` if it is meant."
         )
 
 

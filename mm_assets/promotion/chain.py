@@ -27,10 +27,13 @@ from mm_assets.promotion.record import (
     first_key,
     registry_key,
 )
+from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
+from mm_assets.store.refs import read_ref
 
 logger = logging.getLogger(__name__)
 
+REGISTRATION = "registration"
 #: How often one writer may lose before it gives up. S3 moves one key about 15 times a second.
 MAX_ATTEMPTS = 16
 
@@ -139,7 +142,7 @@ def records_of(store: Store, state: State, release: str, head: Head) -> list[Reg
     if last.release != release and last.sequence != UNNUMBERED and _is_complete(store, last):
         first = store.read_key(first_key(state, release))
         found = [] if first is None else _read_from(store, state, release, first.data)
-        if found or first is None:
+        if found or (first is None and not _was_registered(store, release)):
             return found
     # The release's own records are the last ones, or its key does not tell where they are.
     records: list[RegistryRecord] = []
@@ -305,6 +308,11 @@ def _try_links(store: Store, state: State, data: bytes) -> list[Link] | None:
         return read_links(store, state, data)
     except (ObjectCorruptError, ObjectMissingError):
         return None
+
+
+def _was_registered(store: Store, release: str) -> bool:
+    """Whether a registration of the release was committed before: then a key that is not there was deleted."""
+    return read_ref(store, REGISTRATION, Partition(release=release)).ref is not None
 
 
 def _read_from(store: Store, state: State, release: str, first: bytes) -> list[RegistryRecord]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
+from mm_assets.checks.exclusions import glob_regex, is_glob
 from mm_assets.errors import SpecError
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import Bools
@@ -103,8 +104,10 @@ def _exclusions(database: duckdb.DuckDBPyConnection, patterns: Sequence[str]) ->
     excluded = np.zeros(num_rows, dtype=np.bool_)
     unused: list[str] = []
     for pattern in sorted(set(patterns)):
-        test = "id = $1 OR id GLOB $1" if set(pattern) & set("*?[") else "id = $1"
-        found = database.execute(f"SELECT position FROM samples WHERE {test}", [pattern]).fetchnumpy()["position"]
+        test, values = "id = $1", [pattern]
+        if is_glob(pattern):
+            test, values = "id = $1 OR regexp_full_match(id, $2)", [pattern, glob_regex(pattern)]
+        found = database.execute(f"SELECT position FROM samples WHERE {test}", values).fetchnumpy()["position"]
         excluded[found] = True
         if len(found) == 0:
             unused.append(pattern)

@@ -25,8 +25,8 @@ _BEYOND = {
     "STAR": "all columns",
     "PARAMETER": "a parameter",
 }
-#: Stable within a session by DuckDB's book, and yet about the clock.
-_CLOCK = frozenset({"age", "current_localtime", "current_localtimestamp"})
+#: Repeatable by DuckDB's book, and yet about the clock or the library.
+_SESSION = frozenset({"age", "current_localtime", "current_localtimestamp", "version"})
 
 
 def require_usable(where: str, sql: str, schema: pa.Schema) -> None:
@@ -65,8 +65,9 @@ def columns_of(sql: str) -> set[str]:
 def _parse(database: duckdb.DuckDBPyConnection, where: str, sql: str) -> dict[str, Any]:
     """The tree of ``SELECT (sql)``, which holds one expression and nothing else."""
 
-    def tree(text: str) -> dict[str, Any]:
-        [(parsed,)] = database.execute("SELECT json_serialize_sql(?)", [f"SELECT (\n{text}\n)"]).fetchall()
+    def tree(text: str, brackets: str = "()") -> dict[str, Any]:
+        wrapped = f"SELECT {brackets[0]}\n{text}\n{brackets[1]}"
+        [(parsed,)] = database.execute("SELECT json_serialize_sql(?)", [wrapped]).fetchall()
         return json.loads(parsed)
 
     found = tree(sql)
@@ -79,6 +80,9 @@ def _parse(database: duckdb.DuckDBPyConnection, where: str, sql: str) -> dict[st
     source = cast("dict[str, Any]", node.get("from_table", {}))
     if len(statements) != 1 or rest != expected or source.get("type") != "EMPTY" or len(node["select_list"]) != 1:
         raise SpecError(f"{where}: looks beyond one sample: expected one expression, got {sql!r}. Use signals alone.")
+    if tree(sql, "[]").get("error"):
+        # `a) OR (b` is an expression between parentheses alone, and another one behind NOT.
+        raise SpecError(f"{where}: is not an expression: its parentheses do not match, got {sql!r}. Correct it.")
     return node["select_list"][0]
 
 
@@ -123,7 +127,7 @@ def _require_repeatable(database: duckdb.DuckDBPyConnection, where: str, name: s
         raise SpecError(
             f"{where}: {name} looks beyond one sample: expected a function of one row, got {rows[0][0]}. Leave it out."
         )
-    if stabilities != {"CONSISTENT"} or name in _CLOCK:
+    if stabilities != {"CONSISTENT"} or name in _SESSION:
         raise SpecError(f"{where}: {name} does not always give the same answer. Use signals alone.")
 
 

@@ -31,6 +31,8 @@ def open_database(path: Path) -> duckdb.DuckDBPyConnection:
     database.execute("SET threads = 1")
     database.execute(f"SET temp_directory = '{str(path.with_suffix('.spill')).replace(chr(39), chr(39) * 2)}'")
     database.execute("SET enable_external_access = false")
+    # A policy may name times of day, which are the same everywhere.
+    database.execute("SET TimeZone = 'UTC'")
     return database
 
 

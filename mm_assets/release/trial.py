@@ -57,6 +57,7 @@ def try_policy(store: Store, manifest: Manifest, policy: Policy, workdir: Path) 
     check_policy(policy)
     with duckdb.connect() as database:
         database.execute("SET enable_external_access = false")
+        database.execute("SET TimeZone = 'UTC'")
         database.register("joined", _columns(store, manifest, policy, workdir))
         _judge(database, policy)
         return {"policy": policy.name, "in_force": str(manifest.params["policy"]["name"]), **_counts(database, policy)}

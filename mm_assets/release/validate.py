@@ -136,7 +136,7 @@ def _no_near_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) 
     return _finding(
         "no_near_leakage",
         crossings.ids,
-        good=f"no sample of val and test is nearly equal to one of another split; compared with all: {compared}",
+        good=f"no compared sample of val and test is nearly equal to one of another split; compared: {compared}",
         bad="selected samples are nearly equal to one of another split; exclude them or add a group to their drop",
     )
 

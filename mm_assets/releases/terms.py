@@ -94,6 +94,8 @@ def _undeclared(source: Source, use: str | None, captured: date | None) -> Itera
         yield f"{where}: its retention is not declared"
     elif _DURATION.fullmatch(source.retention) and captured is None:
         yield f"{where}: its retention ({source.retention}) cannot be judged: a drop of it has no captured_to"
+    elif _ends(source.retention, captured) is None:
+        yield f"{where}: its retention ({source.retention}) cannot be judged: it is no ISO date or duration"
 
 
 def _captured(store: Store, pin: DropPin) -> date | None:

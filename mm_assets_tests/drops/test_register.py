@@ -9,6 +9,7 @@ import pytest
 
 from mm_assets.drops.check import check_drop
 from mm_assets.drops.create import create_drop, find_complete_drops, push_drop
+from mm_assets.drops.raw import describe_uris
 from mm_assets.drops.record import Drop, drop_key, parse_drop
 from mm_assets.drops.register import register_drop
 from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, UsageError
@@ -104,6 +105,12 @@ def test_an_object_that_changed_since_is_named(store: Store, settings: Settings,
         ObjectMissingError, match=rf"^s3://{bucket}/a\.tar: is missing from the store: expected sha256:"
     ):
         freeze(store, spec, "0000", settings)
+
+
+def test_what_lies_in_the_store_is_no_part_of_another_drop(store: Store) -> None:
+    store.create_key("raw/private/d1/a.txt", b"secret")
+    with pytest.raises(DropError, match=r"raw/private/d1/a\.txt: lies in the store itself: expected an object outside"):
+        describe_uris(store, [store.uri("raw/private/d1/a.txt")])
 
 
 def test_a_version_is_read_whatever_was_written_since(store: Store, settings: Settings, bucket: str) -> None:

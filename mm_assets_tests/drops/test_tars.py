@@ -36,6 +36,30 @@ def without_end() -> bytes:
     return ONE[: 3 * 1024]
 
 
+def pax_headers(count: int, kind: bytes, size_bytes: int = 20) -> bytes:
+    """Extended headers in front of one member."""
+    headers = b""
+    for number in range(count):
+        body = f" k{number:04d}={'v' * size_bytes}\n".encode()
+        length = len(body) + len(str(len(body)))
+        length = len(body) + len(str(length))
+        record = str(length).encode() + body
+        info = tarfile.TarInfo("header")
+        info.type, info.size = kind, len(record)
+        headers += info.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % tarfile.BLOCKSIZE)
+    return headers + ONE
+
+
+def sparse_member() -> bytes:
+    """A GNU sparse file whose map goes on in further blocks."""
+    header = bytearray(tarfile.TarInfo("a.txt").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[482] = 1
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header) + bytes(tarfile.BLOCKSIZE) + ONE
+
+
 DAMAGED = {
     "one damaged header of 2,000": (many_with_a_damaged_header(), "byte 102400 on, last member s0099.txt: "),
     "two tars in a row": (ONE + ONE, f"data behind its end marker at byte {len(ONE)}, as where tars were concatenated"),
@@ -43,6 +67,10 @@ DAMAGED = {
     "no end marker": (without_end(), "byte 3072 on, last member c.txt: ends without an end marker"),
     "cut inside of a member": (ONE[: 1024 + 512], "byte 1024 on, last member b.txt: "),
     "cut inside of a header": (ONE[: 2048 + 100], "byte 2048 on, last member b.txt: "),
+    "headers in a row": (pax_headers(17, tarfile.XHDTYPE), "more than 16 extended headers in a row"),
+    "a thousand global headers": (pax_headers(1000, tarfile.XGLTYPE), "more than 16 extended headers in a row"),
+    "global headers without end": (pax_headers(2, tarfile.XGLTYPE, 700_000), "extended header of 7"),
+    "a sparse map of any length": (sparse_member(), "sparse member with a map of any length"),
     "no tar": (b"hello" * 400, "from its start: "),
     "nothing": (b"", "from its start: "),
 }
@@ -53,6 +81,11 @@ def test_a_tar_that_cannot_be_read_to_its_end_is_an_error_with_its_place(name: s
     data, place = DAMAGED[name]
     with pytest.raises(StageError, match=f"^a.tar: the tar cannot be read to its end: .*{re.escape(place)}"):
         read_one_tar(data, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_few_extended_headers_are_read(kind: bytes, tmp_path: Path) -> None:
+    assert [made.key for made in read_one_tar(pax_headers(16, kind), tmp_path)] == ["a", "b", "c"]
 
 
 def test_zeros_behind_the_end_marker_are_no_data(tmp_path: Path) -> None:

@@ -168,6 +168,15 @@ def _declared(data: bytes, width: int, height: int) -> bytes:
     return data[: place + 5] + struct.pack(">HH", height, width) + data[place + 9 :]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (16, 16), (300, 200)])
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_a_progressive_picture_of_one_colour_is_honest(mode, size, grey):
+    file = io.BytesIO()
+    Image.new(mode, size, grey if mode == "L" else (grey, grey, grey)).save(file, "JPEG", progressive=True)
+    assert decode(file.getvalue(), CONFIG)
+
+
 JPEGS = [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}]
 
 

@@ -16,7 +16,7 @@ from mm_assets.promotion import registry
 from mm_assets.promotion.chain import find_head, read_history, read_production, read_registry
 from mm_assets.promotion.record import STATES, RegistryRecord, entry_key, first_key, registry_key
 from mm_assets.promotion.registry import register
-from mm_assets.store.commit import Committed
+from mm_assets.store.commit import Attempt, Committed, StageResult
 from mm_assets.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from mm_assets.store.manifest import Input, Manifest, Output, Partition, content_digest
 from mm_assets.store.objects import Store, object_key
@@ -370,6 +370,18 @@ def test_a_release_whose_key_is_damaged_is_found_in_the_chain(store: Store, dama
     for state in STATES:
         overwrite(store, first_key(state, "r1"), damage)
     assert register(store, *promotion(store, "r1", 1)).reason == "release r1 was superseded by r3"
+
+
+def test_a_release_whose_key_was_deleted_does_not_move_back(store: Store) -> None:
+    for number in range(4):
+        register(store, *promotion(store, f"r{number}", 0))
+    Attempt(store, action_of("registration", []), Partition(release="r1")).commit_result(
+        StageResult(files=(), stats={})
+    )
+    for state in STATES:
+        delete(store, first_key(state, "r1"))
+    assert register(store, *promotion(store, "r1", 1)).reason == "release r1 was superseded by r3"
+    assert releases_of(store) == ["r3", "r2", "r1", "r0"]
 
 
 def test_a_chain_without_keys_of_releases_gets_them(store: Store) -> None:

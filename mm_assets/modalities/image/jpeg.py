@@ -81,9 +81,11 @@ def _compare_scans(data: bytes, start: int, end: int) -> str | None:
     if plain != _small(data[:end] + FILLER + data[end:]):
         return MORE
     before = max(start, end - LAST_BYTES)
-    if plain == _small(data[:before] + _changed(data[before:end]) + data[end:]):
-        return FEWER
-    return None
+    if plain != _small(data[:before] + _changed(data[before:end]) + data[end:]):
+        return None
+    # Of a picture of one colour no data count, the last ones as little as all the others.
+    is_told = plain != _small(data[:start] + _changed(data[start:end]) + data[end:])
+    return FEWER if is_told else None
 
 
 def _changed(coded: bytes) -> bytes:
