@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 MESSAGE_INTERVAL_S = 1
 PR_SET_PDEATHSIG = 1
+#: The signal that ended this process.
+_ended_by: int | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +76,7 @@ def _run(pipes: PipesContext | None, settings: Settings, arguments: argparse.Nam
             environment=environment,
             run_id=arguments.run_id,
             force=arguments.force,
+            before_commit=_require_not_ended,
         )
     except MmError as error:
         if pipes is not None:
@@ -127,6 +130,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """Ends the worker's own processes, then unwinds this one so that its temporary files go."""
+    global _ended_by
+    _ended_by = number
     signal.signal(number, signal.SIG_IGN)
     logger.warning("signal %s: stopping", signal.Signals(number).name)
     if os.getpgrp() == os.getpid():
@@ -135,6 +140,12 @@ def _end(number: int, frame: FrameType | None) -> None:
     for child in multiprocessing.active_children():
         child.terminate()
     raise SystemExit(128 + number)
+
+
+def _require_not_ended() -> None:
+    """Ends this process if a signal came: an extension module that runs at that moment may have swallowed the exit."""
+    if _ended_by is not None:
+        raise SystemExit(128 + _ended_by)
 
 
 def _end_with_the_parent() -> None:

@@ -201,8 +201,12 @@ class Workspace:
         environment: Environment,
         run_id: str | None = None,
         force: bool = False,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> Committed:
-        """Materializes one partition in this process, without computing it where its action is known."""
+        """Materializes one partition in this process, without computing it where its action is known.
+
+        ``before_commit`` is called once the result is there; what it raises, it prevents.
+        """
         asset = asset_named(name)
         action = self.resolve(name, partition, environment)
         attempt = Attempt(self.store, action, partition, run_id)
@@ -213,6 +217,7 @@ class Workspace:
         with scratch_folder(name) as folder:
             logger.info("%s %s: computing", name, partition.path)
             result = self.compute(action, partition, folder)
+            before_commit()
             return attempt.commit_result(result, is_remembered=asset.is_remembered)
 
     def find_known(

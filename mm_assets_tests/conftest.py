@@ -165,16 +165,20 @@ def _write_sample(folder: Path, number: int) -> str:
     rng = np.random.default_rng(number)
     pixels = rng.integers(0, 255, size=(24, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{key}.png")
-    (folder / f"{key}.wav").write_bytes(_tone(220 + 20 * number))
+    (folder / f"{key}.wav").write_bytes(_melody(number))
     return (
         f'{{"id": "{key}", "text": "{label} number {number}", "image": "{key}.png", "audio": "{key}.wav", '
         f'"label": "{label}", "language": "{language}", "group": "g{number // 2}"}}'
     )
 
 
-def _tone(frequency: float) -> bytes:
-    seconds = np.arange(8_000) / 16_000
-    samples = (np.sin(2 * np.pi * frequency * seconds) * 12_000).astype("<i2")
+def _melody(seed: int) -> bytes:
+    """Half a second of eight notes as no other seed plays them: single tones are near to one another."""
+    rng = np.random.default_rng(seed)
+    notes = zip(rng.uniform(200, 4_000, 8), rng.uniform(1.5, 4, 8), strict=True)
+    seconds = np.arange(1_000) / 16_000
+    samples = np.concatenate([np.sin(2 * np.pi * pitch * seconds) * 10**loudness for pitch, loudness in notes])
+    samples = samples.astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

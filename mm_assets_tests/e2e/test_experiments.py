@@ -248,7 +248,7 @@ def test_a_current_release_is_run_again_without_a_write(
 ) -> None:
     settings = replace(world.settings, num_shards=MANY_SHARDS)
     many = replace(world, settings=settings)
-    many.open("many", drops=((SOURCE, DROP),), configuration="smoke")
+    many.open("many", drops=((SOURCE, DROP),), configuration="smoke", num_shards=MANY_SHARDS)
     workspace = Workspace(settings, world.store)
     # Made outside of Dagster, by one process: the first run then finds all of it and shows it.
     for name in SHARD_LEVEL:

@@ -121,7 +121,7 @@ def _run(
     force: bool = False,
     config_dir: Path | None = None,
 ) -> RunReport:
-    request = RunRequest(release=release, stage=stage, force=force, parallel=1)
+    request = RunRequest(release=release, stages=(stage,), force=force, parallel=1)
     return run_release(instance, request, settings=replace(settings, config_dir=config_dir))
 
 

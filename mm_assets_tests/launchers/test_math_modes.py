@@ -106,7 +106,9 @@ def _drop(folder: Path) -> Path:
     rows: list[str] = []
     for number in range(NUM_SAMPLES):
         rng = np.random.default_rng(number)
-        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, SOURCE_RATE // 2), SOURCE_RATE)
+        # Loud and quiet in turn as in no other clip: steady noise is near to steady noise.
+        loudness = np.repeat(10 ** rng.uniform(-3, 0, 10), SOURCE_RATE // 20)
+        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, len(loudness)) * loudness, SOURCE_RATE)
         label = ("red", "blue")[number % 2]
         row = {"id": f"s{number}", "text": f"{label} number {number}", "audio": f"{number}.wav", "label": label}
         rows.append(json.dumps(row))
