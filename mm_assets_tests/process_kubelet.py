@@ -154,7 +154,12 @@ class Cluster:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.processes[key], self.logs[key] = process, []
+        with self.lock:
+            self.processes[key], self.logs[key] = process, []
+            is_gone = key not in self.pods
+        if is_gone:
+            # Deleted while its container was being made: it ends at once, as on a node.
+            _signal_group(process, signal.SIGKILL)
         running = _container(container, running={"startedAt": _now()}, ready=True)
         self.set_status(key, phase="Running", containerStatuses=[running])
         overdue = threading.Event()
