@@ -26,6 +26,7 @@ from mm_assets.operations.partition_run import (
 from mm_assets.operations.pool import RunPool
 from mm_assets.operations.shown import shown_as_green
 from mm_assets.pipeline import Asset, assets_of
+from mm_assets.promotion.chain import REGISTRATION
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: ``done`` is what an asset ends with that is carried out rather than computed (``registration``).
 STATES = ("started", "computed", "cached", "done", "failed")
-REGISTRATION = "registration"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ from mm_assets.promotion.record import (
     first_key,
     registry_key,
 )
-from mm_assets.store.manifest import Partition
+from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref
 
@@ -79,8 +79,7 @@ def read_registry(store: Store, state: State) -> RegistryRecord | None:
     Raises:
         ObjectCorruptError: the key holds something else and there is nothing to repair it from.
     """
-    head = find_head(store, state)
-    return None if head.data is None else _parse(store, state, head.data)
+    return head_record(store, state, find_head(store, state))
 
 
 def read_history(store: Store, state: State) -> Iterator[RegistryRecord]:
@@ -142,7 +141,7 @@ def records_of(store: Store, state: State, release: str, head: Head) -> list[Reg
     if last.release != release and last.sequence != UNNUMBERED and _is_complete(store, last):
         first = store.read_key(first_key(state, release))
         found = [] if first is None else _read_from(store, state, release, first.data)
-        if found or (first is None and not _was_registered(store, release)):
+        if found or (first is None and not _was_registered(store, state, release)):
             return found
     # The release's own records are the last ones, or its key does not tell where they are.
     records: list[RegistryRecord] = []
@@ -310,9 +309,11 @@ def _try_links(store: Store, state: State, data: bytes) -> list[Link] | None:
         return None
 
 
-def _was_registered(store: Store, release: str) -> bool:
-    """Whether a registration of the release was committed before: then a key that is not there was deleted."""
-    return read_ref(store, REGISTRATION, Partition(release=release)).ref is not None
+def _was_registered(store: Store, state: State, release: str) -> bool:
+    """Whether an earlier registration says it moved the state: then a key that is not there was deleted."""
+    ref = read_ref(store, REGISTRATION, Partition(release=release)).ref
+    moved = None if ref is None else read_manifest(store, ref.manifest).stats.get("moved")
+    return isinstance(moved, list) and state in moved
 
 
 def _read_from(store: Store, state: State, release: str, first: bytes) -> list[RegistryRecord]:

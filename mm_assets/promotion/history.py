@@ -11,6 +11,7 @@ from mm_assets.promotion.decision import read_decision
 from mm_assets.promotion.record import STATES, UNNUMBERED, State, entry_key, first_key, registry_key
 from mm_assets.promotion.registration import holds_decision
 from mm_assets.promotion.registry import demanded_states, find_obstacle
+from mm_assets.promotion.superseded import ancestors, superseded_key
 from mm_assets.promotion.validate import decision_problem
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store, object_key
@@ -87,6 +88,7 @@ def _find_state_problems(store: Store, state: State) -> Iterator[Problem]:
         return
     yield from _find_entry_problems(store, state, links)
     yield from _find_release_problems(store, state, links)
+    yield from _find_mark_problems(store, state, links)
     for link in links:
         yield from _find_copy_problems(store, link, is_head=link is links[0])
         problem = decision_problem(store, link.record)
@@ -124,6 +126,24 @@ def _find_release_problems(store: Store, state: State, links: list[Link]) -> Ite
                 yield Problem(key=key, detail=f"does not name record {number}, the first of its release")
         elif present and number != links[0].number:
             yield Problem(key=key, detail="the key that finds a release's records is gone", is_missing=True)
+
+
+def _find_mark_problems(store: Store, state: State, links: list[Link]) -> Iterator[Problem]:
+    """Marks of what the registered releases add to; a chain that was written before there were any has none."""
+    present = {info.key for info in store.list_keys(f"superseded/{state}/")}
+    expected: dict[str, int] = {}
+    for link in reversed(links):
+        for ancestor in ancestors(store, link.record.release):
+            key = superseded_key(state, ancestor)
+            if key in expected:
+                break
+            expected[key] = link.number
+    for key in sorted(present - set(expected)):
+        yield Problem(key=key, detail="marks a release that no registered one adds to")
+    for key, number in expected.items():
+        # A run killed right after it moved the head leaves its marks to the next registration.
+        if present and key not in present and number != links[0].number:
+            yield Problem(key=key, detail="the mark of a release that was superseded is gone", is_missing=True)
 
 
 def _find_copy_problems(store: Store, link: Link, *, is_head: bool) -> Iterator[Problem]:

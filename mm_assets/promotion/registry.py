@@ -6,9 +6,7 @@ between the two ends with the same records when it is repeated. What the records
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from mm_assets.errors import CommitConflictError
 from mm_assets.promotion.chain import (
@@ -23,7 +21,7 @@ from mm_assets.promotion.chain import (
 )
 from mm_assets.promotion.decision import Decision, read_decision
 from mm_assets.promotion.record import STATES, RegistryRecord, State, is_same_move
-from mm_assets.releases.spec import read_spec, spec_key
+from mm_assets.promotion.superseded import is_superseded, mark_ancestors
 from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 
@@ -95,7 +93,7 @@ def find_obstacle(store: Store, new: RegistryRecord, head: Head) -> str | None:
         return "the model is registered already"
     if last.release == new.release:
         return None
-    if own or _descends(store, last.release, new.release):
+    if own or is_superseded(store, new.state, new.release, last=last.release):
         return f"release {new.release} was superseded by {last.release}"
     return None
 
@@ -142,34 +140,14 @@ def _register(store: Store, new: RegistryRecord, decision: Decision) -> str | No
         obstacle = _find_obstacle_on(store, new, decision, head)
         if obstacle is not None:
             return obstacle
+        last = head_record(store, state, head)
+        if last is not None:
+            # Complete up to the head before it is replaced, as the chain is.
+            mark_ancestors(store, state, last.release)
         if append(store, head, new):
+            mark_ancestors(store, state, new.release)
             return None
     raise CommitConflictError(
         f"registry {state}: others moved it {MAX_ATTEMPTS} times while {new.release} was being registered. "
         "Run the registration again."
     )
-
-
-def _descends(store: Store, release: str, ancestor: str) -> bool:
-    """Whether ``release`` adds to ``ancestor``, directly or not.
-
-    Both lines are followed at the same time: mostly a release is registered that adds to the one before it, and the
-    answer is one step away.
-    """
-    upwards, other = _ancestors(store, release), _ancestors(store, ancestor)
-    for found, turned in zip_longest(upwards, other):
-        if found == ancestor:
-            return True
-        if turned == release:
-            return False
-    return False
-
-
-def _ancestors(store: Store, release: str) -> Iterator[str]:
-    """The releases that ``release`` adds to, nearest first, as far as their specs exist."""
-    while store.read_key(spec_key(release)) is not None:
-        parent = read_spec(store, release).parent
-        if parent is None:
-            return
-        yield parent.release
-        release = parent.release

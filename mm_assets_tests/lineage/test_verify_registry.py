@@ -11,11 +11,13 @@ from mm_assets.lineage.verify import verify_store
 from mm_assets.promotion.chain import first_bytes
 from mm_assets.promotion.record import entry_key, first_key, registry_key
 from mm_assets.promotion.registry import register
+from mm_assets.promotion.superseded import superseded_key
 from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, OutputFile, StageResult
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import object_key
+from mm_assets_tests.by_hand import open_by_hand
 
 HEAD = registry_key("production")
 
@@ -146,6 +148,21 @@ def test_a_key_of_a_release_that_names_another_record_is_corrupt(registered):
     registered.write(first_key("production", "r9"), first_bytes(1))
     expected = (first_key("production", "r1"), first_key("production", "r9"))
     assert verify_store(registered.store).corrupt == expected
+
+
+def test_marks_of_superseded_releases_are_compared_with_the_lines(world):
+    for number in range(3):
+        pin = ReleasePin(release=f"r{number - 1}", digest=digest_json(number)) if number else None
+        open_by_hand(world.store, f"r{number}", parent=pin)
+    for release in ("r2", "other"):
+        world.register(release)
+    gone, forged = (superseded_key("production", name) for name in ("r0", "other"))
+    sound = verify_store(world.store)
+    world.delete(gone)
+    world.write(forged, b"{}")
+    report = verify_store(world.store)
+    assert set(report.missing) - set(sound.missing) == {gone}
+    assert set(report.corrupt) - set(sound.corrupt) == {forged}
 
 
 def test_a_numbered_entry_beyond_the_head_is_corrupt(registered):

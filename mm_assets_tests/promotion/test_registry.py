@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from mm_assets.promotion import registry
 from mm_assets.promotion.chain import find_head, read_history, read_production, read_registry
 from mm_assets.promotion.record import STATES, RegistryRecord, entry_key, first_key, registry_key
 from mm_assets.promotion.registry import register
+from mm_assets.releases.spec import ReleasePin
 from mm_assets.store.commit import Attempt, Committed, StageResult
 from mm_assets.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from mm_assets.store.manifest import Input, Manifest, Output, Partition, content_digest
 from mm_assets.store.objects import Store, object_key
-from mm_assets_tests.by_hand import action_of
+from mm_assets_tests.by_hand import action_of, open_by_hand
 
 Promote = Callable[..., Committed]
 ReportOf = Callable[..., Report]
@@ -363,6 +365,57 @@ def test_a_registration_costs_the_same_after_few_and_after_many(store: Store) ->
     assert register(store, *again).reason == "release r0 was superseded by r23"
 
 
+def open_line(store: Store, length: int) -> None:
+    """Releases r0, r1, … each of which adds to the one before it."""
+    for number in range(length):
+        parent = f"r{number - 1}"
+        pin = ReleasePin(release=parent, digest=digest_json(parent)) if number else None
+        open_by_hand(store, f"r{number}", parent=pin)
+
+
+def cost_of_another(store: Store, length: int) -> int:
+    """Calls of a registration that adds to nothing, after a line of this length was registered."""
+    own = replace(store, prefix=f"line-of-{length}")
+    open_line(own, length)
+    for number in range(length):
+        assert register(own, *promotion(own, f"r{number}", 0)).moved == STATES
+    open_by_hand(own, "experiment")
+    entry = promotion(own, "experiment", 0)
+    return calls_of(own, lambda: register(own, *entry))
+
+
+def test_a_registration_costs_the_same_beside_a_short_and_a_long_line(store: Store) -> None:
+    assert cost_of_another(store, 4) == cost_of_another(store, 16)
+
+
+def test_a_registration_costs_the_same_early_and_late_in_a_line(store: Store) -> None:
+    open_line(store, 16)
+    entries = [promotion(store, f"r{number}", 0) for number in range(16)]
+    counted = [calls_of(store, lambda entry=entry: register(store, *entry)) for entry in entries]
+    assert len(set(counted[3:])) == 1
+
+
+def test_whoever_a_registered_release_adds_to_is_superseded_even_when_others_followed(store: Store) -> None:
+    open_line(store, 3)
+    open_by_hand(store, "other")
+    for release in ("r2", "other"):
+        assert register(store, *promotion(store, release, 0)).moved == STATES
+    for release in ("r0", "r1"):
+        assert register(store, *promotion(store, release, 0)).reason == f"release {release} was superseded by other"
+    assert releases_of(store) == ["other", "r2"]
+
+
+def test_marks_that_a_killed_run_left_out_are_read_from_the_line_and_written_next(store: Store) -> None:
+    open_line(store, 3)
+    open_by_hand(store, "other")
+    register(store, *promotion(store, "r2", 0))
+    for info in list(store.list_keys("superseded/")):
+        delete(store, info.key)
+    assert register(store, *promotion(store, "r0", 0)).reason == "release r0 was superseded by r2"
+    register(store, *promotion(store, "other", 0))
+    assert register(store, *promotion(store, "r1", 0)).reason == "release r1 was superseded by other"
+
+
 @pytest.mark.parametrize("damage", [b"", b"{}", canonical_json({"schema": "mm.registered/1", "number": 3})])
 def test_a_release_whose_key_is_damaged_is_found_in_the_chain(store: Store, damage: bytes) -> None:
     for number in range(4):
@@ -375,9 +428,8 @@ def test_a_release_whose_key_is_damaged_is_found_in_the_chain(store: Store, dama
 def test_a_release_whose_key_was_deleted_does_not_move_back(store: Store) -> None:
     for number in range(4):
         register(store, *promotion(store, f"r{number}", 0))
-    Attempt(store, action_of("registration", []), Partition(release="r1")).commit_result(
-        StageResult(files=(), stats={})
-    )
+    attempt = Attempt(store, action_of("registration", []), Partition(release="r1"))
+    attempt.commit_result(StageResult(files=(), stats={"moved": [*STATES]}))
     for state in STATES:
         delete(store, first_key(state, "r1"))
     assert register(store, *promotion(store, "r1", 1)).reason == "release r1 was superseded by r3"
@@ -412,7 +464,7 @@ def test_a_damaged_registry_is_named(store: Store) -> None:
     )
 )
 def test_any_order_of_decisions_keeps_the_laws(store: Store, steps: list[tuple[int, int, str]]) -> None:
-    for prefix in ("refs/registry/", "registry/", "registered/"):
+    for prefix in ("refs/registry/", "registry/", "registered/", "superseded/"):
         for info in store.list_keys(prefix):
             delete(store, info.key)
     previous: list[str] = []
