@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LABELS = ("circle", "square")
 LANGUAGES = ("en", "fr")
 NUM_SAMPLES = 24
+SIDE = 24
 
 #: A store that the first version of the project wrote: drop ``emoji/2026-11`` with nine emoji, and release ``r1`` of it
 #: with two shards and the configuration smoke (one checkpoint, not three), promoted to production by low thresholds.
@@ -138,19 +139,30 @@ def instance(moto_settings: Settings) -> "Iterator[dg.DagsterInstance]":
 def push_samples(tmp_path: Path) -> Callable[..., Path]:
     """Pushes a drop of samples with text, picture and sound; returns its local folder."""
 
-    def push(store: Store, source: str, drop: str, *, num_samples: int = NUM_SAMPLES) -> Path:
-        return push_shapes(store, tmp_path, source, drop, num_samples=num_samples)
+    def push(store: Store, source: str, drop: str, *, num_samples: int = NUM_SAMPLES, side: int = SIDE) -> Path:
+        return push_shapes(store, tmp_path, source, drop, num_samples=num_samples, side=side)
 
     return push
 
 
 def push_shapes(
-    store: Store, parent: Path, source: str, drop: str, *, num_samples: int = NUM_SAMPLES, num_broken: int = 0
+    store: Store,
+    parent: Path,
+    source: str,
+    drop: str,
+    *,
+    num_samples: int = NUM_SAMPLES,
+    num_broken: int = 0,
+    side: int = SIDE,
 ) -> Path:
-    """Pushes a drop of samples with text, picture and sound, written below ``parent``; the first are broken."""
+    """Pushes a drop of samples with text, picture and sound, written below ``parent``; the first are broken.
+
+    Args:
+        side: Of a picture, pixels, a multiple of ``SIDE``; from twice that on noise of 6 bits makes it 2 bytes a pixel.
+    """
     folder = parent / source / drop
     folder.mkdir(parents=True)
-    rows = [_write_sample(folder, number) for number in range(num_samples)]
+    rows = [_write_sample(folder, number, side) for number in range(num_samples)]
     for number in range(num_broken):
         (folder / f"s{number:03d}.png").write_bytes(b"not a picture")
     (folder / "index.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -159,11 +171,14 @@ def push_shapes(
     return folder
 
 
-def _write_sample(folder: Path, number: int) -> str:
+def _write_sample(folder: Path, number: int, side: int) -> str:
     label, language = LABELS[number % 2], LANGUAGES[number // 2 % 2]
     key = f"s{number:03d}"
     rng = np.random.default_rng(number)
-    pixels = rng.integers(0, 255, size=(24, 24, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 255, size=(SIDE, SIDE, 3), dtype=np.uint8)
+    if side > SIDE:
+        large = pixels.repeat(side // SIDE, axis=0).repeat(side // SIDE, axis=1) // 4 * 3
+        pixels = large + rng.integers(0, 64, size=large.shape, dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{key}.png")
     (folder / f"{key}.wav").write_bytes(_melody(number))
     return (

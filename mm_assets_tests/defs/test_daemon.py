@@ -29,10 +29,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "shapes-d1"
-#: Row 1 of the drop, and therefore in shard 1 of 2.
-DAMAGED_OBJECT = "raw/shapes/d1/s001.png"
+#: The last row of the drop, and therefore in shard 1 of 2.
+DAMAGED_OBJECT = "raw/shapes/d1/s059.png"
 DAMAGED_SHARD, OTHER_SHARD = f"{RELEASE}|0001", f"{RELEASE}|0000"
 PHASE_TIMEOUT_S = 300
+#: Of the deployment's log, shown where something did not come.
+LOG_LINES = 200
 
 REEXECUTE = """
 mutation Reexecute($run: String!) {
@@ -92,7 +94,7 @@ def deployment(deployment_env: dict[str, str], tmp_path: Path) -> Iterator["Depl
             start_new_session=True,
         )
         try:
-            yield Deployment(settings, instance, f"http://127.0.0.1:{port}/graphql")
+            yield Deployment(settings, instance, f"http://127.0.0.1:{port}/graphql", tmp_path / "dagster.log")
         finally:
             _end_group(process)
 
@@ -101,7 +103,8 @@ def test_a_damaged_drop_waits_for_its_repair_and_then_becomes_a_candidate(
     deployment: "Deployment", seaweed_store: Store, push_samples: Callable[..., Path]
 ) -> None:
     store = seaweed_store
-    push_samples(store, "shapes", "d1", num_samples=60)
+    # 45 MB: enough for two shards.
+    push_samples(store, "shapes", "d1", num_samples=60, side=576)
     sound = _overwrite(store, DAMAGED_OBJECT, b"not the picture that was delivered")
 
     check = deployment.wait_for_check("snapshot", DAMAGED_SHARD)
@@ -126,10 +129,11 @@ def test_a_damaged_drop_waits_for_its_repair_and_then_becomes_a_candidate(
 class Deployment:
     """The deployment from outside: its API, and what it wrote to its database."""
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, url: str) -> None:
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, url: str, log: Path) -> None:
         self._settings = settings
         self._instance = instance
         self._url = url
+        self._log = log
 
     def graphql(self, query: str, **variables: str) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -158,7 +162,9 @@ class Deployment:
             if found is not None:
                 return found
             time.sleep(1)
-        pytest.fail(f"{what} did not come within {PHASE_TIMEOUT_S} s")
+        runs = [f"{run.status.value} {run.tags.get('dagster/partition')}" for run in self._instance.get_runs()]
+        log = "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-LOG_LINES:])
+        pytest.fail(f"{what} did not come within {PHASE_TIMEOUT_S} s; runs: {runs}; the log ends with:\n{log}")
 
     def _check(self, asset: str, key: str) -> AssetCheckExecutionRecord | None:
         check = dg.AssetCheckKey(dg.AssetKey(asset), "check")
