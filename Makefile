@@ -32,7 +32,7 @@ check: $(STAMPS)/dev  ## lint, format, types, import contracts, manifests
 	@if [ -d mm_assets_tests/k8s ]; then $(PY) -m pytest -q mm_assets_tests/k8s; fi
 
 test: $(STAMPS)/dev  ## all tests but the slow proofs
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(STAMPS)/dev  ## the slow proofs
 	$(PY) -m pytest -m slow

@@ -116,8 +116,9 @@ SMOKE = replace(
 CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
 #: Sections that decide the bytes of a shard: an experiment on another release's data must have the same ones.
 SHARD_SECTIONS = ("snapshot", "features", "encoder")
-#: What may embed a new release: classical descriptors, or the towers of the model in production.
-ENCODERS = ("bootstrap", "production")
+#: What may embed a new release, with its kind: classical descriptors, or the towers of the model in production.
+ENCODERS = {"bootstrap": KIND, "production": production.KIND}
+DEFAULT_ENCODER = "bootstrap"
 #: Who says whether a rules file has a usable form.
 PARSERS: dict[str, Callable[[bytes, str], object]] = {
     SNAPSHOT_RULES: parse_suite,
@@ -139,7 +140,7 @@ class ReleaseRequest:
         policy: A curation policy: ``NAME``, or ``NAME@VERSION``.
         configuration: Name of a configuration.
         exclusions: Ids or globs of samples to leave out.
-        encoder: One of ``ENCODERS``; None is the first.
+        encoder: One of ``ENCODERS``; None is ``DEFAULT_ENCODER``.
         num_shards: How many shards; chosen from the size of the drops where None.
         use: What it is for, which its sources must allow; None if that is not declared.
     """
@@ -190,22 +191,20 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
     parent = _frozen(workspace, request.parent, "--parent") if request.parent else None
     base_spec = workspace.spec(base.release) if base else None
     sections, seed = _sections(request, base_spec)
-    num_shards = request.num_shards
     policy = (
         base_spec.policy if base_spec and request.policy is None else _policy(store, request.policy or DEFAULT_POLICY)
     )
     inherited = _inherited_exclusions(workspace, base or parent)
-    if store.read_key(spec_key(request.release)) is not None:
-        opened = read_spec(store, request.release)
-        sections = _as_opened(opened, sections)
-        num_shards = num_shards or opened.num_shards or None
-        if "sql" in opened.policy and opened.policy["name"] == policy["name"]:
-            # It pins the expression itself, as specs did before policies were files.
-            policy = opened.policy
-        inherited = [name for name in inherited if name in opened.exclusions]
     if base_spec and request.encoder is not None:
         raise UsageError("--encoder: makes other shards: expected it without --data-of. Open the release with --drop.")
-    encoder = base_spec.encoder if base_spec else _new_encoder(store, sections, request.encoder or ENCODERS[0])
+    opened = read_spec(store, request.release) if store.read_key(spec_key(request.release)) else None
+    if opened is not None:
+        # What came since then stays out: fields, versions of a policy, exclusions of the release it is built on.
+        sections = _as_opened(opened, sections)
+        if opened.policy["name"] == policy["name"] and "@" not in (request.policy or ""):
+            policy = opened.policy
+        inherited = [name for name in inherited if name in opened.exclusions]
+    encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or DEFAULT_ENCODER, opened)
     use = request.use or (base_spec.use if base_spec else None)
     require_allowed(store, request.release, all_drops(store, [], parent, base), use)
     return open_release(
@@ -219,10 +218,10 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         configuration=sections,
         encoder=encoder,
         seed=seed,
-        num_shards=num_shards,
+        num_shards=request.num_shards or (opened.num_shards or None if opened else None),
         max_shards=settings.num_shards,
         use=use,
-        evaluation_sets=_evaluation_sets(store, request.release),
+        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request.release),
         exclusions=[*inherited, *request.exclusions],
     )
 
@@ -254,9 +253,7 @@ def _policy(store: Store, name: str) -> dict[str, str]:
 
 
 def _evaluation_sets(store: Store, release: str) -> list[ReleasePin]:
-    """The named evaluation sets; of a release that is open already, those it was opened with."""
-    if store.read_key(spec_key(release)) is not None:
-        return read_spec(store, release).evaluation_sets
+    """The named evaluation sets but ``release`` itself."""
     return [
         ReleasePin(release=entry.release, digest=entry.digest)
         for entry in list_evaluation_sets(store)
@@ -329,10 +326,12 @@ def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
         return spec.configuration.get(section)
 
 
-def _new_encoder(store: Store, sections: Mapping[str, Json], name: str) -> dict[str, str]:
-    """Stores an encoder and pins it: the bootstrap one, or the towers of the model that is in production now."""
+def _encoder(store: Store, sections: Mapping[str, Json], name: str, opened: ReleaseSpec | None) -> dict[str, str]:
+    """The encoder of an open release, or a new one: the bootstrap one, or the towers of what is in production now."""
     config = TypeAdapter(EncoderConfig).validate_python(sections["encoder"])
-    if name == ENCODERS[0]:
+    if opened is not None and opened.encoder["kind"] == ENCODERS[name]:
+        return opened.encoder
+    if name == DEFAULT_ENCODER:
         return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}
     record = read_production(store)
     if record is None:

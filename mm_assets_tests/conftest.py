@@ -38,6 +38,12 @@ FIRST_VERSION = Path(__file__).parent / "fixtures" / "store_v1.tar.xz"
 MOTO_KEYS = {"access_key": "test", "secret_key": "test"}  # moto accepts any
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run whole pipelines come first: what takes minutes must not be all that is left in the end."""
+    long = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def keep_torch_as_it_was() -> Iterator[None]:
     """The strict mode of training and evaluation is for a whole process; other tests share this one.

@@ -14,7 +14,7 @@ from mm_assets.errors import CommitConflictError, GateError, SettingsError, Spec
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import to_json
 from mm_assets.materialize import Workspace
-from mm_assets.releases.policies import pin_policy
+from mm_assets.releases.policies import add_policy, pin_policy
 from mm_assets.releases.spec import ReleaseSpec, list_releases
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
@@ -111,6 +111,36 @@ def test_unknown_names_are_usage_errors(workspace: Workspace, base: ReleaseSpec)
     with pytest.raises(CommitConflictError, match="configuration.name: expected .smoke., got .multimodal_cpu."):
         open_named_release(workspace, ReleaseRequest(release=BASE, drops=drops, exclusions=("a", "b")))
     assert list_releases(workspace.store) == [base.release]
+
+
+def test_a_release_opened_again_keeps_the_version_of_its_policy(
+    workspace: Workspace, base: ReleaseSpec, settings: Settings
+) -> None:
+    store = workspace.store
+    data = store.get_bytes(base.policy["digest"])
+    add_policy(store, "ours", "ours.yaml", data, by="ada")
+    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), configuration="smoke", policy="ours")
+    opened = open_named_release(workspace, request)
+    add_policy(store, "ours", "ours.yaml", data + b"# Another version.\n", by="ada")
+    assert open_named_release(workspace, request) == opened
+    with pytest.raises(CommitConflictError, match="policy.version: expected .1., got .2."):
+        open_named_release(workspace, replace(request, policy="ours@2"))
+
+
+def test_a_release_opened_again_keeps_the_model_that_embeds_it(
+    v1_store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGURATIONS, "short", replace(SMOKE, encoder=EncoderConfig(dim=16)))
+    workspace = Workspace(settings, v1_store)
+    request = ReleaseRequest(
+        release="r2", drops=(("emoji", "2026-11"),), configuration="short", encoder="production"
+    )
+    opened = open_named_release(workspace, request)
+    assert opened.encoder["kind"] == "towers"
+    head = v1_store.read_key("refs/registry/production.json")
+    assert head is not None
+    assert v1_store.replace_key("refs/registry/production.json", b"{}", head.etag)
+    assert open_named_release(workspace, request) == opened
 
 
 def test_an_experiment_takes_over_what_it_does_not_change(workspace: Workspace, frozen: ReleaseSpec) -> None:
