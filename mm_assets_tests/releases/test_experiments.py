@@ -132,9 +132,7 @@ def test_a_release_opened_again_keeps_the_model_that_embeds_it(
 ) -> None:
     monkeypatch.setitem(CONFIGURATIONS, "short", replace(SMOKE, encoder=EncoderConfig(dim=16)))
     workspace = Workspace(settings, v1_store)
-    request = ReleaseRequest(
-        release="r2", drops=(("emoji", "2026-11"),), configuration="short", encoder="production"
-    )
+    request = ReleaseRequest(release="r2", drops=(("emoji", "2026-11"),), configuration="short", encoder="production")
     opened = open_named_release(workspace, request)
     assert opened.encoder["kind"] == "towers"
     head = v1_store.read_key("refs/registry/production.json")
