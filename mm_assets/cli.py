@@ -130,6 +130,18 @@ def build_parser() -> argparse.ArgumentParser:
     explain = _command(commands, "explain", "inspect:explain", "Show why a sample is or is not in a release.")
     explain.add_argument("--release", required=True, metavar="R", help="an open release")
     explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
+    replay = _command(commands, "replay", "replay:replay", "Train random segments of a model again, bit for bit.")
+    replay.add_argument("model", metavar="MODEL", help="a release, a manifest digest, or production")
+    replay.add_argument(
+        "--segments", type=_count, default=3, metavar="K", help="segments between two checkpoints (default: 3)"
+    )
+    replay.add_argument("--seed", type=int, metavar="N", help="chooses the segments (default: a random one, printed)")
+    replay.add_argument(
+        "--world-size", type=_count, metavar="N", help="processes (default: MM_WORLD_SIZE); changes no bit"
+    )
+    bisect = _command(commands, "bisect", "replay:bisect", "Show why two models differ, and where first.")
+    for name in ("first", "second"):
+        bisect.add_argument(name, metavar="MODEL", help="a release, a manifest digest, or production")
     _add_rules(commands)
     _add_policy(commands)
     _add_deadletter(commands)

@@ -4,7 +4,7 @@ Outputs are known by file and column name. Tables are read batch by batch; only 
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.errors import UsageError
+from mm_assets.identity.canonical import Json
 from mm_assets.promotion.chain import read_history, read_production
 from mm_assets.promotion.record import STATES
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
@@ -68,6 +69,14 @@ def find_model(store: Store, ref: str) -> tuple[str, Manifest]:
     if len(digests) != 1:
         raise UsageError(f"{ref}: is {manifest.asset} {manifest.partition.path}: expected the manifest of a model.")
     return digests[0], read_manifest(store, digests[0])
+
+
+def flat(values: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+    """``{"libraries": {"torch": "2"}}`` as ``{"libraries.torch": "2"}``."""
+    found: dict[str, Json] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def rows_about(store: Store, digest: str, sample: str, columns: Sequence[str] | None = None) -> list[Row]:

@@ -34,6 +34,7 @@ class Run:
     """What a process needs to train; the same on every rank.
 
     ``first_step`` and ``state`` are where to go on from: steps done and the file that holds what they led to.
+    ``last_step`` is where to stop, a step with a checkpoint; None goes on to the plan's end.
     """
 
     config: TrainingConfig
@@ -43,12 +44,13 @@ class Run:
     class_weights_K: Tensor
     folder: Path
     first_step: int = 0
+    last_step: int | None = None
     state: Path | None = None
     previous_record: str | None = None
 
 
 def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> None:
-    """Trains to the plan's end; checkpoints appear in ``run.folder``.
+    """Trains to the plan's end or ``run.last_step``; checkpoints appear in ``run.folder``.
 
     Raises:
         StageError: a loss or gradient is not finite.
@@ -63,7 +65,7 @@ def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> No
     entries: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     network.train()
-    for step, batches in loader.follow(lanes, first_step=run.first_step, num_threads=0):
+    for step, batches in loader.follow(lanes, first_step=run.first_step, last_step=run.last_step, num_threads=0):
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
         gradients, consumed = _lane_gradients(run, network, lanes, step, batches)
         gradient = exchange_sum(tree_sum(gradients)) / loader.num_active_lanes(step)

@@ -51,6 +51,7 @@ def prepare_job(task: Job) -> dict[str, Any]:
         "samples": str(frozen),
         "tensors": [[shard, str(path)] for shard, path in sorted(tensors.items())],
         "first_step": 0,
+        "last_step": None,
         "state": None,
         "previous_record": None,
     }

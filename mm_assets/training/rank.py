@@ -46,6 +46,7 @@ def run_rank(job: dict[str, Any], folder: Path, on_step: OnStep) -> None:
         class_weights_K=class_weights(job["class_counts"], config.loss.class_balance),
         folder=folder,
         first_step=job["first_step"],
+        last_step=job["last_step"],
         state=Path(job["state"]) if job["state"] else None,
         previous_record=job["previous_record"],
     )

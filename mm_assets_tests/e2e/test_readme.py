@@ -89,6 +89,7 @@ def test_the_walk_through_with_ones_own_data(make_workplace: Callable[[str], Any
     assert results["trace --sample"]["releases"] == ["birds-1"]
     assert results["trace --model"]["drops"] == ["birdclub/2026-11"]
     assert results["verify"]["corrupt"] == []
+    assert (results["replay birds-1"]["verdict"], results["replay birds-1"]["environment_match"]) == ("BITWISE", True)
     experiment = [place.result(*line) for line in commands(blocks("bash")[2])]
     assert [result["release"] for result in experiment] == ["birds-2", "birds-2"]
     assert experiment[1]["failed"] == []

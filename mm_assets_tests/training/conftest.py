@@ -1,5 +1,6 @@
 """A small dataset release in a store, as the stages before this one would have left it."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,35 +74,38 @@ class Bench:
 
 @pytest.fixture
 def make_bench(store: Store, settings: Settings, tmp_path: Path) -> Callable[..., Bench]:
+    """``build_bench`` in the test's store."""
+    return functools.partial(build_bench, store, settings, tmp_path / "bench")
+
+
+def build_bench(
+    store: Store,
+    settings: Settings,
+    folder: Path,
+    *,
+    release: str = "r1",
+    num_samples: int = 24,
+    modalities: tuple[str, ...] = ("text", "image", "audio"),
+    is_labelled: bool = True,
+    num_steps: int = 6,
+    checkpoint_every: int = 2,
+    log_every: int = 2,
+) -> Bench:
     """Builds a ``Bench``; see ``sample_row`` for what a sample is made of."""
-
-    def make(
-        *,
-        release: str = "r1",
-        num_samples: int = 24,
-        modalities: tuple[str, ...] = ("text", "image", "audio"),
-        is_labelled: bool = True,
-        num_steps: int = 6,
-        checkpoint_every: int = 2,
-        log_every: int = 2,
-    ) -> Bench:
-        config = replace(
-            SMOKE,
-            seed=5,
-            features=FEATURES,
-            plan=replace(PLAN, num_steps=num_steps),
-            training=replace(TRAINING, checkpoint_every=checkpoint_every),
-            placement=PlacementConfig(log_every=log_every),
-        )
-        open_by_hand(store, release, config=config, num_shards=2)
-        folder = tmp_path / "bench"
-        folder.mkdir(exist_ok=True)
-        bench = Bench(store=store, settings=settings, folder=folder, partition=Partition(release=release))
-        rows = [sample_row(index, modalities, is_labelled=is_labelled) for index in range(num_samples)]
-        commit_release(bench, rows)
-        return bench
-
-    return make
+    config = replace(
+        SMOKE,
+        seed=5,
+        features=FEATURES,
+        plan=replace(PLAN, num_steps=num_steps),
+        training=replace(TRAINING, checkpoint_every=checkpoint_every),
+        placement=PlacementConfig(log_every=log_every),
+    )
+    open_by_hand(store, release, config=config, num_shards=2)
+    folder.mkdir(exist_ok=True)
+    bench = Bench(store=store, settings=settings, folder=folder, partition=Partition(release=release))
+    rows = [sample_row(index, modalities, is_labelled=is_labelled) for index in range(num_samples)]
+    commit_release(bench, rows)
+    return bench
 
 
 def sample_row(index: int, modalities: tuple[str, ...], *, is_labelled: bool) -> dict[str, Any]:
