@@ -142,6 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
     bisect = _command(commands, "bisect", "replay:bisect", "Show why two models differ, and where first.")
     for name in ("first", "second"):
         bisect.add_argument(name, metavar="MODEL", help="a release, a manifest digest, or production")
+    diff = _command(commands, "diff", "diff:diff", "Show two releases or models side by side.")
+    for name in ("first", "second"):
+        diff.add_argument(name, metavar="REF", help="a release, a manifest digest of a model, or production")
+    diff.add_argument("--html", type=Path, metavar="FILE", help="also write one page with tables and charts")
     _add_rules(commands)
     _add_policy(commands)
     _add_deadletter(commands)

@@ -91,8 +91,10 @@ def test_the_walk_through_with_ones_own_data(make_workplace: Callable[[str], Any
     assert results["verify"]["corrupt"] == []
     assert (results["replay birds-1"]["verdict"], results["replay birds-1"]["environment_match"]) == ("BITWISE", True)
     experiment = [place.result(*line) for line in commands(blocks("bash")[2])]
-    assert [result["release"] for result in experiment] == ["birds-2", "birds-2"]
+    assert [result["release"] for result in experiment[:2]] == ["birds-2", "birds-2"]
     assert experiment[1]["failed"] == []
+    assert "policy.name" in {change["name"] for change in experiment[2]["settings"]}
+    assert (place.folder / "diff.html").read_text("utf-8").count("<svg") == 2
     shutil.copyfile(PACKAGED_CONFIG / "promotion.yaml", place.folder / "promotion.yaml")
     ruled = [place.result(*line) for line in commands(blocks("bash")[3])]
     assert ruled[0]["replaced"]["reason"] == "fewer languages than usual"
