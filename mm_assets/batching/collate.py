@@ -1,8 +1,8 @@
 """Packs of samples as arrays: deterministic, checked against the plan, versioned.
 
 Several samples share a pack; ``segments`` tells them apart, so attention is block-diagonal. Within a sample the order
-is CLS, then the modalities in the order ``PACKED``, text last. A dead sample keeps its slot: its tokens are there, but
-masked.
+is CLS, then the modalities in the order ``PACKED``, text last; of a sample with parts CLS, then its parts in reading
+order, as many as a pack has room for. A dead sample keeps its slot: its tokens are there, but masked.
 
 Shapes: P packs, T tokens per pack, S samples, M modalities.
 """
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mm_assets.batching.rows import CLS_TOKENS
+from mm_assets.batching.rows import CLS_TOKENS, part_tokens
 from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
 from mm_assets.modalities.kinds import CLS, KIND_OF
+from mm_assets.modalities.parts import Parts, lengths_of, split
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
-SCHEMA = "mm.batch/2"
+SCHEMA = "mm.batch/3"
 NO_LABEL = -100
 
 Ints = npt.NDArray[np.int64]
@@ -28,14 +29,26 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How samples become tokens; part of a model's configuration. ``shape`` holds the numbers of all modalities."""
+    """How samples become tokens; part of a model's configuration.
+
+    ``shape`` holds the numbers of all modalities, ``places`` how many places a model tells apart: 0 where all samples
+    it was trained on are plain.
+    """
 
     pack_tokens: int
     shape: Mapping[str, int]
+    places: int = 0
 
     def tokens(self, sample: Sample) -> tuple[int, ...]:
         """Tokens of a sample, by modality in the order of the table."""
+        if sample.parts is not None:
+            kept = self.kept(sample.parts)
+            return tuple(sum(count for modality, count in kept if modality == name) for name in NAMES)
         return tuple(self._count(name, sample.tensors.get(name)) for name in NAMES)
+
+    def kept(self, parts: Parts) -> list[tuple[str, int]]:
+        """Modality and tokens of the parts that a pack has room for, in reading order."""
+        return part_tokens(parts, self.shape, self.pack_tokens)
 
     def length(self, sample: Sample) -> int:
         """Length of a sample in a pack."""
@@ -49,9 +62,9 @@ class Layout:
 
 
 def layout_of(values: Mapping[str, int]) -> Layout:
-    """The layout that a model's ``config.json`` holds: ``pack_tokens`` and the numbers of all modalities."""
-    shape = {name: value for name, value in values.items() if name != "pack_tokens"}
-    return Layout(pack_tokens=values["pack_tokens"], shape=shape)
+    """The layout in a model's ``config.json``: ``pack_tokens``, ``places`` and the numbers of all modalities."""
+    shape = {name: value for name, value in values.items() if name not in ("pack_tokens", "places")}
+    return Layout(pack_tokens=values["pack_tokens"], shape=shape, places=values.get("places", 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +87,9 @@ class Batch:
     """Arrays of a list of packs.
 
     ``segments_PT`` is 0 for padding and dead samples, else 1 + the sample's number in ``ids``; ``kinds_PT`` is one of
-    PAD, CLS and ``KIND_OF``; ``positions_PT`` counts within a sample's modality. ``values`` holds by modality what
-    stands behind its tokens, in pack order. ``presence_SM`` is in the order of the table and all False for a dead
+    PAD, CLS and ``KIND_OF``; ``positions_PT`` counts within a sample's modality, over all of its parts; ``places_PT``
+    is 1 + the place of the part that a token is of, 0 for other tokens. ``values`` holds by modality what stands behind
+    its tokens, in pack order. ``presence_SM`` is in the order of the table and all False for a dead
     sample.
     """
 
@@ -84,6 +98,7 @@ class Batch:
     segments_PT: Ints
     kinds_PT: Ints
     positions_PT: Ints
+    places_PT: Ints
     values: Mapping[str, npt.NDArray[Any]]
     labels_S: Ints
     presence_SM: npt.NDArray[np.bool_]
@@ -97,25 +112,27 @@ def collate(packs: Sequence[Sequence[Slot]], layout: Layout) -> Batch:
     """
     slots = [(number, slot) for number, pack in enumerate(packs) for slot in pack]
     shape = (len(packs), layout.pack_tokens)
-    segments, kinds, positions = (np.zeros(shape, np.int64) for _ in range(3))
+    segments, kinds, positions, places = (np.zeros(shape, np.int64) for _ in range(4))
     values: dict[str, list[npt.NDArray[Any]]] = {
         name: [aspect(name, "tokens").values(None, 0, layout.shape)] for name in NAMES
     }
     for index, (pack, slot) in enumerate(slots):
         _check(slot, layout, free=kinds[pack])
         place = slice(slot.start, slot.start + CLS_TOKENS + sum(slot.num_tokens))
-        kinds[pack, place], positions[pack, place] = _token_columns(slot.num_tokens)
+        spans = _spans(slot, layout)
+        kinds[pack, place], positions[pack, place], places[pack, place] = _token_columns(spans)
         segments[pack, place] = 0 if slot.sample is None else index + 1
-        for name, num_tokens in zip(NAMES, slot.num_tokens, strict=True):
-            tensor = None if slot.sample is None else slot.sample.tensors.get(name)
-            if num_tokens:
-                values[name].append(aspect(name, "tokens").values(tensor, num_tokens, layout.shape))
+        for span in spans:
+            if span.num_tokens:
+                made = aspect(span.modality, "tokens").values(span.tensor, span.num_tokens, layout.shape)
+                values[span.modality].append(made)
     return Batch(
         schema=SCHEMA,
         ids=tuple(slot.id for _, slot in slots),
         segments_PT=segments,
         kinds_PT=kinds,
         positions_PT=positions,
+        places_PT=places,
         values={name: np.concatenate(parts) for name, parts in values.items()},
         labels_S=np.array([NO_LABEL if slot.sample is None else slot.label for _, slot in slots], np.int64),
         presence_SM=np.array(
@@ -149,8 +166,38 @@ def _check(slot: Slot, layout: Layout, *, free: Ints) -> None:
         )
 
 
-def _token_columns(num_tokens: tuple[int, ...]) -> tuple[Ints, Ints]:
-    by_name = dict(zip(NAMES, num_tokens, strict=True))
-    counts = [CLS_TOKENS, *(by_name[name] for name in PACKED)]
-    kinds = np.repeat(np.array([CLS, *(KIND_OF[name] for name in PACKED)]), counts)
-    return kinds, np.concatenate([np.arange(count) for count in counts])
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Neighbouring tokens of one modality: all of a plain sample's, or those of one part, at ``place`` from 1 on."""
+
+    modality: str
+    num_tokens: int
+    place: int
+    tensor: npt.NDArray[Any] | None
+
+
+def _spans(slot: Slot, layout: Layout) -> list[_Span]:
+    sample = slot.sample
+    if sample is None or sample.parts is None:
+        by_name = dict(zip(NAMES, slot.num_tokens, strict=True))
+        return [_Span(name, by_name[name], 0, None if sample is None else sample.tensors.get(name)) for name in PACKED]
+    tensors = {
+        name: iter(split(name, tensor, lengths_of(sample.parts, name))) for name, tensor in sample.tensors.items()
+    }
+    return [
+        _Span(modality, num_tokens, place, next(tensors[modality]))
+        for place, (modality, num_tokens) in enumerate(layout.kept(sample.parts), 1)
+    ]
+
+
+def _token_columns(spans: Sequence[_Span]) -> tuple[Ints, Ints, Ints]:
+    """Kinds, positions and places of a sample's tokens, CLS first."""
+    counts = [CLS_TOKENS, *(span.num_tokens for span in spans)]
+    kinds = np.repeat(np.array([CLS, *(KIND_OF[span.modality] for span in spans)]), counts)
+    places = np.repeat(np.array([0, *(span.place for span in spans)]), counts)
+    positions = [np.arange(CLS_TOKENS)]
+    done = dict.fromkeys(NAMES, 0)
+    for span in spans:
+        positions.append(np.arange(done[span.modality], done[span.modality] + span.num_tokens))
+        done[span.modality] += span.num_tokens
+    return kinds, np.concatenate(positions), places

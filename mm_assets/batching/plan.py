@@ -4,18 +4,29 @@ A plan is a function of the dataset release's narrow columns, the plan's paramet
 centrally, and followed by any number of loaders; packing inside workers would make it depend on their number.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.rows import CLS_TOKENS, LENGTH_COLUMNS, TOKEN_COLUMNS, train_rows
+from mm_assets.batching.rows import (
+    CLS_TOKENS,
+    LENGTH_COLUMNS,
+    TOKEN_COLUMNS,
+    part_tokens,
+    read_samples,
+    train_rows,
+)
 from mm_assets.batching.schedule import Ints, Lengths, schedule, steps_per_epoch
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
-from mm_assets.modalities.table import aspect
+from mm_assets.modalities.parts import PARTS, Parts, parse_parts
+from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, read_parquet, write_parquet
+from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, write_parquet
 
 SCHEMA = "mm.plan/1"
 COLUMNS = ["id", "split", "selected", *LENGTH_COLUMNS.values()]
@@ -35,7 +46,7 @@ def compute_batch_plan(job: Job) -> StageResult:
         StageError: nothing is selected for training, or a sample is longer than a pack.
     """
     workdir = job.workdir
-    samples = read_parquet(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
+    samples = read_samples(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
     config = PlanConfig(**job.params["plan"])  # pyright: ignore[reportCallIssue]
     seed, image_size = job.params["seed"], job.params["image_size"]
     assert isinstance(seed, int)
@@ -65,20 +76,39 @@ def compute_batch_plan(job: Job) -> StageResult:
         "steps_per_epoch": summary["steps_per_epoch"],
         "padding_efficiency": summary["padding_efficiency"],
     }
+    if PARTS in samples.column_names:
+        stats["samples_cut"] = count_cut(samples, train_rows(samples), config, image_size=image_size)
     return StageResult(files=files, stats=stats)
 
 
 def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:
-    """Tokens of the given rows, by modality."""
+    """Tokens of the given rows, by modality; of parts those that a pack has room for."""
     shape = {"image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack}
-    return Lengths(
-        tokens={
-            name: aspect(name, "tokens").count(
-                samples[column].to_numpy(zero_copy_only=False)[rows].astype(np.int64), shape
-            )
-            for name, column in LENGTH_COLUMNS.items()
-        }
-    )
+    tokens: dict[str, Ints] = {
+        name: aspect(name, "tokens").count(samples[column].to_numpy(zero_copy_only=False)[rows].astype(np.int64), shape)
+        for name, column in LENGTH_COLUMNS.items()
+    }
+    for position, parts in _parts(samples, rows):
+        kept = Counter[str]()
+        for modality, num_tokens in part_tokens(parts, shape, config.pack_tokens):
+            kept[modality] += num_tokens
+        for name in NAMES:
+            tokens[name][position] = kept[name]
+    return Lengths(tokens=tokens)
+
+
+def _parts(samples: pa.Table, rows: Ints) -> Iterator[tuple[int, Parts]]:
+    """Position in ``rows`` and parts of every sample that is not plain."""
+    if PARTS in samples.column_names:
+        column = samples[PARTS].take(pa.array(rows))
+        for position in np.flatnonzero(column.is_valid().to_numpy()):
+            yield int(position), parse_parts(column[int(position)].as_py()) or ()
+
+
+def count_cut(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> int:
+    """Samples whose last parts a pack has no room for."""
+    shape = {"image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack}
+    return sum(len(part_tokens(parts, shape, config.pack_tokens)) < len(parts) for _, parts in _parts(samples, rows))
 
 
 def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: int) -> pa.Table:

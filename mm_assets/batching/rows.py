@@ -1,10 +1,16 @@
 """What the plan and those who follow it must agree on: which rows are trained on, and the tokens of every sample."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mm_assets.modalities.table import MODALITIES, NAMES
+from mm_assets.modalities.parts import PARTS, Parts
+from mm_assets.modalities.table import MODALITIES, NAMES, aspect
+from mm_assets.store.tables import read_parquet
 
 #: Tokens that a sample has besides those of its modalities.
 CLS_TOKENS = 1
@@ -18,3 +24,22 @@ def train_rows(samples: pa.Table) -> npt.NDArray[np.int64]:
     """Row numbers of the samples a plan covers: selected, and in the training split."""
     selected = samples["selected"].to_numpy(zero_copy_only=False).astype(bool)
     return np.flatnonzero(selected & (np.array(samples["split"].to_pylist()) == "train"))
+
+
+def read_samples(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a release's ``samples.parquet``, and its parts where one of its samples is not plain."""
+    has_parts = PARTS in pq.read_schema(path).names
+    return read_parquet(path, [*columns, PARTS] if has_parts else list(columns))
+
+
+def part_tokens(parts: Parts, shape: Mapping[str, int], pack_tokens: int) -> list[tuple[str, int]]:
+    """Modality and tokens of the parts that a pack has room for, in reading order: the first ones, at least one."""
+    kept: list[tuple[str, int]] = []
+    room = pack_tokens - CLS_TOKENS
+    for modality, length in parts:
+        num_tokens = aspect(modality, "tokens").count(length, shape)
+        if kept and num_tokens > room:
+            break
+        kept.append((modality, num_tokens))
+        room -= num_tokens
+    return kept

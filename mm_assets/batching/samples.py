@@ -11,22 +11,27 @@ from typing import Any, Protocol
 import numpy.typing as npt
 import pyarrow as pa
 
-from mm_assets.batching.rows import LENGTH_COLUMNS
+from mm_assets.batching.rows import LENGTH_COLUMNS, read_samples
 from mm_assets.errors import StageError
+from mm_assets.modalities.parts import PARTS, Parts, parse_parts
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.release.shards import parse_shards
 from mm_assets.store.job import Job
-from mm_assets.store.tables import map_arrow, read_parquet
+from mm_assets.store.tables import map_arrow
 
 COLUMNS = ["id", "shard", "row", "split", "selected", "label", *LENGTH_COLUMNS.values()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One training item: by modality the array that its ``column`` describes; an absent modality has none."""
+    """One training item: by modality the array that its ``column`` describes; an absent modality has none.
+
+    ``parts`` says what the arrays consist of, in reading order; None for a plain sample.
+    """
 
     id: str
     tensors: Mapping[str, npt.NDArray[Any]]
+    parts: Parts | None = None
 
 
 class TensorFile:
@@ -34,6 +39,7 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self._table: pa.Table = map_arrow(path)
+        self._has_parts = PARTS in self._table.column_names
         self.shape = {name.decode(): int(value) for name, value in (self._table.schema.metadata or {}).items()}
 
     def read(self, row: int) -> Sample:
@@ -41,6 +47,7 @@ class TensorFile:
         values = {name: self._table[name][row] for name in NAMES}
         return Sample(
             id=self._table["id"][row].as_py(),
+            parts=parse_parts(self._table[PARTS][row].as_py()) if self._has_parts else None,
             tensors={
                 name: aspect(name, "column").read(value, self.shape) for name, value in values.items() if value.is_valid
             },
@@ -103,7 +110,7 @@ class ReleaseReader:
 
     def __init__(self, job: Job) -> None:
         digests = tensor_digests(job)
-        self.samples = read_parquet(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
+        self.samples = read_samples(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
         self._reader = LocalReader(self.samples, lambda shard: job.store.fetch(digests[shard], job.workdir / "inputs"))
 
     def read(self, rows: Sequence[int]) -> list[Sample]:

@@ -16,6 +16,7 @@ from typing import Any
 from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.grouping import Piece, assemble
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.parts import part_of
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Blob, Rejection, Sample, Spool, id_of
 
@@ -74,9 +75,9 @@ class Collection(AbstractContextManager["Collection"]):
         """A whole sample."""
         metadata = sample.metadata.encode()
         place = self.descriptions.append(metadata), len(metadata)
-        blobs = {modality: asdict(blob) for modality, blob in sample.blobs.items()}
+        parts = [asdict(part) for part in sample.parts]
         labels = sample.label, sample.language, sample.group
-        self._append(sample.key, "sample", sample.object, blobs, labels, place)
+        self._append(sample.key, "sample", sample.object, parts, labels, place)
 
     def add_rejection(self, rejection: Rejection) -> None:
         """Something that was refused, a sample or not."""
@@ -118,12 +119,12 @@ class Collection(AbstractContextManager["Collection"]):
         if pieces:
             yield from assemble(key, pieces, object_key, self.config, self.descriptions)
 
-    def _sample(self, key: str, object_key: str, blobs: dict[str, Any], labels: list[Any], place: list[int]) -> Sample:
+    def _sample(self, key: str, object_key: str, parts: list[Any], labels: list[Any], place: list[int]) -> Sample:
         label, language, group = labels
         return Sample(
             key=key,
             object=object_key,
-            blobs={modality: Blob(**blob) for modality, blob in blobs.items()},
+            parts=tuple(Blob(**part) for part in parts),
             label=label,
             language=language,
             group=group,
@@ -131,7 +132,7 @@ class Collection(AbstractContextManager["Collection"]):
         )
 
     def _count_unknown(self, piece: Piece) -> None:
-        name = piece.extension
+        name = part_of(piece.extension)[1]
         if len(name) > MAX_EXTENSION_CHARS or not PLAIN_EXTENSION.fullmatch(name):
             name = OTHER_EXTENSIONS
         if name not in self.unknown and len(self.unknown) >= MAX_EXTENSIONS:

@@ -5,10 +5,11 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from mm_assets.drops.limits import MAX_METADATA_DEPTH, SnapshotConfig
+from mm_assets.drops.parts import too_many, wrong_cell
 from mm_assets.drops.samples import LABEL_COLUMNS, Blob, Rejection, Sample, metadata_json
 from mm_assets.errors import IdentityError
 from mm_assets.modalities.reasons import Refusal
@@ -102,33 +103,40 @@ def as_text(values: Mapping[str, object], names: Iterable[str]) -> dict[str, str
 
 def expected_type(column: str) -> str:
     """What a value of a known column may be, in words."""
-    return "a string, a whole number or null" if column in NUMBERED_COLUMNS else "a string or null"
+    if column in NUMBERED_COLUMNS:
+        return "a string, a whole number or null"
+    return "a string, a list of strings or null" if column in NAMES else "a string or null"
 
 
 def wrongly_typed(values: Mapping[str, object], known: Collection[str]) -> tuple[str, str] | None:
-    """The first known column that is neither a string nor null, and the name of the type it has."""
+    """The first known column of a wrong type, and what it is: all are strings or null, media also lists of these."""
     for name in known:
         value = values.get(name)
-        if value is not None and not isinstance(value, str):
-            return name, type(value).__name__
+        wrong = wrong_cell(value)
+        if wrong is None and isinstance(value, list) and name not in NAMES:
+            wrong = "is a list"
+        if wrong is not None:
+            return name, wrong
     return None
 
 
 def finish_sample(
     key: str,
     object_key: str,
-    blobs: Mapping[str, Blob],
+    parts: Sequence[Blob],
     columns: Mapping[str, object],
     config: SnapshotConfig,
     *,
     line: int | None = None,
 ) -> Sample | Rejection:
-    """The sample made of ``blobs`` and ``columns``, or why its key or its metadata are refused."""
+    """The sample made of ``parts`` and ``columns``, or why its key, its parts or its metadata are refused."""
     trouble = _bad_key(key, config)
     further = {name: value for name, value in columns.items() if name not in LABEL_COLUMNS}
     metadata = "{}"
     if trouble is None:
         trouble = _bad_label(columns)
+    if trouble is None:
+        trouble = _too_many(parts, config)
     if trouble is None:
         try:
             metadata = metadata_json(further)
@@ -144,11 +152,21 @@ def finish_sample(
     return Sample(
         key=key,
         object=object_key,
-        blobs=blobs,
+        parts=tuple(parts),
         metadata=metadata,
         # Many exports spell "none" as an empty string.
         **{name: cast("str | None", columns.get(name) or None) for name in LABEL_COLUMNS},
     )
+
+
+def _too_many(parts: Sequence[Blob], config: SnapshotConfig) -> tuple[str, str] | None:
+    refusal = too_many(
+        len(parts),
+        sum(part.size_bytes for part in parts),
+        max_parts=config.max_sample_parts,
+        max_bytes=config.max_sample_bytes,
+    )
+    return None if refusal is None else (refusal.reason, refusal.detail)
 
 
 def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """Groups the members of one tar into samples.
 
+Members ``<key>.<number>.<extension>`` are parts of sample ``<key>``, read in the order of their numbers.
 Neighbouring members of one key are a run. A later run of the same key completes the sample if it adds other
 extensions (plain ``tar`` does not sort), and is a duplicate if it repeats one.
 """
@@ -21,9 +22,10 @@ from mm_assets.drops.fields import (
     wrongly_typed,
 )
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.parts import numbered_modality, part_of, reading_order, repeated_place
 from mm_assets.drops.samples import Blob, Rejection, Sample, Spool
 from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.table import MODALITY_OF, any_of
+from mm_assets.modalities.table import any_of
 
 #: Extensions that describe a sample.
 DESCRIPTIONS = ("json", "cls")
@@ -54,7 +56,7 @@ class Piece:
     @property
     def modality(self) -> str | None:
         """The modality its extension stands for, if any."""
-        return MODALITY_OF.get(self.extension)
+        return numbered_modality(self.extension)
 
     def encode(self) -> list[Any]:
         """As JSON values."""
@@ -117,7 +119,6 @@ def assemble(
 def _sample(
     key: str, pieces: list[Piece], object_key: str, config: SnapshotConfig, descriptions: Spool
 ) -> Sample | Rejection:
-    blobs: dict[str, Blob] = {}
     columns: dict[str, Any] = {}
     for piece in pieces:
         made = piece.refusal
@@ -126,13 +127,12 @@ def _sample(
         if isinstance(made, Refusal):
             return _rejection(key, object_key, piece, made)
         columns |= made or {}
-    for piece in pieces:
-        if piece.modality is None:
-            continue
-        if piece.modality in blobs:
-            detail = f"sample has two members of modality {piece.modality}"
-            return _rejection(key, object_key, piece, Refusal("ambiguous_modality", detail))
-        blobs[piece.modality] = _blob(piece)
+    blobs = [piece for piece in pieces if piece.modality is not None]
+    places = [(str(piece.modality), part_of(piece.extension)[0]) for piece in blobs]
+    repeated = repeated_place(places)
+    if repeated is not None:
+        detail = f"sample has two members of modality {places[repeated][0]}, and no number says which comes first"
+        return _rejection(key, object_key, blobs[repeated], Refusal("ambiguous_modality", detail))
     unknown = {
         piece.extension: {"digest": piece.digest, "size_bytes": piece.size_bytes}
         for piece in pieces
@@ -143,7 +143,8 @@ def _sample(
     if not blobs:
         found = ", ".join(piece.extension for piece in pieces)
         return _rejection(key, object_key, pieces[0], Refusal("no_modality", f"sample has no {any_of()}, only {found}"))
-    return finish_sample(key, object_key, blobs, columns, config)
+    parts = [_blob(blobs[position]) for position in reading_order(places)]
+    return finish_sample(key, object_key, parts, columns, config)
 
 
 def _described(piece: Piece, descriptions: Spool) -> dict[str, Any] | Refusal:
@@ -156,7 +157,14 @@ def _blob(piece: Piece) -> Blob:
     assert piece.place is not None
     assert piece.digest is not None
     assert piece.format is not None
-    return Blob(offset=piece.place[0], size_bytes=piece.place[1], digest=piece.digest, format=piece.format)
+    assert piece.modality is not None
+    return Blob(
+        modality=piece.modality,
+        offset=piece.place[0],
+        size_bytes=piece.place[1],
+        digest=piece.digest,
+        format=piece.format,
+    )
 
 
 def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
@@ -166,9 +174,7 @@ def _parse_json(data: bytes) -> dict[str, Any] | Refusal:
     columns |= as_text(columns, NUMBERED_COLUMNS & set(LABEL_COLUMNS))
     wrong = wrongly_typed(columns, LABEL_COLUMNS)
     if wrong:
-        return Refusal(
-            "bad_metadata", f"json member: {wrong[0]} is a {wrong[1]}; {expected_type(wrong[0])} is expected"
-        )
+        return Refusal("bad_metadata", f"json member: {wrong[0]} {wrong[1]}; {expected_type(wrong[0])} is expected")
     for name in columns:
         meant = misspelt(name, LABEL_COLUMNS)
         if meant and meant not in columns:

@@ -259,7 +259,7 @@ def _value_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexP
             yield IndexProblem(row.line, "id", "is missing")
         wrong = wrongly_typed(values, KNOWN_COLUMNS)
         if wrong:
-            yield IndexProblem(row.line, wrong[0], f"is a {wrong[1]}; {expected_type(wrong[0])} is expected")
+            yield IndexProblem(row.line, wrong[0], f"{wrong[1]}; {expected_type(wrong[0])} is expected")
         for name in values:
             meant = meant_column(name)
             if meant and meant in values:

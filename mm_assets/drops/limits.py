@@ -16,7 +16,7 @@ class SnapshotConfig:
     Sizes are of the encoded bytes, checked before anything is buffered; pixels and seconds are what a file's own
     header declares, checked before anything is decoded. ``max_metadata_bytes`` bounds a sample's further columns
     as canonical JSON, ``max_tar_members`` the members of one tar, ``max_unpacked_bytes`` what a tar packed by gzip
-    unpacks to.
+    unpacks to, ``max_sample_parts`` and ``max_sample_bytes`` the parts of one sample and all of their bytes.
     """
 
     max_text_bytes: int = 1 * MIB
@@ -28,6 +28,8 @@ class SnapshotConfig:
     max_tar_members: int = 2_000_000
     max_unpacked_bytes: int = 32 << 30
     max_key_bytes: int = 512
+    max_sample_parts: int = 256
+    max_sample_bytes: int = 256 * MIB
 
     def max_bytes(self, modality: str) -> int:
         """The ceiling on one blob of ``modality``."""

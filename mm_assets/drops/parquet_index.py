@@ -24,11 +24,14 @@ from mm_assets.drops.parquet_rows import (
     open_parquet,
     read_values,
 )
+from mm_assets.drops.parts import CONTENT, MATCHED_IMAGES, MATCHED_TEXTS
 from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES
 
 HUGGING_FACE = b"huggingface"
-MEDIA_TYPES = "a string, bytes, a struct of bytes and path, or null"
+MEDIA_TYPES = "a string, bytes, a struct of bytes and path, a list of one of these, or null"
+#: Ceiling on the media of one row in a column of lists.
+MAX_LIST_BYTES = 256 << 20
 
 
 def see_parquet(path: Path, where: str) -> Seen:
@@ -38,8 +41,9 @@ def see_parquet(path: Path, where: str) -> Seen:
         media = [name for name in FILE_MODALITIES if name in schema.names and holds_bytes(schema.field(name).type)]
         is_numbered = bool(media) or HUGGING_FACE in (schema.metadata or {})
         seen = Seen(names=set(schema.names), is_self_contained=is_numbered)
+        seen.parts = _parts_column(schema)
         for column in FILE_COLUMNS:
-            if schema.names.count(column) == 1 and is_text(schema.field(column).type):
+            if schema.names.count(column) == 1 and is_text(item_type(schema.field(column).type)):
                 values = _distinct_modalities(file, column)
                 if values:
                     seen.files[column] = values
@@ -91,11 +95,13 @@ def read_group(
         schema = file.schema_arrow
         sources = source_columns(columns, FILE_MODALITIES)
         media = {
-            source: MODALITIES[name].max_bytes
+            source: MAX_LIST_BYTES if is_list(schema.field(source).type) else MODALITIES[name].max_bytes
             for name, source in sources.items()
             if source in schema.names and holds_bytes(schema.field(source).type)
         }
-        wanted = None if only is None else _projection(schema, source_columns(columns, only), set(media))
+        if columns.get(CONTENT) == CONTENT:
+            media[CONTENT] = MAX_LIST_BYTES
+        wanted = None if only is None else _projection(file, source_columns(columns, only), set(media))
         if wanted == []:
             yield from ({} for _ in range(file.metadata.row_group(group).num_rows))
             return
@@ -105,11 +111,40 @@ def read_group(
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether its values are bytes, or structs of bytes and the name of a file."""
+    """Whether its values are bytes, structs of bytes and the name of a file, or lists of either."""
+    kind = item_type(kind)
     if pa.types.is_struct(kind):
         names = [kind.field(number).name for number in range(kind.num_fields)]
         return "bytes" in names and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether its values are lists of any length."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def item_type(kind: pa.DataType) -> pa.DataType:
+    """Of lists the type of what is in them, else the type itself."""
+    return kind.value_type if is_list(kind) else kind
+
+
+def _parts_column(schema: pa.Schema) -> str | None:
+    """The column that holds the parts of samples in reading order, if any."""
+    lists = {
+        field.name: field.type.value_type
+        for field in schema
+        if is_list(field.type) and schema.names.count(field.name) == 1
+    }
+    fields = {
+        name: {kind.field(number).name for number in range(kind.num_fields)}
+        for name, kind in lists.items()
+        if pa.types.is_struct(kind)
+    }
+    if fields.get(CONTENT, set()) & set(MODALITIES):
+        return CONTENT
+    is_matched = MATCHED_TEXTS in lists and is_text(lists[MATCHED_TEXTS])
+    return MATCHED_TEXTS if is_matched and "image_name" in fields.get(MATCHED_IMAGES, set()) else None
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
@@ -141,10 +176,13 @@ def describe_classes(path: Path, where: str) -> list[str]:
 
 def _plain(values: dict[str, Any], media: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     for name in media:
-        value = values.get(name)
-        if isinstance(value, dict):
-            cell = cast("dict[str, Any]", value)
-            values[name] = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+        if name != CONTENT:
+            values[name] = _medium(values.get(name))
+        elif isinstance(values.get(name), list):
+            values[name] = [
+                {key: _medium(item) for key, item in part.items()} if isinstance(part, dict) else part
+                for part in values[name]
+            ]
     for name, labels in classes.items():
         number = values.get(name)
         if isinstance(number, int):
@@ -152,22 +190,35 @@ def _plain(values: dict[str, Any], media: Mapping[str, int], classes: Mapping[st
     return values
 
 
-def _projection(schema: pa.Schema, sources: Mapping[str, str], media: set[str]) -> list[str]:
-    """The leaves to read: of media that the file holds only the names of files."""
-    wanted: set[str] = set()
+def _medium(value: Any) -> Any:
+    """The bytes or the name of a file in a cell, or those of a list."""
+    if isinstance(value, list):
+        return [_medium(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    cell = cast("dict[str, Any]", value)
+    return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+
+
+def _projection(file: pq.ParquetFile, sources: Mapping[str, str], media: set[str]) -> list[str]:
+    """The leaves to read: of media that the file holds only the names of files, and the texts beside them."""
+    schema = file.schema_arrow
+    wanted = set[str]()
+    leaves = [file.schema.column(number) for number in range(len(file.schema))]
     for source in sources.values():
         if source not in schema.names:
             continue
-        kind = schema.field(source).type
         if source not in media:
             wanted.add(source)
-        elif pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-            wanted.add(f"{source}.path")
+            wanted |= {MATCHED_IMAGES} if source == MATCHED_TEXTS and MATCHED_IMAGES in schema.names else set()
+            continue
+        inside = [leaf for leaf in leaves if leaf.path.startswith(f"{source}.")]
+        wanted |= {leaf.path for leaf in inside if leaf.logical_type.type == "STRING"}
     return sorted(wanted)
 
 
 def _fits(name: str, kind: pa.DataType) -> bool:
-    if is_text(kind):
+    if is_text(item_type(kind)) and (name in MODALITIES or not is_list(kind)):
         return True
     if name in NUMBERED_COLUMNS:
         return pa.types.is_integer(kind)
@@ -183,6 +234,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _distinct_modalities(file: pq.ParquetFile, column: str) -> set[str]:
     found: set[str] = set()
     for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
-        values = batch.column(0).unique().to_pylist()
+        column_values = batch.column(0)
+        values = (column_values.flatten() if is_list(column_values.type) else column_values).unique().to_pylist()
         found.update(name for name in map(modality_of_file, values) if name is not None)
     return found

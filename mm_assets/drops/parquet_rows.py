@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -137,7 +139,9 @@ def _row_sizes(batch: pa.RecordBatch) -> list[int]:
     shared, sizes = 0, [0] * batch.num_rows
     for column in batch.columns:
         kind = column.type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _has_length(kind.field("bytes").type):
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            lengths = _list_lengths(column)
+        elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _has_length(kind.field("bytes").type):
             lengths = _lengths(column.field("bytes"))
         elif pa.types.is_dictionary(kind):
             lengths = _lengths(column.dictionary).take(column.indices)
@@ -158,6 +162,29 @@ def _lengths(values: pa.Array) -> pa.Array:
     if values.type == pa.null():
         return pa.nulls(len(values), pa.int64())
     return pc.binary_length(values)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _list_lengths(column: pa.Array) -> pa.Array:
+    """By row the bytes of the strings and bytes in its list, or in the structs of its list."""
+    items = column.flatten()
+    bounds = np.concatenate([[0], np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy())])  # pyright: ignore[reportAttributeAccessIssue]
+    totals = np.concatenate([[0], np.cumsum(_leaf_lengths(items))])
+    return pa.array(totals[bounds[1:]] - totals[bounds[:-1]])
+
+
+def _leaf_lengths(items: pa.Array) -> npt.NDArray[np.int64]:
+    """By item the bytes of the strings and bytes in it; numbers count as eight bytes."""
+    kind = items.type
+    if pa.types.is_struct(kind):
+        found = np.zeros(len(items), np.int64)
+        for number in range(kind.num_fields):
+            found += _leaf_lengths(items.field(number))
+        return found
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _list_lengths(items).to_numpy().astype(np.int64)
+    if not _has_length(kind):
+        return np.full(len(items), 8, np.int64)
+    return _lengths(items).fill_null(0).to_numpy().astype(np.int64)
 
 
 def _slices(sizes: list[int], max_bytes: int) -> Iterator[tuple[int, int]]:

@@ -1,14 +1,16 @@
 """Turns rows of an index and the loose files they name into samples; several files are on their way at a time."""
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.columns import FILE_MODALITIES, URI_SCHEME
 from mm_assets.drops.fields import finish_sample, printable
 from mm_assets.drops.index import Row
+from mm_assets.drops.parts import CONTENT, Cell, part_names, repeated_place, row_cells, too_many
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
 from mm_assets.drops.samples import Blob, Rejection, Sample, VerifiedReader
 from mm_assets.identity.canonical import digest_bytes
@@ -16,8 +18,8 @@ from mm_assets.modalities.reasons import Refusal
 from mm_assets.modalities.table import MODALITIES, NAMES, any_of
 
 OpenObject = Callable[[DropObject], VerifiedReader]
-#: What was asked for of a row, by modality: the bytes of a file, or why it is not read.
-Wanted = Mapping[str, "Future[bytes | Refusal]"]
+#: What was asked for of a row, by position of the part: the bytes of a file, or why it is not read.
+Wanted = Mapping[int, "Future[bytes | Refusal]"]
 
 FETCH_THREADS = 8
 #: Rows and bytes of files that are read ahead of the row that is next.
@@ -44,9 +46,9 @@ def read_rows(
     reader = _RowReader(drop, open_object, found)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         try:
-            for row, wanted in _ahead(pool, reader, rows):
-                is_first = row.number not in repeated
-                made = reader.read(row, wanted) if is_first else reader.reject(row, _again(row))
+            for read, wanted in _ahead(pool, reader, rows):
+                is_first = read.row.number not in repeated
+                made = reader.read(read, wanted) if is_first else reader.reject(read.row, _again(read.row))
                 if isinstance(made, Sample):
                     found.add_sample(made)
                 else:
@@ -56,33 +58,40 @@ def read_rows(
             raise
 
 
-def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) -> Iterator[tuple[Row, Wanted]]:
+def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) -> Iterator[tuple["_Parts", Wanted]]:
     """The rows in order, each with its files, which are read while earlier rows are worked on."""
-    waiting: deque[tuple[Row, Wanted, int]] = deque()
+    waiting: deque[tuple[_Parts, Wanted, int]] = deque()
     held_bytes = 0
     for row in rows:
-        files = reader.files(row)
-        size_bytes = sum(entry.size_bytes for entry in files.values()) + _cell_bytes(row)
+        read = reader.parts(row)
+        size_bytes = sum(read.size_bytes)
         while waiting and (len(waiting) >= AHEAD_ROWS or held_bytes + size_bytes > AHEAD_BYTES):
             earlier, wanted, taken_bytes = waiting.popleft()
             held_bytes -= taken_bytes
             yield earlier, wanted
         held_bytes += size_bytes
-        futures = {modality: pool.submit(reader.fetch, modality, entry) for modality, entry in files.items()}
-        waiting.append((row, futures, size_bytes))
-    yield from ((row, wanted) for row, wanted, _ in waiting)
-
-
-def _cell_bytes(row: Row) -> int:
-    """Of the media that are in the row itself."""
-    cells = [] if isinstance(row.columns, Refusal) else row.columns.values()
-    values = (cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells)
-    return sum(len(value) for value in values if isinstance(value, bytes))
+        futures = {place: pool.submit(reader.fetch, read, place) for place in read.files}
+        waiting.append((read, futures, size_bytes))
+    yield from ((read, wanted) for read, wanted, _ in waiting)
 
 
 def _again(row: Row) -> Refusal:
     assert not isinstance(row.columns, Refusal)
     return Refusal("duplicate_id", f"id {row.columns['id']} occurs in an earlier row already")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """A row and its parts in reading order, with what messages call them, or why there are none.
+
+    ``files`` has by position the declared files that the row names; ``size_bytes`` of those, and of bytes in the row.
+    """
+
+    row: Row
+    cells: list[Cell] | Refusal
+    names: list[str]
+    files: Mapping[int, DropObject]
+    size_bytes: Sequence[int]
 
 
 class _RowReader:
@@ -96,52 +105,72 @@ class _RowReader:
         self._config = found.config
         self._blobs = found.blobs
 
-    def files(self, row: Row) -> dict[str, DropObject]:
-        """The declared files that the row names, by modality."""
-        if isinstance(row.columns, Refusal):
-            return {}
-        named = {name: row.columns.get(name) for name in FILE_MODALITIES}
-        found = {name: self._declared(value) for name, value in named.items() if isinstance(value, str)}
-        return {name: entry for name, entry in found.items() if entry is not None}
+    def parts(self, row: Row) -> _Parts:
+        """What a row holds and names."""
+        found: list[Cell] | Refusal = (
+            row.columns
+            if isinstance(row.columns, Refusal)
+            else row_cells(row.columns, has_content=CONTENT in self._drop.columns)
+        )
+        cells = [] if isinstance(found, Refusal) else found
+        files = {
+            place: entry
+            for place, cell in enumerate(cells)
+            if cell.modality in FILE_MODALITIES
+            and isinstance(cell.value, str)
+            and (entry := self._declared(cell.value)) is not None
+        }
+        sizes = [entry.size_bytes for entry in files.values()]
+        sizes += [len(cell.value) for cell in cells if isinstance(cell.value, bytes)]
+        ceilings = {"max_parts": self._config.max_sample_parts, "max_bytes": self._config.max_sample_bytes}
+        # A file that is too large by itself is the better explanation.
+        total = 0 if len(cells) == 1 else sum(sizes)
+        refusal = found if isinstance(found, Refusal) else too_many(len(cells), total, **ceilings)
+        if refusal is not None:
+            return _Parts(row=row, cells=refusal, names=[], files={}, size_bytes=())
+        names = part_names([cell.modality for cell in cells])
+        return _Parts(row=row, cells=cells, names=names, files=files, size_bytes=sizes)
 
-    def fetch(self, modality: str, entry: DropObject) -> bytes | Refusal:
-        """The verified bytes of a file; one that is too large is verified and not kept."""
+    def fetch(self, read: _Parts, place: int) -> bytes | Refusal:
+        """The verified bytes of the file of one part; one that is too large is verified and not kept."""
+        assert not isinstance(read.cells, Refusal)
+        entry, name = read.files[place], read.names[place]
         reader = self._open(entry)
-        ceiling = self._config.max_bytes(modality)
+        ceiling = self._config.max_bytes(read.cells[place].modality)
         if entry.size_bytes > ceiling:
             reader.finish()
-            return Refusal("too_large", f"{modality} {entry.name} has {entry.size_bytes} bytes; {ceiling} are allowed")
+            return Refusal("too_large", f"{name} {entry.name} has {entry.size_bytes} bytes; {ceiling} are allowed")
         chunks: list[bytes] = []
         while chunk := reader.read():
             chunks.append(chunk)
         reader.finish()
         return b"".join(chunks)
 
-    def read(self, row: Row, wanted: Wanted) -> Sample | Rejection:
+    def read(self, read: _Parts, wanted: Wanted) -> Sample | Rejection:
         """The sample of one row, or why there is none."""
-        if isinstance(row.columns, Refusal):
-            return self.reject(row, row.columns)
-        blobs: dict[str, Blob] = {}
-        for modality, kind in MODALITIES.items():
-            value = row.columns.get(modality)
-            # An empty string is how many exports spell "none": it is neither a file name nor a text.
-            if value is None or value == "":
-                continue
-            file: str | None = None
-            if isinstance(value, bytes):
-                made = self._keep(modality, value)
-            elif kind.is_inline:
-                made = self._read_inline(modality, value)
-            else:
-                file = value
-                made = self._read_file(modality, value, wanted)
+        row = read.row
+        if isinstance(read.cells, Refusal):
+            return self.reject(row, read.cells)
+        assert not isinstance(row.columns, Refusal)
+        places = [(cell.modality, cell.number) for cell in read.cells]
+        repeated = repeated_place(places)
+        if repeated is not None:
+            cell = read.cells[repeated]
+            return self.reject(row, Refusal("ambiguous_modality", f"row has two cells of {cell.modality} at one place"))
+        blobs: dict[int, Blob] = {}
+        for place in sorted(range(len(places)), key=lambda place: NAMES.index(places[place][0])):
+            cell = read.cells[place]
+            made = self._read_cell(cell, read.names[place], wanted.get(place))
             if isinstance(made, Refusal):
-                return self.reject(row, made, modality=modality, file=file)
-            blobs[modality] = made
+                is_file = isinstance(cell.value, str) and cell.modality in FILE_MODALITIES
+                return self.reject(row, made, modality=cell.modality, file=str(cell.value) if is_file else None)
+            blobs[place] = made
         if not blobs:
             return self.reject(row, _nothing(row.columns))
-        columns = {name: value for name, value in row.columns.items() if name not in ("id", *NAMES)}
-        return finish_sample(row.columns["id"], self._index, blobs, columns, self._config, line=row.line)
+        known = {"id", *NAMES, *((CONTENT,) if CONTENT in self._drop.columns else ())}
+        columns = {name: value for name, value in row.columns.items() if name not in known}
+        parts = [blobs[place] for place in sorted(blobs)]
+        return finish_sample(row.columns["id"], self._index, parts, columns, self._config, line=row.line)
 
     def reject(self, row: Row, refusal: Refusal, *, modality: str | None = None, file: str | None = None) -> Rejection:
         """The rejection of one row, which names the loose file at fault if there is one."""
@@ -160,29 +189,40 @@ class _RowReader:
     def _declared(self, value: str) -> DropObject | None:
         return self._objects.get(self._drop.file_name(value))
 
-    def _read_inline(self, modality: str, text: str) -> Blob | Refusal:
+    def _read_cell(self, cell: Cell, name: str, file: "Future[bytes | Refusal] | None") -> Blob | Refusal:
+        if isinstance(cell.value, bytes):
+            return self._keep(cell.modality, cell.value, name)
+        if MODALITIES[cell.modality].is_inline:
+            return self._read_inline(cell.modality, cell.value, name)
+        if file is not None:
+            data = file.result()
+            return data if isinstance(data, Refusal) else self._keep(cell.modality, data, name)
+        if self._drop.file_name(cell.value) == self._index:
+            return Refusal("bad_row", f"{name} {cell.value!r} is the index itself; a file of that modality is expected")
+        if not cell.value.startswith(URI_SCHEME) and not is_safe_path(cell.value.removeprefix("./")):
+            return Refusal("unsafe_path", f"{name} {cell.value!r} is not a file inside the drop")
+        return Refusal("missing_file", f"{name} {cell.value!r} is not in the drop")
+
+    def _read_inline(self, modality: str, text: str, name: str) -> Blob | Refusal:
         try:
             # `mm drop create` keeps bytes of a loose text that are not UTF-8 as lone surrogates; this restores them.
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
-            return Refusal("text_not_utf8", f"{modality} is not Unicode text: {error.reason}")
-        return self._keep(modality, data)
+            return Refusal("text_not_utf8", f"{name} is not Unicode text: {error.reason}")
+        return self._keep(modality, data, name)
 
-    def _read_file(self, modality: str, name: str, wanted: Wanted) -> Blob | Refusal:
-        if modality in wanted:
-            data = wanted[modality].result()
-            return data if isinstance(data, Refusal) else self._keep(modality, data)
-        if self._drop.file_name(name) == self._index:
-            return Refusal("bad_row", f"{modality} {name!r} is the index itself; a file of that modality is expected")
-        if not name.startswith(URI_SCHEME) and not is_safe_path(name.removeprefix("./")):
-            return Refusal("unsafe_path", f"{modality} {name!r} is not a file inside the drop")
-        return Refusal("missing_file", f"{modality} {name!r} is not in the drop")
-
-    def _keep(self, modality: str, data: bytes) -> Blob | Refusal:
+    def _keep(self, modality: str, data: bytes, name: str) -> Blob | Refusal:
         found = inspect_blob(modality, data, self._config)
         if isinstance(found, Refusal):
-            return found
-        return Blob(offset=self._blobs.append(data), size_bytes=len(data), digest=digest_bytes(data), format=found)
+            # What judges a blob does not know which of several it is.
+            return found if name == modality else Refusal(found.reason, f"{name}: {found.detail}")
+        return Blob(
+            modality=modality,
+            offset=self._blobs.append(data),
+            size_bytes=len(data),
+            digest=digest_bytes(data),
+            format=found,
+        )
 
 
 def _nothing(columns: Mapping[str, object]) -> Refusal:

@@ -19,8 +19,9 @@ LABEL_COLUMNS = ("label", "language", "group")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blob:
-    """One modality's bytes: where they lie in the spool, and what they are."""
+    """The bytes of one modality, or of one part: where they lie in the spool, and what they are."""
 
+    modality: str
     offset: int
     size_bytes: int
     digest: str
@@ -29,11 +30,14 @@ class Blob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One raw sample that passed every structural check. ``object`` is the key within the drop it came from."""
+    """One raw sample that passed every structural check.
+
+    ``object`` is the key within the drop it came from; ``parts`` are its blobs in reading order.
+    """
 
     key: str
     object: str
-    blobs: Mapping[str, Blob]
+    parts: tuple[Blob, ...]
     label: str | None
     language: str | None
     group: str | None

@@ -2,10 +2,11 @@
 
 The tar may be packed by gzip.
 
-Members ``<key>.<extension>`` of one key form a sample, also where they are not neighbours. ``.json`` gives label,
-language, group and metadata, ``.cls`` a label; members of any other extension are counted, recorded in the metadata
-by digest, and stay in the raw tar. Links, devices and names that leave the tar reject their sample. A tar that cannot
-be read up to an end marker and zeros behind it is an error: nobody can say what it would have held.
+Members ``<key>.<extension>`` and ``<key>.<number>.<extension>`` of one key form a sample, also where they are not
+neighbours. ``.json`` gives label, language, group and metadata, ``.cls`` a label; members of any other extension are
+counted, recorded in the metadata by digest, and stay in the raw tar. Links, devices and names that leave the tar reject
+their sample. A tar that cannot be read up to an end marker and zeros behind it is an error: nobody can say what it
+would have held.
 """
 
 import hashlib
@@ -20,12 +21,12 @@ from mm_assets.drops.collection import Collection
 from mm_assets.drops.fields import printable
 from mm_assets.drops.grouping import DESCRIPTIONS, Piece, Runs
 from mm_assets.drops.gz import GZIP_SUFFIXES, GzipReader
+from mm_assets.drops.parts import numbered_modality
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Rejection, VerifiedReader
 from mm_assets.errors import MmError, StageError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.table import MODALITY_OF
 
 #: Extended headers hold names; a larger one, or more of them in a row, is an attack on memory or the stack.
 MAX_HEADER_BYTES = 1 << 20
@@ -200,7 +201,7 @@ def _is_safe(name: str) -> bool:
 
 def _read_piece(archive: tarfile.TarFile, info: tarfile.TarInfo, name: str, extension: str, found: Collection) -> Piece:
     config = found.config
-    modality = MODALITY_OF.get(extension)
+    modality = numbered_modality(extension)
     is_described = extension in DESCRIPTIONS
     ceiling = config.max_bytes(modality) if modality else config.max_metadata_bytes if is_described else 0
     data, digest = _read_bytes(archive, info, ceiling)

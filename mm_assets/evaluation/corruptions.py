@@ -13,7 +13,8 @@ import numpy as np
 from mm_assets.batching.samples import Sample
 from mm_assets.evaluation.config import CorruptionConfig
 from mm_assets.identity.randomness import keyed_rng
-from mm_assets.modalities.table import aspect
+from mm_assets.modalities.parts import Parts, lengths_of, split
+from mm_assets.modalities.table import MODALITIES, aspect
 
 
 def damage(sample: Sample, corruption: CorruptionConfig, severity: int, seed: int) -> Sample:
@@ -24,12 +25,28 @@ def damage(sample: Sample, corruption: CorruptionConfig, severity: int, seed: in
         return sample
     kept = {name: tensor for name, tensor in sample.tensors.items() if name != modality}
     if corruption.is_drop:
-        return replace(sample, tensors=kept)
+        parts = None if sample.parts is None else tuple(part for part in sample.parts if part[0] != modality)
+        return replace(sample, tensors=kept, parts=parts)
     if not value.size:
         return sample
     rng = corruption_rng(seed, corruption.name, severity, sample.id)
-    damaged = aspect(modality, "corruptions").CORRUPTIONS[corruption.name](value, severity, rng)
-    return replace(sample, tensors=kept | {modality: damaged})
+    change = aspect(modality, "corruptions").CORRUPTIONS[corruption.name]
+    if sample.parts is None:
+        return replace(sample, tensors=kept | {modality: change(value, severity, rng)})
+    parts = [change(part, severity, rng) for part in split(modality, value, lengths_of(sample.parts, modality))]
+    return replace(
+        sample,
+        tensors=kept | {modality: np.concatenate(parts)},
+        parts=_relength(sample.parts, modality, [len(part) for part in parts]),
+    )
+
+
+def _relength(parts: Parts, modality: str, lengths: list[int]) -> Parts:
+    """Parts with other lengths of one modality, unless all of its tensors are equally long."""
+    if MODALITIES[modality].length_column is None:
+        return parts
+    new = iter(lengths)
+    return tuple((name, next(new) if name == modality else length) for name, length in parts)
 
 
 def corruption_rng(seed: int, name: str, severity: int, sample_id: str) -> np.random.Generator:

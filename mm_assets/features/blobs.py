@@ -1,22 +1,11 @@
 """Blobs of a snapshot: where each lies in ``samples.tar``, read by offset and verified by digest."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from mm_assets.errors import ObjectCorruptError
 from mm_assets.identity.canonical import digest_bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlobRef:
-    """One modality of one sample: bytes ``[offset, offset + size_bytes)`` of the tar."""
-
-    sample: str
-    modality: str
-    digest: str
-    offset: int
-    size_bytes: int
+from mm_assets.snapshot.blobs import BlobRef
 
 
 class TarBlobs:
@@ -44,7 +33,7 @@ class TarBlobs:
         actual = digest_bytes(data)
         if actual != ref.digest:
             raise ObjectCorruptError(
-                f"sample {ref.sample}: {ref.modality} in samples.tar does not match samples.parquet: "
+                f"sample {ref.sample}: {ref.name} in samples.tar does not match samples.parquet: "
                 f"expected {ref.digest}, got {actual}. Run the shard's snapshot again."
             )
         return data

@@ -1,10 +1,12 @@
 """Embeds one shard: features in, one unit vector per modality and sample out.
 
 The encoder is loaded once, by digest, and stays on its device; micro-batches are views of the memory-mapped
-``tensors.arrow``. Nothing is decoded here.
+``tensors.arrow``. Nothing is decoded here. Of several parts each is embedded by itself, and the sample has the mean of
+their vectors, of length one.
 """
 
 import importlib
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from mm_assets.features.config import TOWERS_CODE, EncoderConfig
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.neighbours import KEY_COLUMNS, Present, coherence, near_duplicate_keys
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
+from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -31,6 +34,8 @@ from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_
 TOWERS_MODULE = "mm_assets.features.towers"
 #: Rows per forward pass where the configuration does not say; no embedding depends on it.
 DEFAULT_MICROBATCH_SIZE = 64
+#: Sums of vectors shorter than this point nowhere.
+SHORTEST = 1e-6
 
 
 class Encoder(Protocol):
@@ -119,9 +124,42 @@ def embed_table(encoder: Encoder, tensors: pa.Table, *, microbatch_size: int) ->
                 column = batch.column(name).combine_chunks()
                 present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
                 if len(present):
+                    parts = batch_parts(batch)
+                    lengths = [lengths_of(parts[place], name) for place in present] if parts else []
                     rows[name].append(torch.from_numpy(present + start))
-                    vectors[name].append(encoder.encode_column(name, column.drop_null(), shape).cpu())
+                    vectors[name].append(_encode(encoder, name, column.drop_null(), lengths, shape, step))
     return {name: (torch.cat(rows[name]), torch.cat(vectors[name])) for name in NAMES}
+
+
+def batch_parts(batch: pa.Table) -> list[Parts | None]:
+    """The parts of every row; empty where all rows are plain."""
+    if PARTS not in batch.column_names or batch.column(PARTS).null_count == batch.num_rows:
+        return []
+    return [parse_parts(value) for value in batch.column(PARTS).to_pylist()]
+
+
+def _encode(
+    encoder: Encoder, name: str, column: pa.Array, lengths: list[list[int]], shape: Mapping[str, int], step: int
+) -> Tensor:
+    """A vector per value of a column without nulls; ``lengths`` by value those of its parts, empty for all plain."""
+    if not any(len(own) > 1 for own in lengths):
+        return encoder.encode_column(name, column, shape).cpu()
+    values = explode(column, lengths)
+    chunks = [values.slice(first, step) for first in range(0, len(values), step)]
+    vectors_XD = torch.cat([encoder.encode_column(name, chunk, shape).cpu() for chunk in chunks])
+    return torch.stack([mean_vector(part) for part in vectors_XD.split([max(len(own), 1) for own in lengths])])
+
+
+def mean_vector(vectors_ND: Tensor) -> Tensor:
+    """The mean of unit vectors, of length one; of vectors that cancel each other the first."""
+    if len(vectors_ND) == 1:
+        return vectors_ND[0]
+    total_D = vectors_ND[0].double()
+    for vector_D in vectors_ND[1:]:
+        # In the order of the parts, so that the sum is the same on every machine.
+        total_D = total_D + vector_D.double()
+    length = math.sqrt(math.fsum((total_D * total_D).tolist()))
+    return vectors_ND[0] if length < SHORTEST else (total_D / length).float()
 
 
 def _shape(encoder: Encoder, tensors: pa.Table) -> dict[str, int]:

@@ -1,31 +1,34 @@
 """Decodes one shard: a snapshot in, tensors, signals and dead letters out.
 
-Each blob is read, verified and decoded exactly once. Memory is bounded by one batch of ``BATCH_ROWS`` samples and the
-narrow columns; a sample with a blob that does not decode becomes one dead letter, all others go through. Rows are
-sorted by id, whatever order the snapshot has.
+Each blob is read, verified and decoded exactly once. A sample has one row, however many parts it has: the tensor of a
+modality is that of its parts one after the other, its signals are combined (``modalities/combine.py``). Memory is
+bounded by one batch of ``BATCH_ROWS`` samples and the narrow columns; a sample with a blob that does not decode becomes
+one dead letter, all others go through. Rows are sorted by id, whatever order the snapshot has.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from mm_assets.features.blobs import BlobRef, TarBlobs
+from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
 from mm_assets.modalities import caption
+from mm_assets.modalities.combine import combine
+from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.reasons import BlobRejectedError
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
+from mm_assets.snapshot.blobs import PART_COLUMNS, BlobRef, blob_columns, blobs_of
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import ARROW_TYPE, BATCH_ROWS, PARQUET_TYPE, read_parquet, table_of, write_parquet
-
-READ_COLUMNS = ["id", "object"] + [
-    f"{modality}_{column}" for modality in NAMES for column in ("digest", "offset", "size_bytes")
-]
 
 Row = dict[str, Any]
 
@@ -37,24 +40,26 @@ def compute_features(job: Job) -> StageResult:
         ObjectCorruptError: a blob does not have the digest its row states.
     """
     config = TypeAdapter(FeaturesConfig).validate_python(dict(job.params))
-    rows = read_parquet(job.fetch("snapshot", "samples.parquet"), READ_COLUMNS).sort_by("id")
+    samples = job.fetch("snapshot", "samples.parquet")
+    rows = read_parquet(samples, ["id", "object", *blob_columns(samples)]).sort_by("id")
     with TarBlobs(job.fetch("snapshot", "samples.tar")) as blobs:
         return extract_shard(rows, blobs, config, job.workdir)
 
 
 def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workdir: Path) -> StageResult:
-    """Writes the three files for ``rows`` (``READ_COLUMNS``, sorted by id) to ``workdir``.
+    """Writes the three files for ``rows`` to ``workdir``.
 
     Args:
-        rows: One row per sample.
+        rows: One row per sample, sorted by id: ``id``, ``object`` and the columns of its blobs.
         blobs: Where their bytes are.
         config: How they are decoded.
         workdir: An existing folder.
     """
     tensors = workdir / "tensors.arrow"
-    writer = _Writer(config=config, tensors=tensors)
+    has_parts = any(rows.column(name).null_count < rows.num_rows for name in rows.column_names if name in PART_COLUMNS)
+    writer = _Writer(config=config, tensors=tensors, has_parts=has_parts)
     letters: list[Row] = []
-    with pa.OSFile(str(tensors), "wb") as sink, pa.ipc.new_file(sink, tensors_schema(config)) as arrow:
+    with pa.OSFile(str(tensors), "wb") as sink, pa.ipc.new_file(sink, writer.tensors_schema) as arrow:
         for row in _iter_rows(rows):
             try:
                 writer.add(*_sample(row, blobs, config))
@@ -84,7 +89,7 @@ class _SampleRejectedError(ValueError):
             "modality": ref.modality,
             "stage": "features",
             "reason": cause.reason,
-            "detail": cause.detail,
+            "detail": cause.detail if ref.place is None else f"{ref.name}: {cause.detail}",
             "digest": ref.digest,
             "size_bytes": ref.size_bytes,
         }
@@ -96,9 +101,14 @@ class _Writer:
 
     config: FeaturesConfig
     tensors: Path
+    has_parts: bool
     pending: list[Row] = field(default_factory=list[Row])
     pending_signals: list[Row] = field(default_factory=list[Row])
     signals: list[pa.Table] = field(default_factory=list[pa.Table])
+
+    @property
+    def tensors_schema(self) -> pa.Schema:
+        return tensors_schema(self.config, has_parts=self.has_parts)
 
     def add(self, tensors: Row, signals: Row) -> None:
         self.pending.append(tensors)
@@ -106,8 +116,9 @@ class _Writer:
 
     def flush(self, arrow: pa.ipc.RecordBatchFileWriter) -> None:
         if self.pending or not self.signals:
-            arrow.write_table(table_of(self.pending, tensors_schema(self.config)).combine_chunks())
-            self.signals.append(table_of(self.pending_signals, signals_schema(self.config)))
+            arrow.write_table(table_of(self.pending, self.tensors_schema).combine_chunks())
+            schema = signals_schema(self.config, has_parts=self.has_parts)
+            self.signals.append(table_of(self.pending_signals, schema))
         self.pending, self.pending_signals = [], []
 
 
@@ -122,36 +133,55 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
     Raises:
         _SampleRejectedError: one of its blobs does not decode; the first in the order of the table.
     """
-    decoded: dict[str, Any] = {}
-    for modality, kind in MODALITIES.items():
-        if row[f"{modality}_digest"] is None:
-            continue
-        ref = BlobRef(
-            sample=row["id"],
-            modality=modality,
-            digest=row[f"{modality}_digest"],
-            offset=row[f"{modality}_offset"],
-            size_bytes=row[f"{modality}_size_bytes"],
-        )
+    refs = blobs_of(row)
+    parts: dict[int, _Part] = {}
+    for position in sorted(range(len(refs)), key=lambda position: NAMES.index(refs[position].modality)):
+        ref = refs[position]
         try:
-            decoded[modality] = kind.aspect("decode").decode(blobs.read(ref), config)
+            parts[position] = _decoded(ref, blobs.read(ref), config)
         except BlobRejectedError as error:
             raise _SampleRejectedError(row, ref, error) from error
-    return _rows(row["id"], decoded, config)
+    ordered = [parts[position] for position in range(len(refs))]
+    tensors, signals = _rows(row["id"], ordered)
+    if any(ref.place is not None for ref in refs):
+        tensors[PARTS] = [{"modality": part.modality, "length": part.length} for part in ordered]
+        signals[PARTS] = [
+            {**said, "digest": part.signals[MODALITIES[part.modality].digest_column]}
+            for said, part in zip(tensors[PARTS], ordered, strict=True)
+        ]
+    return tensors, signals
 
 
-def _rows(sample: str, decoded: Mapping[str, Any], config: FeaturesConfig) -> tuple[Row, Row]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """One blob: the value of its column, its length, and its signals."""
+
+    modality: str
+    tensor: Any
+    length: int
+    signals: Mapping[str, Any]
+
+
+def _decoded(ref: BlobRef, data: bytes, config: FeaturesConfig) -> _Part:
+    kind = MODALITIES[ref.modality]
+    decoded = kind.aspect("decode").decode(data, config)
+    tensor, length = kind.aspect("tensor").make_tensor(decoded, config)
+    signals = kind.aspect("signals").measure(decoded, config)
+    return _Part(modality=ref.modality, tensor=tensor, length=length, signals=signals)
+
+
+def _rows(sample: str, parts: Sequence[_Part]) -> tuple[Row, Row]:
     tensors: Row = {"id": sample}
     signals: Row = {"id": sample}
     for modality in PACKED:
-        kind, value = MODALITIES[modality], decoded.get(modality)
-        made, length = (None, 0) if value is None else kind.aspect("tensor").make_tensor(value, config)
-        tensors[modality] = made
-        signals[f"has_{modality}"] = value is not None
+        kind = MODALITIES[modality]
+        own = [(place, part) for place, part in enumerate(parts) if part.modality == modality]
+        tensors[modality] = reduce(add, (part.tensor for _, part in own)) if own else None
+        signals[f"has_{modality}"] = bool(own)
         if kind.length_column is not None:
-            signals[kind.length_column] = length
-        if value is not None:
-            signals |= kind.aspect("signals").measure(value, config)
+            signals[kind.length_column] = sum(part.length for _, part in own)
+        if own:
+            signals |= combine(modality, [(place, part.signals) for place, part in own])
     return tensors, signals | caption.measure(signals)
 
 
@@ -167,5 +197,20 @@ def _stats(rows: pa.Table, signals: pa.Table, letters: list[Row]) -> dict[str, A
         "rows_out": signals.num_rows,
         "dead_letters": len(letters),
         "modalities": {name: sum(signals.column(f"has_{name}").to_pylist()) for name in NAMES},
+        **_part_counts(signals),
         "reasons": {reason: sum(letter["reason"] == reason for letter in letters) for reason in reasons},
     }
+
+
+def _part_counts(signals: pa.Table) -> dict[str, Any]:
+    """Parts by modality, where a sample is not plain; a modality of a plain sample is one part."""
+    if PARTS not in signals.column_names:
+        return {}
+    counts = Counter[str]()
+    columns = [PARTS, *(f"has_{name}" for name in NAMES)]
+    for row in signals.select(columns).to_pylist():
+        parts = row[PARTS]
+        counts.update(
+            [name for name in NAMES if row[f"has_{name}"]] if parts is None else [part["modality"] for part in parts]
+        )
+    return {"parts": {name: counts[name] for name in NAMES}}

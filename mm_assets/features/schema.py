@@ -1,9 +1,14 @@
-"""Columns of the files this stage writes; other programs read them, so names and types only ever grow."""
+"""Columns of the files this stage writes; other programs read them, so names and types only ever grow.
+
+A shard with a sample that is not plain has a column ``parts`` more: null for plain samples, else the sample's parts in
+reading order.
+"""
 
 import pyarrow as pa
 
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.modalities import caption
+from mm_assets.modalities.parts import PART_TYPE, PARTS
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
 
@@ -26,6 +31,10 @@ TENSORS = pa.schema(
 )
 
 SIGNALS = pa.schema([pa.field("id", pa.string(), nullable=False), *_columns()])
+
+PARTS_FIELD = pa.field(PARTS, pa.list_(PART_TYPE))
+#: Of signals; ``digest`` is equal for parts of equal content.
+MEASURED_PARTS_FIELD = pa.field(PARTS, pa.list_(pa.struct([*PART_TYPE, ("digest", pa.string())])))
 
 DEAD_LETTERS = pa.schema(
     [
@@ -57,15 +66,16 @@ EMBEDDING_SIGNALS = pa.schema(
 )
 
 
-def tensors_schema(config: FeaturesConfig) -> pa.Schema:
+def tensors_schema(config: FeaturesConfig, *, has_parts: bool = False) -> pa.Schema:
     """``TENSORS`` with what a reader of the columns needs, such as their shapes, as schema metadata."""
     numbers = {
         name: value for modality in PACKED for name, value in aspect(modality, "tensor").metadata(config).items()
     }
-    return TENSORS.with_metadata({name: str(value) for name, value in numbers.items()})
+    schema = TENSORS.append(PARTS_FIELD) if has_parts else TENSORS
+    return schema.with_metadata({name: str(value) for name, value in numbers.items()})
 
 
-def signals_schema(config: FeaturesConfig) -> pa.Schema:
+def signals_schema(config: FeaturesConfig, *, has_parts: bool = False) -> pa.Schema:
     """``SIGNALS`` with ``params.<name>`` of the tensors and the redactions, if any, as schema metadata.
 
     A frozen release states them for all of its shards without opening a tensor. Versions of codecs are in the
@@ -75,4 +85,5 @@ def signals_schema(config: FeaturesConfig) -> pa.Schema:
     stated = {f"params.{name.decode()}": value.decode() for name, value in sorted(params.items())}
     if config.redactions:
         stated[REDACTIONS] = ",".join(sorted(config.redactions))
-    return SIGNALS.with_metadata(stated)
+    schema = SIGNALS.append(MEASURED_PARTS_FIELD) if has_parts else SIGNALS
+    return schema.with_metadata(stated)

@@ -16,6 +16,7 @@ from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.judging import judge_rows
+from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
@@ -66,17 +67,25 @@ def tensor_finding(tensors: pa.Table) -> Finding:
     failing: list[str] = []
     for batch in tensors.to_batches():
         names = batch.column("id").to_pylist()
+        parts = _parts(batch)
         for modality in NAMES:
             is_sound = aspect(modality, "column").is_sound
-            values = batch.column(modality)
-            failing += [
-                name for name, value in zip(names, values, strict=True) if value.is_valid and not is_sound(value, shape)
-            ]
+            for name, value, own in zip(names, batch.column(modality), parts, strict=True):
+                lengths = lengths_of(own, modality)
+                values = explode(pa.array([value]), [lengths]) if len(lengths) > 1 and value.is_valid else [value]
+                if value.is_valid and not all(is_sound(one, shape) for one in values):
+                    failing.append(name)
     return _finding(
         "tensors",
         set(failing),
         f"tensors of {tensors.num_rows} samples: sizes as declared, values in range",
     )
+
+
+def _parts(batch: pa.RecordBatch) -> list[Parts | None]:
+    if PARTS not in batch.schema.names:
+        return [None] * batch.num_rows
+    return [parse_parts(value) for value in batch.column(PARTS).to_pylist()]
 
 
 def embedding_finding(modality: str, embeddings: pa.Table) -> Finding:

@@ -19,6 +19,7 @@ from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, bare_key, rows_about
 from mm_assets.release.shards import Place, places
 from mm_assets.releases.spec import ReleaseSpec, read_spec
+from mm_assets.snapshot.blobs import blobs_of
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import read_ref
@@ -130,14 +131,15 @@ def _place(store: Store, letter: Row) -> dict[str, Json]:
         ref = read_ref(store, "snapshot", partition).ref
         if ref is not None:
             snapshot = read_manifest(store, ref.manifest)
-            place |= _blob(store, snapshot, str(letter["id"]), str(letter["modality"]))
+            place |= _blob(store, snapshot, str(letter["id"]), str(letter["digest"]))
     return place
 
 
-def _blob(store: Store, snapshot: Manifest, sample_id: str, modality: str) -> dict[str, Json]:
-    names = (f"{modality}_offset", f"{modality}_size_bytes")
-    for row in rows_about(store, snapshot.output("samples.parquet").digest, sample_id, ["id", *names]):
+def _blob(store: Store, snapshot: Manifest, sample_id: str, digest: str) -> dict[str, Json]:
+    for row in rows_about(store, snapshot.output("samples.parquet").digest, sample_id):
         if row["id"] == sample_id:
             tar = store.object_uri(snapshot.output("samples.tar").digest)
-            return {"shard_tar": tar, "offset": row[names[0]], "size_bytes": row[names[1]]}
+            for blob in blobs_of(row):
+                if blob.digest == digest:
+                    return {"shard_tar": tar, "offset": blob.offset, "size_bytes": blob.size_bytes}
     return {}

@@ -6,7 +6,7 @@ Dead letters of all stages are grouped by these words; which modality is concern
 from dataclasses import dataclass
 
 REASONS = {
-    "ambiguous_modality": "A sample has two blobs of one modality.",
+    "ambiguous_modality": "A sample has two blobs of one modality at one place.",
     "bad_header": "The format is known, but its header cannot be read.",
     "bad_id": "The id is empty, too long, or holds characters that cannot be seen.",
     "bad_metadata": "The description of a sample cannot be used.",
@@ -23,8 +23,9 @@ REASONS = {
     "not_a_file": "A member is a link, a device or a sparse file.",
     "not_finite": "The decoded values hold NaN or infinity.",
     "text_not_utf8": "The bytes are not valid UTF-8.",
-    "too_large": "The blob has more bytes than allowed.",
+    "too_large": "A blob, or all blobs of a sample, have more bytes than allowed.",
     "too_many_decoded_bytes": "The header declares more decoded bytes than allowed.",
+    "too_many_parts": "The sample has more parts than allowed.",
     "too_many_pixels": "The header declares more pixels than allowed.",
     "too_many_seconds": "The header declares more seconds than allowed.",
     "truncated": "The blob ends before what its header declares.",

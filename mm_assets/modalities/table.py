@@ -10,8 +10,8 @@ Aspects and what each must define:
 - ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``.
 - ``tensor``: ``make_tensor(decoded, config) -> (value, length)`` and ``metadata(config)`` of ``tensors.arrow``.
 - ``column``: ``ARROW_TYPE`` of the value, ``read(scalar, shape)`` as an array, ``is_sound(scalar, shape)``.
-- ``signals``: ``COLUMNS`` (name and Arrow type), ``measure(decoded, config)``, and ``NUMBERS`` and ``FLAGS`` for a
-  preview.
+- ``signals``: ``COLUMNS`` (name and Arrow type), ``measure(decoded, config)``, ``NUMBERS`` and ``FLAGS`` for a
+  preview, and ``COMBINED``, how a sample with several parts has one value (``combine``).
 - ``tokens``: ``SHAPE`` (names of numbers it needs), ``count(length, shape)`` and ``values(tensor, num_tokens, shape)``.
 - ``corruptions``: ``CORRUPTIONS``, by name a function of (value, severity, generator).
 - ``augment``: ``augment(values, config, rng)`` of what ``tokens`` made.

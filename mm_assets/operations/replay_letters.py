@@ -21,6 +21,7 @@ from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_plac
 from mm_assets.lineage.records import Row
 from mm_assets.materialize import Workspace
 from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.snapshot.blobs import PART_COLUMNS
 from mm_assets.store.commit import Attempt, StageResult
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -188,8 +189,20 @@ def _changed(old: pa.Table, new: pa.Table) -> list[str]:
     is_there = places.is_valid()
     missing = old["id"].filter(pc.invert(is_there)).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     columns = [name for name in old.schema.names if name in new.schema.names and not name.endswith(MOVED)]
-    kept, found = old.select(columns).filter(is_there), new.select(columns).take(places.drop_null())
+    kept, found = _unmoved(old.select(columns).filter(is_there)), _unmoved(new.select(columns).take(places.drop_null()))
     if kept.equals(found):
         return missing
     rows = zip(kept.to_batches(max_chunksize=1), found.combine_chunks().to_batches(max_chunksize=1), strict=True)
     return missing + [one["id"][0].as_py() for one, other in rows if not one.equals(other)]
+
+
+def _unmoved(table: pa.Table) -> pa.Table:
+    """The table with the parts of samples without their offsets."""
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if name not in PART_COLUMNS or not pa.types.is_list(kind):
+            continue
+        fields = [field for field in kind.value_type if field.name != MOVED.strip("_")]
+        column = table.column(name).cast(pa.list_(pa.struct(fields)))
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table

@@ -1,8 +1,9 @@
 """Contamination: what a frozen evaluation set tests on never trains here.
 
 Every frozen release keeps the keys of its test split: of each sample its whole content, its picture, its recording and
-its text where that is long. The keys of its line come from its parent; those of releases that were named evaluation
-sets are inputs of their own. A sample with one of the keys stays out of every split but test.
+its text where that is long; of a sample with parts also each picture and recording. The keys of its line come from its
+parent; those of releases that were named evaluation sets are inputs of their own. A sample with one of the keys stays
+out of every split but test.
 """
 
 import json
@@ -17,7 +18,7 @@ import pyarrow as pa
 from mm_assets.identity.canonical import Json
 from mm_assets.modalities.table import CAUSAL, MODALITIES
 from mm_assets.release.config import PARENT, FreezeConfig
-from mm_assets.release.dedup import CONTENT, Ints
+from mm_assets.release.dedup import CONTENT, PART_KEYS, Ints
 from mm_assets.release.title import dataset_name
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input, Manifest
@@ -58,7 +59,10 @@ def find_contaminated(
     num_rows = database.execute("SELECT count(*) FROM samples").fetchall()[0][0]
     found = np.full(num_rows, -1, dtype=np.int64)
     union = " UNION ALL ".join(
-        f"SELECT position, {expression} AS key FROM samples" for expression in evaluation_keys(config)
+        [
+            *(f"SELECT position, {expression} AS key FROM samples" for expression in evaluation_keys(config)),
+            PART_KEYS.format(source="samples"),
+        ]
     )
     for number, entry in reversed(list(enumerate(sets))):
         database.register("evaluated", read_parquet(store.fetch(entry.digest(KEYS_FILE), folder)))
@@ -84,6 +88,7 @@ def write_evaluation_keys(database: duckdb.DuckDBPyConnection, job: Job, config:
         f"SELECT {expression} AS key FROM samples SEMI JOIN tested USING (position)"
         for expression in evaluation_keys(config)
     ]
+    parts.append(f"SELECT key FROM ({PART_KEYS.format(source='samples SEMI JOIN tested USING (position)')})")
     for number, entry in enumerate(evaluation_sets(job)):
         if entry.role == PARENT:
             table = read_parquet(job.store.fetch(entry.digest(KEYS_FILE), job.workdir / "evaluated"))

@@ -7,6 +7,7 @@ shares a declared group, or has an equal or nearly equal picture, recording or l
 training and testing, whether or not it is a copy.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import duckdb
@@ -19,6 +20,12 @@ from mm_assets.release.config import FreezeConfig
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
+#: Position and key of every part of a sample but its texts.
+PART_KEYS = (
+    "SELECT position, part.modality || '|' || part.digest AS key FROM "
+    "(SELECT position, unnest(parts) AS part FROM {source} WHERE parts IS NOT NULL) "
+    f"WHERE part.modality NOT IN ({', '.join(repr(name) for name in CAUSAL)})"
+)
 _DIGESTS = {name: row.digest_column for name, row in MODALITIES.items()}
 _EACH_HAS_DIGEST = " AND ".join(f"has_{name} = ({digest} IS NOT NULL)" for name, digest in _DIGESTS.items())
 _ANY_PRESENT = " OR ".join(f"has_{name}" for name in NAMES)
@@ -49,6 +56,7 @@ def shared_keys(
     *,
     column: str = "position",
     where: str = "TRUE",
+    queries: Sequence[str] = (),
 ) -> tuple[Ints, Ints]:
     """Pairs (row, key number) of every key that at least two rows share.
 
@@ -57,9 +65,13 @@ def shared_keys(
         expressions: SQL expressions for keys; rows with NULL have no key.
         column: How a row is named: ``position`` or ``seniority``.
         where: Which rows take part.
+        queries: SQL queries for further pairs of ``position`` and ``key``.
     """
     union = " UNION ALL ".join(
-        f"SELECT {column} AS row, {expression} AS key FROM samples WHERE {where}" for expression in expressions
+        [
+            *(f"SELECT {column} AS row, {expression} AS key FROM samples WHERE {where}" for expression in expressions),
+            *(f"SELECT position AS row, key FROM ({further})" for further in queries),
+        ]
     )
     found = database.execute(
         f"""WITH keyed AS ({union}), shared AS (

@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from mm_assets.features.schema import PARTS_FIELD
 from mm_assets.identity.canonical import Json, canonical_json, digest_file
+from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.card import dataset_card
 from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
@@ -49,6 +51,7 @@ from mm_assets.store.job import Job
 from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet, write_parquet
 
 LEAKAGE = "leakage"
+_PARTS = f"[{{'modality': part.modality, 'length': part.length}} FOR part IN {PARTS}] AS {PARTS}"
 
 SAMPLES = pa.schema(
     [
@@ -220,7 +223,9 @@ def _samples(database: duckdb.DuckDBPyConnection, verdicts: Verdicts, decisions:
     """The rows of ``samples.parquet``."""
     stored = [name for name in SAMPLES.names if name not in ("split", "selected", "reasons", "duplicate_of")]
     names = ", ".join(f'"{name}"' for name in stored)
-    rows = database.sql(f"SELECT {names}, {CONTENT} AS content FROM samples ORDER BY position").to_arrow_table()
+    rows = database.sql(
+        f"SELECT {names}, {CONTENT} AS content, {_PARTS} FROM samples ORDER BY position"
+    ).to_arrow_table()
     is_copy = decisions.original != np.arange(rows.num_rows)
     original = rows.take(pa.array(decisions.original))
     is_exact = pc.equal(rows["content"], original["content"]).fill_null(False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
@@ -243,7 +248,10 @@ def _samples(database: duckdb.DuckDBPyConnection, verdicts: Verdicts, decisions:
         "duplicate_of": pc.if_else(pa.array(is_copy), original["id"], pa.scalar(None, pa.string())),  # pyright: ignore[reportAttributeAccessIssue]
     }
     columns = [values[name] if name in values else rows[name] for name in SAMPLES.names]
-    return pa.table(columns, schema=SAMPLES)
+    table = pa.table(columns, schema=SAMPLES)
+    if rows[PARTS].null_count == rows.num_rows:
+        return table
+    return table.append_column(PARTS_FIELD, rows[PARTS].cast(PARTS_FIELD.type))
 
 
 def _reasons(flags: Mapping[str, Bools]) -> pa.Array:

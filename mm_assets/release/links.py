@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 
 from mm_assets.release.config import FreezeConfig
-from mm_assets.release.dedup import Bools, Ints, link_expressions, shared_keys
+from mm_assets.release.dedup import PART_KEYS, Bools, Ints, link_expressions, shared_keys
 from mm_assets.release.signatures import NEAR, Signatures, read_signatures
 
 
@@ -20,8 +20,8 @@ from mm_assets.release.signatures import NEAR, Signatures, read_signatures
 class Links:
     """Pairs (row, key number), and what the keys of nearly equal blobs were made from.
 
-    ``groups`` has, by modality and for every position, the smallest position of its group of nearly equal blobs, -1
-    where it has none to compare.
+    ``groups`` has, by modality and for every position, a number that samples with nearly equal blobs share, -1 where it
+    has none to compare.
     """
 
     rows: Ints
@@ -38,7 +38,7 @@ def find_links(database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, inh
         config: Which links count.
         inherited: Split each row had in the parent, -1 for a new row.
     """
-    rows, keys = shared_keys(database, link_expressions(config))
+    rows, keys = shared_keys(database, link_expressions(config), queries=[PART_KEYS.format(source="samples")])
     (num_rows,) = database.execute("SELECT count(*) FROM samples").fetchall()[0]
     is_wanted = config.group_near_duplicates or config.drop_near_duplicates
     signatures = {name: read_signatures(database, name, config) for name in NEAR} if is_wanted else {}
@@ -47,15 +47,14 @@ def find_links(database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, inh
     next_key = int(keys.max(initial=-1)) + 1
     for name, found in signatures.items():
         leader = found.groups()
-        groups[name] = np.full(num_rows, -1, dtype=np.int64)
-        groups[name][found.position] = leader
-        torn = _torn(groups[name], inherited)
+        groups[name] = found.groups_of_samples(leader, num_rows)
+        torn = _torn(num_rows, found.position, leader, inherited)
         size = np.bincount(leader, minlength=num_rows)
         shared = (size[leader] > 1) & ~torn[leader]
         parts.append((found.position[shared], next_key + leader[shared]))
         next_key += num_rows
         for group in np.flatnonzero(torn):
-            pairs = _near_pairs(found, found.position[leader == group])
+            pairs = _near_pairs(found, np.flatnonzero(leader == group))
             parts.append((pairs.ravel(), next_key + np.repeat(np.arange(len(pairs)), 2)))
             next_key += len(pairs)
     if not config.group_near_duplicates:
@@ -68,21 +67,21 @@ def find_links(database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, inh
     )
 
 
-def _torn(groups: Ints, inherited: Ints | None) -> Bools:
+def _torn(num_rows: int, position: Ints, leader: Ints, inherited: Ints | None) -> Bools:
     """By position of its first member, whether a group has members of the parent in different splits."""
-    bits = np.zeros(len(groups), dtype=np.int64)
+    bits = np.zeros(num_rows, dtype=np.int64)
     if inherited is not None:
-        old = np.flatnonzero((groups >= 0) & (inherited >= 0))
-        np.bitwise_or.at(bits, groups[old], np.left_shift(1, inherited[old]))
+        old = np.flatnonzero(inherited[position] >= 0)
+        np.bitwise_or.at(bits, leader[old], np.left_shift(1, inherited[position[old]]))
     return (bits & (bits - 1)) != 0
 
 
 def _near_pairs(found: Signatures, members: Ints) -> Ints:
-    """Every pair [pairs, 2] of members that are near to each other."""
-    values = found.values(members)
+    """The positions [pairs, 2] of every pair of members, rows of ``found``, that are near to each other."""
+    values, position = found.values(members), found.position[members]
     pairs: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
     for one in range(len(members) - 1):
         others = values[one + 1 :]
         near = np.flatnonzero(found.nearness.are_near(np.broadcast_to(values[one], others.shape), others))
-        pairs.append(np.stack([np.full(len(near), members[one]), members[one + 1 + near]], axis=1))
+        pairs.append(np.stack([np.full(len(near), position[one]), position[one + 1 + near]], axis=1))
     return np.concatenate(pairs)

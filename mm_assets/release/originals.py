@@ -102,7 +102,7 @@ def _classes(database: duckdb.DuckDBPyConnection, kept: Bools, groups: Mapping[s
     rows = np.flatnonzero(has_all)
     number = np.unique(_column(database, f"hash({_EQUAL})")[rows], return_inverse=True)[1]
     for column in compared:
-        pair = number * (len(kept) + 1) + column[rows] + 1
+        pair = number * (2 * len(kept) + 1) + column[rows] + 1
         number = np.unique(pair, return_inverse=True)[1]
     shared = np.bincount(number, minlength=1)[number] > 1
     return number[shared].astype(np.int64), rows[shared].astype(np.int64)
@@ -114,10 +114,9 @@ def _are_near(left: Ints, right: Ints, signatures: Mapping[str, Signatures], gro
     for name in _COMPARED:
         if name in groups:
             asked = np.flatnonzero(result & (groups[name][left] >= 0))
-            found = signatures[name]
             for start in range(0, len(asked), CHUNK):
                 part = asked[start : start + CHUNK]
-                result[part] = found.nearness.are_near(found.values(left[part]), found.values(right[part]))
+                result[part] = signatures[name].are_near(left[part], right[part])
     return result
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.errors import StageError
-from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
+from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
 from mm_assets.release.shards import Shard
 from mm_assets.store.objects import Store
 
@@ -39,7 +39,7 @@ def open_database(path: Path) -> duckdb.DuckDBPyConnection:
 def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> duckdb.DuckDBPyConnection:
     """A database whose table ``samples`` has every row of every shard, and more columns of order.
 
-    ``shard`` is the shard's number and ``generation`` its release's. ``position`` counts rows in the order of
+    ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's. ``position`` counts rows in the order of
     (id, generation, shard, row), which is the order of ``samples.parquet``; ``seniority`` counts them in the order of
     (generation, id, shard, row), which decides who is the original among duplicates. Neither depends on a name.
 
@@ -61,14 +61,14 @@ def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> duckdb.Du
 
 def _create_staging(database: duckdb.DuckDBPyConnection) -> None:
     place = [pa.field(name, pa.int32()) for name in ("generation", "shard", "row")]
-    schema = pa.schema([*place, *POLICY_SCHEMA])
+    schema = pa.schema([*place, *POLICY_SCHEMA, MEASURED_PARTS_FIELD])
     database.register("empty", schema.empty_table())
     database.execute("CREATE TABLE staged AS SELECT * FROM empty")
     database.unregister("empty")
 
 
 def _load_shard(store: Store, number: int, shard: Shard, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    signals = narrow(store, shard.signals, SIGNALS, folder)
+    signals = narrow(store, shard.signals, SIGNALS.append(MEASURED_PARTS_FIELD), folder)
     signals = signals.append_column("row", pa.array(range(signals.num_rows), pa.int32()))
     embeddings = narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder)
     database.register("shard_signals", signals)

@@ -6,6 +6,7 @@ Reads the DuckDB table ``frozen`` (the rows of ``samples.parquet``); returns pla
 import duckdb
 
 from mm_assets.identity.canonical import Json
+from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.table import NAMES
 from mm_assets.release.config import SPLITS
 
@@ -25,6 +26,7 @@ def count_by(database: duckdb.DuckDBPyConnection, expression: str, where: str = 
 def release_statistics(database: duckdb.DuckDBPyConnection, *, num_dead_letters: int) -> dict[str, Json]:
     """The document ``stats.json`` without its drift."""
     splits = count_by(database, "split")
+    parts = count_parts(database)
     return {
         "schema": "mm.release_stats/1",
         "num_samples": sum(count_by(database, "1", "TRUE").values()),
@@ -35,9 +37,25 @@ def release_statistics(database: duckdb.DuckDBPyConnection, *, num_dead_letters:
         "labels": count_by(database, "label"),
         "languages": count_by(database, "language"),
         "modalities": count_by(database, COMBINATION),
+        **({"parts": parts} if parts else {}),
         "reasons": _reasons(database),
         "conflicting_labels": _conflicting_labels(database),
     }
+
+
+def count_parts(database: duckdb.DuckDBPyConnection) -> dict[str, Json]:
+    """Parts of selected samples by modality, and samples that are not plain; nothing where all samples are plain."""
+    names = {str(row[0]) for row in database.execute("DESCRIBE frozen").fetchall()}
+    if PARTS not in names:
+        return {}
+    own = ", ".join(
+        f"sum(CASE WHEN {PARTS} IS NULL THEN CAST(has_{name} AS INT) "
+        f"ELSE len(list_filter({PARTS}, part -> part.modality = '{name}')) END)"
+        for name in NAMES
+    )
+    found = database.execute(f"SELECT count({PARTS}), {own} FROM frozen WHERE selected").fetchall()[0]
+    counts = {name: int(count or 0) for name, count in zip(NAMES, found[1:], strict=True)}
+    return {"num_samples": int(found[0]), **counts}
 
 
 def _split(database: duckdb.DuckDBPyConnection, split: str, num_samples: int) -> dict[str, Json]:

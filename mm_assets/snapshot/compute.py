@@ -18,11 +18,13 @@ from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.fields import printable
 from mm_assets.drops.labels import label_statements
 from mm_assets.drops.limits import SnapshotConfig
+from mm_assets.drops.parts import is_plain
 from mm_assets.drops.record import Drop, parse_drop
 from mm_assets.drops.samples import Rejection, Sample, id_of
 from mm_assets.identity.canonical import Json, canonical_json
 from mm_assets.modalities.table import NAMES
-from mm_assets.snapshot.schema import DEAD_LETTERS_SCHEMA, SAMPLES_SCHEMA, UNKNOWN_KEY
+from mm_assets.snapshot.blobs import blobs_of
+from mm_assets.snapshot.schema import DEAD_LETTERS_SCHEMA, UNKNOWN_KEY, samples_schema
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -52,11 +54,12 @@ def compute_snapshot(job: Job) -> StageResult:
         counts.unknown = {name: entry.num_members for name, entry in sorted(found.unknown.items())}
         samples = DiskSort(job.workdir, "stems", num_keys=1)
         letters = DiskSort(job.workdir, "letters", num_keys=len(LETTER_ORDER))
-        _sort_out(found, samples, letters)
+        counts.has_parts = _sort_out(found, samples, letters)
         rows = DiskSort(job.workdir, "rows", num_keys=1)
         with (job.workdir / "samples.tar").open("wb") as file:
             _write_tar(samples, found, file, rows)
-        with RowsWriter(job.workdir / "samples.parquet", SAMPLES_SCHEMA) as table:
+        schema = samples_schema(has_parts=counts.has_parts)
+        with RowsWriter(job.workdir / "samples.parquet", schema) as table:
             for row in _rows(rows, found):
                 counts.add_row(row)
                 table.append(row, size_bytes=len(str(row["metadata"])))
@@ -84,8 +87,13 @@ def member_stem(sample_id: str) -> str:
     return quote(sample_id, safe="").replace(".", "%2E")
 
 
-def _sort_out(found: Collection, samples: DiskSort, letters: DiskSort) -> None:
-    """Samples by the stem of their members, and what was rejected as rows of ``dead_letters.parquet``."""
+def _sort_out(found: Collection, samples: DiskSort, letters: DiskSort) -> bool:
+    """Samples by the stem of their members, and what was rejected as rows of ``dead_letters.parquet``.
+
+    Returns:
+        Whether a sample is not plain.
+    """
+    has_parts = False
     for drop, made in found.read_back():
         if isinstance(made, Rejection):
             letter = _letter(drop, made)
@@ -96,20 +104,28 @@ def _sort_out(found: Collection, samples: DiskSort, letters: DiskSort) -> None:
         place = found.descriptions.append(metadata), len(metadata)
         # A stem holds no dot, so sorting by stem and dot keeps the members of a sample together and sorts as their
         # names do, as WebDataset readers expect.
-        samples.append(member_stem(sample_id) + ".", _row(sample_id, drop, made), _offsets(made), place)
+        has_parts |= not is_plain([part.modality for part in made.parts])
+        parts = [(part.modality, part.offset, part.digest, part.size_bytes, part.format) for part in made.parts]
+        samples.append(member_stem(sample_id) + ".", _row(sample_id, drop, made), parts, place)
+    return has_parts
 
 
 def _write_tar(samples: DiskSort, found: Collection, file: IO[bytes], rows: DiskSort) -> None:
     """Writes the members, sorted by name, and passes on each sample's row with the offsets of its blobs."""
-    for stem, row, offsets, place in samples:
-        members = [(f"{stem}{row[f'{modality}_format']}", modality) for modality in offsets]
-        for name, modality in sorted([*members, (f"{stem}json", "")]):
-            if modality:
-                data = found.blobs.read(offsets[modality], row[f"{modality}_size_bytes"])
-                row[f"{modality}_offset"] = _append_member(file, name, data)
-            else:
+    for stem, row, parts, place in samples:
+        numbered = not is_plain([part[0] for part in parts])
+        members = [
+            (f"{stem}{number}.{part[4]}" if numbered else f"{stem}{part[4]}", number)
+            for number, part in enumerate(parts)
+        ]
+        offsets: dict[int, int] = {}
+        for name, number in sorted([*members, (f"{stem}json", -1)]):
+            if number < 0:
                 _append_member(file, name, _description(row, found.descriptions.read(*place)))
-        rows.append(row["id"], row, place)
+                continue
+            _, offset, _, size_bytes, _ = parts[number]
+            offsets[number] = _append_member(file, name, found.blobs.read(offset, size_bytes))
+        rows.append(row["id"], row | _blob_columns(parts, offsets, numbered=numbered), place)
     end = file.tell() + 2 * tarfile.BLOCKSIZE
     file.write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
 
@@ -121,12 +137,20 @@ def _rows(rows: DiskSort, found: Collection) -> Iterator[dict[str, object]]:
         yield row | {"metadata": metadata, **label_statements(metadata)}
 
 
-def _offsets(sample: Sample) -> dict[str, int]:
-    return {modality: blob.offset for modality, blob in sample.blobs.items()}
+def _blob_columns(parts: list[list[Any]], offsets: Mapping[int, int], *, numbered: bool) -> dict[str, object]:
+    """What a row says about its blobs: the first of each modality, and all of them where they are numbered."""
+    columns: dict[str, Any] = {}
+    for place, (modality, _, digest, size_bytes, kind) in enumerate(parts):
+        part = {"digest": digest, "offset": offsets[place], "size_bytes": size_bytes, "format": kind}
+        if f"{modality}_digest" not in columns:
+            columns |= {f"{modality}_{name}": value for name, value in part.items()}
+        if numbered:
+            columns.setdefault(f"{modality}_parts", []).append({"place": place, **part})
+    return columns
 
 
 def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
-    """A sample's row of ``samples.parquet`` but for its metadata, and the offsets in a tar that is not written yet."""
+    """A sample's row of ``samples.parquet`` but for its metadata, and its blobs in a tar that is not written yet."""
     row: dict[str, object] = {
         "id": sample_id,
         "source": drop.source,
@@ -137,14 +161,8 @@ def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
         "language": sample.language,
         "group": sample.group,
     }
-    for modality in NAMES:
-        blob = sample.blobs.get(modality)
-        row[f"has_{modality}"] = blob is not None
-        if blob is not None:
-            row[f"{modality}_digest"] = blob.digest
-            row[f"{modality}_size_bytes"] = blob.size_bytes
-            row[f"{modality}_format"] = blob.format
-    return row
+    present = {part.modality for part in sample.parts}
+    return row | {f"has_{modality}": modality in present for modality in NAMES}
 
 
 def _append_member(file: IO[bytes], name: str, data: bytes) -> int:
@@ -191,6 +209,8 @@ class _Counts:
     def __init__(self) -> None:
         self.num_rows = self.num_letters = self.num_ignored = self.blob_bytes = 0
         self.unknown: dict[str, int] = {}
+        self.has_parts = False
+        self._parts = Counter[str]()
         self._modalities = Counter[str]()
         self._combinations = Counter[str]()
         self._reasons = Counter[str]()
@@ -198,7 +218,9 @@ class _Counts:
     def add_row(self, row: Mapping[str, Any]) -> None:
         present = [modality for modality in NAMES if row[f"has_{modality}"]]
         self.num_rows += 1
-        self.blob_bytes += sum(row[f"{modality}_size_bytes"] for modality in present)
+        for blob in blobs_of(row):
+            self.blob_bytes += blob.size_bytes
+            self._parts[blob.modality] += 1
         self._modalities.update(present)
         self._combinations["+".join(present)] += 1
 
@@ -214,6 +236,7 @@ class _Counts:
             "ignored_members": self.num_ignored,
             "unknown_members": self.unknown,
             "modalities": {modality: self._modalities[modality] for modality in NAMES},
+            **({"parts": {modality: self._parts[modality] for modality in NAMES}} if self.has_parts else {}),
             "combinations": dict(sorted(self._combinations.items())),
             "reasons": dict(sorted(self._reasons.items())),
             "blob_bytes": self.blob_bytes,

@@ -21,8 +21,8 @@ from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.judging import judge_rows
 from mm_assets.identity.canonical import digest_bytes
-from mm_assets.modalities.table import NAMES
 from mm_assets.scratch import scratch_folder
+from mm_assets.snapshot.blobs import blob_columns, blobs_of
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
@@ -30,7 +30,6 @@ from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
 SUITE = "snapshot.yaml"
-BLOB_COLUMNS = [f"{modality}_{name}" for modality in NAMES for name in ("offset", "size_bytes", "format", "digest")]
 BATCH_ROWS = 4096
 
 
@@ -133,15 +132,12 @@ def _tar_findings(tar: Path, samples: Path, folder: Path) -> tuple[Finding, Find
 def _promised(samples: Path, folder: Path) -> Iterator[_Member]:
     """The members that the table promises, sorted by name, as they are in the tar."""
     stems = DiskSort(folder, "stems", num_keys=1)
+    columns = ["id", *blob_columns(samples)]
     with pq.ParquetFile(samples) as table:
-        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=["id", *BLOB_COLUMNS], use_threads=False):
+        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 stem = member_stem(row["id"]) + "."
-                blobs = [
-                    [stem + row[f"{m}_format"], row[f"{m}_offset"], row[f"{m}_size_bytes"], row[f"{m}_digest"]]
-                    for m in NAMES
-                    if row[f"{m}_digest"] is not None
-                ]
+                blobs = [[stem + blob.extension, blob.offset, blob.size_bytes, blob.digest] for blob in blobs_of(row)]
                 stems.append(stem, row["id"], sorted([*blobs, [f"{stem}json", None, None, None]], key=itemgetter(0)))
     for _, sample, members in stems:
         yield from (_Member(name, sample, *place) for name, *place in members)

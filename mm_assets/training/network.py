@@ -8,6 +8,8 @@ Three objectives read one forward pass, so each layer decides who may see whom; 
    everything and no token sees it. So text stays causal to the end and its next token can be predicted from the
    picture, the sound and what was written so far, while the classifier, which reads CLS, uses all of the text.
 
+Of a sample with parts a token sees its own part and earlier ones, CLS all of them; the place of a part is embedded.
+
 Legend of shapes: P packs, T tokens per pack, X tokens of a modality, S samples, M modalities, W width, D projection,
 K classes, V vocabulary.
 
@@ -52,6 +54,7 @@ class Inputs:
     segments_PT: Tensor
     kinds_PT: Tensor
     positions_PT: Tensor
+    places_PT: Tensor
     values: dict[str, Tensor]
     labels_S: Tensor
     presence_SM: Tensor
@@ -65,6 +68,7 @@ def to_inputs(batch: Batch) -> Inputs:
         segments_PT=torch.from_numpy(batch.segments_PT),
         kinds_PT=torch.from_numpy(batch.kinds_PT),
         positions_PT=torch.from_numpy(batch.positions_PT),
+        places_PT=torch.from_numpy(batch.places_PT),
         values={name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in batch.values.items()},
         labels_S=torch.from_numpy(batch.labels_S),
         presence_SM=presence,
@@ -97,6 +101,8 @@ class Network(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(width, len(self.classes)) if self.classes else None
+        # Place 0 is that of tokens of no part.
+        self.places = nn.Embedding(layout.places + 1, width) if layout.places else None
         self.apply(_initialise)
 
     def forward(self, inputs: Inputs) -> Outputs:
@@ -122,6 +128,8 @@ class Network(nn.Module):
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x_PTW = self.kind_embedding(inputs.kinds_PT)
+        if self.places is not None:
+            x_PTW = x_PTW + self.places(inputs.places_PT.clamp(max=self.layout.places))
         flat_W = x_PTW.reshape(-1, x_PTW.shape[-1])
         kinds = inputs.kinds_PT.reshape(-1)
         positions = inputs.positions_PT.reshape(-1)
@@ -150,7 +158,8 @@ class Network(nn.Module):
 def tower_mask(inputs: Inputs) -> Tensor:
     """[P, T, T]: same sample and modality, causal ones only backwards; every token sees itself."""
     kind_q, kind_k = inputs.kinds_PT.unsqueeze(2), inputs.kinds_PT.unsqueeze(1)
-    return (_same_sample(inputs) & (kind_q == kind_k) & _in_order(inputs)) | _itself(inputs)
+    seen = (kind_q == kind_k) & _in_order(inputs) & _read_before(inputs)
+    return (_same_sample(inputs) & seen) | _itself(inputs)
 
 
 def fused_mask(inputs: Inputs) -> Tensor:
@@ -158,7 +167,7 @@ def fused_mask(inputs: Inputs) -> Tensor:
     kind_q, kind_k = inputs.kinds_PT.unsqueeze(2), inputs.kinds_PT.unsqueeze(1)
     is_context_k = (kind_k > CLS) & ~_is_causal(kind_k)
     written = (kind_q == kind_k) & _is_causal(kind_q) & _in_order(inputs)
-    shown = ((kind_q == CLS) | is_context_k) & _visible_tokens(inputs).unsqueeze(1)
+    shown = ((kind_q == CLS) | (is_context_k & _read_before(inputs))) & _visible_tokens(inputs).unsqueeze(1)
     return (_same_sample(inputs) & (written | shown)) | _itself(inputs)
 
 
@@ -202,6 +211,12 @@ def _same_sample(inputs: Inputs) -> Tensor:
 def _in_order(inputs: Inputs) -> Tensor:
     positions = inputs.positions_PT
     return (positions.unsqueeze(1) <= positions.unsqueeze(2)) | ~_is_causal(inputs.kinds_PT).unsqueeze(1)
+
+
+def _read_before(inputs: Inputs) -> Tensor:
+    """Whether a key is of the query's part or of an earlier one; of plain samples all are."""
+    places = inputs.places_PT
+    return places.unsqueeze(1) <= places.unsqueeze(2)
 
 
 def _is_causal(kinds: Tensor) -> Tensor:

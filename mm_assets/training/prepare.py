@@ -10,22 +10,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_assets.batching.rows import train_rows
+from mm_assets.batching.rows import read_samples, train_rows
 from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, to_json
+from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.table import CAUSAL, NAMES, aspect
 from mm_assets.store.job import Job
-from mm_assets.store.tables import read_parquet
 from mm_assets.training.spec import training_spec
 
 
 def prepare_job(task: Job) -> dict[str, Any]:
     """Everything a rank needs, as files in the working folder and the job that names them."""
     frozen = task.fetch("dataset_release", "samples.parquet")
-    samples = read_parquet(frozen, COLUMNS)
+    samples = read_samples(frozen, COLUMNS)
     tensors = _fetch_tensors(task, samples)
-    layout = _layout(task, tensors)
+    layout = _layout(task, tensors) | _places(samples)
     rows = train_rows(samples)
     labels = Counter(label for label in samples["label"].take(pa.array(rows)).to_pylist() if label is not None)
     classes = sorted(labels)
@@ -81,6 +81,15 @@ def _layout(task: Job, tensors: Mapping[int, Path]) -> dict[str, Json]:
         )
     made = dict(shapes.pop())
     return {"pack_tokens": plan["pack_tokens"], **{name: made.get(name, plan.get(name)) for name in names}}
+
+
+def _places(samples: pa.Table) -> dict[str, Json]:
+    """How many places the parts of training samples have; nothing where all are plain."""
+    if PARTS not in samples.column_names:
+        return {}
+    parts = samples[PARTS].take(pa.array(train_rows(samples))).to_pylist()
+    most = max((len(own) for own in parts if own is not None), default=0)
+    return {"places": most} if most else {}
 
 
 def _plan(task: Job) -> Mapping[str, Json]:

@@ -137,7 +137,7 @@ def test_several_files_are_on_their_way_and_samples_keep_their_order(tmp_path: P
                 repeated=frozenset(),
             )
             samples = [made for _, made in found.read_back()]
-            found_in.append([(made.key, made.blobs["image"].offset) for made in samples if isinstance(made, Sample)])
+            found_in.append([(made.key, made.parts[0].offset) for made in samples if isinstance(made, Sample)])
     assert found_in[0] == found_in[1]
     assert len(found_in[0]) == 60
     assert 1 < SlowReader.most <= FETCH_THREADS

@@ -22,6 +22,8 @@ COLUMNS = (
 )
 NUMBERS = ("audio_seconds", "snr_db", "loudness", "silence_fraction", "clipping_fraction")
 FLAGS: tuple[str, ...] = ()
+#: Of several clips: their seconds together, the worst of what a policy asks a limit of, else the mean.
+COMBINED = {"audio_seconds": "sum", "sample_rate": "min", "clipping_fraction": "max", "snr_db": "min"}
 
 FRAME_MS = 20
 FLOOR = 1e-10

@@ -29,6 +29,8 @@ COLUMNS = (
 )
 NUMBERS = ("sharpness", "brightness", "contrast", "image_aspect", "image_entropy")
 FLAGS: tuple[str, ...] = ()
+#: Of several pictures: the worst of what a policy asks a least value of, else the mean.
+COMBINED = {"image_width": "min", "image_height": "min", "image_entropy": "min", "sharpness": "min", "contrast": "min"}
 
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512

@@ -11,7 +11,7 @@ Length = TypeVar("Length", int, npt.NDArray[np.int64])
 
 
 def count(length: Length, shape: Mapping[str, int]) -> Length:
-    """Tokens of ``length`` pictures, 0 or 1."""
+    """Tokens of ``length`` pictures."""
     return length * patches(shape)
 
 
@@ -21,8 +21,8 @@ def patches(shape: Mapping[str, int]) -> int:
 
 
 def values(tensor: npt.NDArray[np.uint8] | None, num_tokens: int, shape: Mapping[str, int]) -> npt.NDArray[np.uint8]:
-    """The picture itself, [1, H, W, 3] (none for no tokens); black for a sample that is dead."""
+    """The picture itself, [1, H, W, 3] (none for no tokens); black ones for a sample that is dead."""
     size = shape["image_size"]
     if tensor is None:
-        return np.zeros((min(num_tokens, 1), size, size, 3), np.uint8)
+        return np.zeros((num_tokens // patches(shape), size, size, 3), np.uint8)
     return tensor[None]

@@ -32,6 +32,8 @@ COLUMNS = (
 )
 NUMBERS = ("text_chars", "text_repetition")
 FLAGS = (*(f"has_{kind}" for kind in VERSIONS), "has_url")
+#: Of several texts: their characters together, the most repetitive one, the language of the first one that has a guess.
+COMBINED = {"text_repetition": "max", "language_confidence": "first"}
 
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"']{2,}", re.IGNORECASE)
 
