@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mm_assets.drops.columns import FILE_MODALITIES, URI_SCHEME, Columns, find_columns
-from mm_assets.drops.index import Row, read_index, see_index
-from mm_assets.drops.parts import CONTENT, row_cells
+from mm_assets.drops.index import read_index, see_index
+from mm_assets.drops.parts import CONTENT, named_files
 from mm_assets.drops.record import INDEX_FILES, INDEX_SUFFIXES, METADATA_FILES, is_tar
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
@@ -99,7 +99,9 @@ def _indexed(index: str, names: Collection[str], path_of: Callable[[str], Path],
     found: dict[str, set[str]] = {folder: set() for folder in folders}
     uris: set[str] = set()
     for row in read_index(path, place, columns, only=(*FILE_MODALITIES, CONTENT)):
-        for value in _named_files(row, columns):
+        if isinstance(row.columns, Refusal):
+            continue
+        for value in named_files(row.columns, FILE_MODALITIES, has_content=CONTENT in columns):
             if value.startswith(URI_SCHEME):
                 uris.add(value)
                 continue
@@ -116,11 +118,3 @@ def _indexed(index: str, names: Collection[str], path_of: Callable[[str], Path],
         columns=columns,
         media_folder=folder or None,
     )
-
-
-def _named_files(row: Row, columns: Columns) -> list[str]:
-    """The names and URIs of files that a row gives."""
-    cells = row.columns if isinstance(row.columns, Refusal) else row_cells(row.columns, has_content=CONTENT in columns)
-    if isinstance(cells, Refusal):
-        return []
-    return [cell.value for cell in cells if cell.modality in FILE_MODALITIES and isinstance(cell.value, str)]

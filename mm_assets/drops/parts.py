@@ -95,7 +95,7 @@ def row_cells(columns: Mapping[str, Any], *, has_content: bool) -> list[Cell] | 
     """
     cells: list[Cell] = []
     for modality in NAMES:
-        value = columns.get(modality)
+        value: Any = columns.get(modality)
         if isinstance(value, list):
             values = cast("list[Any]", value)
             cells += [Cell(modality=modality, number=n, value=item) for n, item in enumerate(values) if _is_there(item)]
@@ -109,6 +109,17 @@ def row_cells(columns: Mapping[str, Any], *, has_content: bool) -> list[Cell] | 
             return read
         cells = read
     return [cells[position] for position in reading_order([(cell.modality, cell.number) for cell in cells])]
+
+
+def named_files(columns: Mapping[str, Any], modalities: Sequence[str], *, has_content: bool) -> list[str]:
+    """The names of files that a row gives for ``modalities``, also where the row was read without its bytes."""
+    values: list[Any] = [columns.get(name) for name in modalities]
+    content: Any = columns.get(CONTENT) if has_content else None
+    for item in cast("list[Any]", content) if isinstance(content, list) else []:
+        if isinstance(item, dict):
+            values += [cast("dict[str, Any]", item).get(name) for name in modalities]
+    flat = [item for value in values for item in (cast("list[Any]", value) if isinstance(value, list) else [value])]
+    return [item for item in flat if isinstance(item, str) and item]
 
 
 def wrong_cell(value: object) -> str | None:

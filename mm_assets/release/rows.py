@@ -39,9 +39,10 @@ def open_database(path: Path) -> duckdb.DuckDBPyConnection:
 def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> duckdb.DuckDBPyConnection:
     """A database whose table ``samples`` has every row of every shard, and more columns of order.
 
-    ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's. ``position`` counts rows in the order of
-    (id, generation, shard, row), which is the order of ``samples.parquet``; ``seniority`` counts them in the order of
-    (generation, id, shard, row), which decides who is the original among duplicates. Neither depends on a name.
+    ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's. ``position``
+    counts rows in the order of (id, generation, shard, row), which is the order of ``samples.parquet``; ``seniority``
+    counts them in the order of (generation, id, shard, row), which decides who is the original among duplicates.
+    Neither depends on a name.
 
     Raises:
         StageError: the tables of a shard do not belong together.

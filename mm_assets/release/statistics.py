@@ -50,7 +50,7 @@ def count_parts(database: duckdb.DuckDBPyConnection) -> dict[str, Json]:
         return {}
     own = ", ".join(
         f"sum(CASE WHEN {PARTS} IS NULL THEN CAST(has_{name} AS INT) "
-        f"ELSE len(list_filter({PARTS}, part -> part.modality = '{name}')) END)"
+        f"ELSE len(list_filter({PARTS}, lambda part: part.modality = '{name}')) END)"
         for name in NAMES
     )
     found = database.execute(f"SELECT count({PARTS}), {own} FROM frozen WHERE selected").fetchall()[0]
