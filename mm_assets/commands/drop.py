@@ -53,6 +53,7 @@ def push(args: argparse.Namespace, console: Console) -> Outcome:
         _print_problems(console, report)
         console.print("Nothing was pushed.", style="red")
         return Outcome(result=_result(report), ok=False)
+    _print_notes(console, report)
     with progress_bar(console, "pushing objects") as show:
         pushed = push_drop(store, args.folder, on_object=_counter(show, args.folder))
     name = f"{pushed.source}/{pushed.drop}"
@@ -125,9 +126,13 @@ def _counter(show: Callable[[int, int | None], None], folder: Path) -> Callable[
     return count
 
 
-def _print_problems(console: Console, report: DropReport) -> None:
+def _print_notes(console: Console, report: DropReport) -> None:
     for problem in report.warnings:
         console.print(f"Note: {problem}.", markup=False)
+
+
+def _print_problems(console: Console, report: DropReport) -> None:
+    _print_notes(console, report)
     if report.problems:
         rows = [
             (_place(problem), "drop unusable" if problem.is_fatal else "dead letter", problem.message)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mm_assets.drops.collection import Collection, UnknownMembers
 from mm_assets.drops.columns import describe_columns
-from mm_assets.drops.create import list_files
+from mm_assets.drops.create import is_index_generated, left_out, list_files
 from mm_assets.drops.fields import printable
 from mm_assets.drops.index import IndexProblem, find_column_problems, read_index, see_index
 from mm_assets.drops.layout import lay_out
@@ -27,6 +27,8 @@ from mm_assets.modalities.table import MODALITY_OF
 from mm_assets.store.objects import Store
 
 MAX_COLUMN_PROBLEMS = 100
+#: Loose files whose content an index that is made of them holds itself.
+INDEXED_SUFFIXES = frozenset({".txt", ".json", ".cls"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +140,7 @@ def examine_drop(
                 found_problems.extend(_check_index(drop, index, broken, open_object, found))
         num_samples, rejected = _read_back(found)
         said.extend(_unknown_problem(name, unknown) for name, unknown in sorted(found.unknown.items()))
+        said.extend(_ignored_problem(found))
     found_problems.extend(rejected)
     if num_samples == 0 and not any(problem.is_fatal for problem in found_problems):
         found_problems.append(_no_samples(drop, len(rejected)))
@@ -192,6 +195,17 @@ def _unknown_problem(extension: str, unknown: UnknownMembers) -> Problem:
     )
 
 
+def _ignored_problem(found: Collection) -> Iterator[Problem]:
+    if found.first_ignored is not None:
+        name, member = found.first_ignored
+        yield Problem(
+            file=name,
+            member=printable(member),
+            message=f"{found.num_ignored} members that are hidden (.name) or describe the tar itself (__name__) are "
+            "left out, this is the first",
+        )
+
+
 def _check_source(folder: Path, drop: Drop) -> tuple[list[Problem], list[Problem]]:
     path = folder / SOURCE_FILE
     if not path.is_file():
@@ -216,13 +230,19 @@ def source_problems(data: bytes, where: str, drop: Drop) -> tuple[list[Problem],
 def _stray_files(folder: Path, drop: Drop) -> Iterator[Problem]:
     """One warning per kind of file that stays behind; loose texts that moved into the index are thousands."""
     declared = {entry.name for entry in drop.objects} | DESCRIPTIVE_FILES
+    is_generated = is_index_generated(folder)
     kinds: dict[str, list[str]] = {}
     for name in list_files(folder):
         if name not in declared:
             kinds.setdefault(Path(name).suffix, []).append(name)
     for names in kinds.values():
         more = f" ({len(names) - 1} more files of this type are not pushed either)" if len(names) > 1 else ""
-        yield Problem(file=names[0], message=f"is not listed in drop.json, so it is not pushed{more}")
+        is_in_index = is_generated and Path(names[0]).suffix.lower() in INDEXED_SUFFIXES
+        why = f"was read into {drop.index.name}" if is_in_index else "is not listed in drop.json"
+        yield Problem(file=names[0], message=f"{why}, so it is not pushed{more}")
+    for why, names in left_out(folder).items():
+        more = f" ({len(names) - 1} more such files)" if len(names) > 1 else ""
+        yield Problem(file=names[0], message=f"{why}, so it is not pushed{more}")
 
 
 def _check_tars(

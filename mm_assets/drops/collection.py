@@ -50,6 +50,7 @@ class Collection(AbstractContextManager["Collection"]):
         self.blobs = Spool(folder / "blobs" if keeps_blobs else None)
         self.descriptions = Spool(folder / "descriptions")
         self.num_ignored = 0
+        self.first_ignored: tuple[str, str] | None = None
         self.unknown: dict[str, UnknownMembers] = {}
         self.drops: list[Drop] = []
         self._objects: list[tuple[int, str]] = []
@@ -70,6 +71,11 @@ class Collection(AbstractContextManager["Collection"]):
         if piece.is_unknown:
             self._count_unknown(piece)
         self._append(key, "piece", run, piece.encode())
+
+    def ignore(self, member: str) -> None:
+        """Counts a member that is hidden or that describes the tar itself."""
+        self.num_ignored += 1
+        self.first_ignored = self.first_ignored or (self._objects[-1][1], member)
 
     def add_sample(self, sample: Sample) -> None:
         """A whole sample."""

@@ -33,11 +33,13 @@ from mm_assets.drops.record import (
 )
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
-from mm_assets.identity.canonical import CHUNK_BYTES, digest_file
+from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes, digest_file
 from mm_assets.store.client import translated
 from mm_assets.store.objects import MAX_KEY_BYTES, KeyInfo, Store
 
 UPLOAD_THREADS = 8
+#: Beside an index that was made of loose files: its digest, so that it is made anew with the next drop.
+GENERATED = ".mm-generated-index"
 #: boto3 cuts uploads into parts of this size and from this size on; the ETag of the result follows from it.
 PART_BYTES = 8 << 20
 
@@ -141,13 +143,30 @@ def require_small(data: bytes, where: str) -> None:
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Names of the folder's regular files, relative to it, sorted; hidden ones and links that leave it are left out."""
+    """Names of the folder's regular files, relative to it, sorted, without those of ``left_out``."""
+    yield from (name for name, why in _walk(folder) if why is None)
+
+
+def left_out(folder: Path) -> dict[str, list[str]]:
+    """Names of files that are no part of a delivery, sorted, by why: hidden ones, and links to elsewhere."""
+    found: dict[str, list[str]] = {}
+    for name, why in _walk(folder):
+        if why is not None and name != GENERATED:
+            found.setdefault(why, []).append(name)
+    return found
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, str | None]]:
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in name.parts)
-        if not is_hidden and path.is_file() and path.resolve().is_relative_to(root):
-            yield name.as_posix()
+        if any(part.startswith(".") for part in name.parts):
+            if path.is_file():
+                yield name.as_posix(), "is hidden"
+        elif path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root)):
+            yield name.as_posix(), "is a link that leaves the folder or leads nowhere"
+        elif path.is_file() and path.resolve().is_relative_to(root):
+            yield name.as_posix(), None
 
 
 def push_drop(store: Store, folder: Path, *, on_object: Callable[[], None] = lambda: None) -> PushReport:
@@ -200,19 +219,32 @@ def find_complete_drops(store: Store) -> list[tuple[str, str]]:
 def _contents_of(folder: Path, index: str | None, on_note: Callable[[str], None]) -> Contents:
     """What a folder consists of; loose files get an index first."""
     names = [name for name in list_files(folder) if name not in DESCRIPTIVE_FILES]
+    if is_index_generated(folder):
+        # The files may be others now.
+        names.remove(INDEX_FILES[0])
 
     def path_of(name: str) -> Path:
         return folder / name
 
     contents = find_contents(names, path_of, str(folder), index)
     if contents is None:
-        (folder / INDEX_FILES[0]).write_bytes(index_loose_files(folder, names, on_note))
+        data = index_loose_files(folder, names, on_note)
+        (folder / INDEX_FILES[0]).write_bytes(data)
+        (folder / GENERATED).write_text(digest_bytes(data), encoding="utf-8")
         tables = [name for name in names if name.endswith(INDEX_SUFFIXES)]
         if tables:
             on_note(f"{tables[0]} is not read: if it is the index of these files, name it with --index")
         contents = find_contents([*names, INDEX_FILES[0]], path_of, str(folder))
         assert contents is not None
     return contents
+
+
+def is_index_generated(folder: Path) -> bool:
+    """Whether the folder's ``index.jsonl`` is one that ``create_drop`` made of loose files, and as it made it."""
+    index, said = folder / INDEX_FILES[0], folder / GENERATED
+    if not index.is_file() or not said.is_file():
+        return False
+    return said.read_text(encoding="utf-8") == digest_file(index)
 
 
 def _remote_objects(

@@ -173,7 +173,7 @@ class _Members:
             self._reject(info, "unsafe_path", f"member {info.name!r} has a name that leaves the tar")
             return
         if PurePosixPath(name).name.startswith(".") or META_NAME.match(name):
-            self._found.num_ignored += 1
+            self._found.ignore(name)
             return
         parts = MEMBER_NAME.match(name)
         if parts is None:

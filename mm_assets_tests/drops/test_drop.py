@@ -329,3 +329,54 @@ def test_a_real_server_is_pushed_to_once(seaweed_store: Store, tmp_path: Path) -
     assert push_drop(seaweed_store, folder).num_uploaded == 2
     assert push_drop(seaweed_store, folder).num_uploaded == 0
     assert find_complete_drops(seaweed_store) == [("src", "d1")]
+
+
+# What is left out.
+
+
+def test_files_that_are_no_part_of_a_delivery_are_said(tmp_path: Path) -> None:
+    folder = make_folder(
+        tmp_path / "d", {"a.tar": tar_bytes([("a.txt", b"a")]), ".DS_Store": b"x", ".git/config": b"x"}
+    )
+    (tmp_path / "elsewhere.tar").write_bytes(tar_bytes([("b.txt", b"b")]))
+    (folder / "b.tar").symlink_to(tmp_path / "elsewhere.tar")
+    create_drop(folder, "src", "d1")
+    said = {problem.file: problem.message for problem in check_drop(folder).warnings}
+    assert said[".DS_Store"] == "is hidden, so it is not pushed (1 more such files)"
+    assert said["b.tar"] == "is a link that leaves the folder or leads nowhere, so it is not pushed"
+
+
+def test_members_that_are_left_out_are_said(tmp_path: Path) -> None:
+    members = [("__meta__/count", b"2"), ("._a.txt", b"x"), ("a.txt", b"a")]
+    folder = make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)})
+    create_drop(folder, "src", "d1")
+    (said,) = (problem for problem in check_drop(folder).warnings if problem.member)
+    assert (said.file, said.member) == ("a.tar", "__meta__/count")
+    assert said.message.startswith(
+        "2 members that are hidden (.name) or describe the tar itself (__name__) are left out"
+    )
+
+
+def test_an_index_that_was_made_of_loose_files_is_made_anew(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", {"a.txt": b"a", "a.png": png()})
+    first = create_drop(folder, "src", "d1")
+    assert create_drop(folder, "src", "d1") == first
+    make_folder(folder, {"b.txt": b"b", "b.png": png()})
+    create_drop(folder, "src", "d2")
+    report = check_drop(folder)
+    assert report.num_samples == 2
+    said = [str(problem) for problem in report.warnings if problem.file != "source.yaml"]
+    assert said == [
+        "a.txt: was read into index.jsonl, so it is not pushed (1 more files of this type are not pushed either)"
+    ]
+
+
+def test_an_index_that_was_changed_by_hand_is_kept(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", {"a.txt": b"a", "a.png": png()})
+    create_drop(folder, "src", "d1")
+    changed = jsonl({"id": "a", "text": "by hand"})
+    (folder / "index.jsonl").write_bytes(changed)
+    make_folder(folder, {"b.txt": b"b"})
+    create_drop(folder, "src", "d2")
+    assert (folder / "index.jsonl").read_bytes() == changed
+    assert check_drop(folder).num_samples == 1
