@@ -11,13 +11,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mm_assets.errors import ObjectCorruptError, SpecError
-from mm_assets.features.blobs import BlobRef, TarBlobs
+from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.inputs import check_redactions
 from mm_assets.features.preview import preview
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.text.personal_data import REDACTIONS, find
 from mm_assets.settings import Settings
+from mm_assets.snapshot.blobs import BlobRef
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
 
@@ -161,7 +162,8 @@ def test_tensors_do_not_depend_on_the_number_of_threads(samples, tmp_path):
 def test_blob_that_differs_from_its_row_fails_the_shard_by_name(tmp_path):
     path = tmp_path / "samples.tar"
     path.write_bytes(b"changed")
-    ref = BlobRef(sample="s/d/1", modality="text", digest=digest_bytes(b"written"), offset=0, size_bytes=7)
+    digest = digest_bytes(b"written")
+    ref = BlobRef(sample="s/d/1", modality="text", digest=digest, offset=0, size_bytes=7, format="txt", name="text")
     with (
         TarBlobs(path) as blobs,
         pytest.raises(ObjectCorruptError, match=r"sample s/d/1: text in samples.tar .* Run the shard"),
