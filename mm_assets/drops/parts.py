@@ -129,7 +129,7 @@ def wrong_cell(value: object) -> str | None:
     if not isinstance(value, list):
         return f"is a {type(value).__name__}"
     kinds = sorted({type(item).__name__ for item in cast("list[Any]", value) if not isinstance(item, str | None)})
-    return f"is a list with a {kinds[0]} in it" if kinds else None
+    return f"is a list with {kinds[0]} in it" if kinds else None
 
 
 def holds_parts(value: object) -> bool:

@@ -136,7 +136,7 @@ def test_a_missing_source_description_is_written_and_says_that_nothing_was_decla
         ([{"id": "1", "Text": "a"}], 1, "Text", "looks like a mistake for text"),
         ([{"id": "1", "text": "a", "label": 3.5}], 1, "label", "is a float"),
         ([{"id": "1", "text": "a"}, {"id": [2], "text": "b"}], 2, "id", "is a list"),
-        ([{"id": "1", "image": ["a.png", 2]}], 1, "image", "is a list with a int in it"),
+        ([{"id": "1", "image": ["a.png", 2]}], 1, "image", "is a list with int in it"),
         ([{"text": "a"}], 1, "id", "is missing"),
     ],
 )

@@ -246,7 +246,7 @@ def test_parquet_with_lists_of_names_bytes_and_structs(
 @pytest.mark.parametrize("value", [[1], [["a.png"]], {"a": 1}, [{"bytes": "x"}]])
 def test_a_list_of_other_things_makes_the_index_unusable(value: object, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": "a", "text": "x", "image": value})})
-    with pytest.raises(DropError, match=r"line 1: column image: is a (list with a|dict).*a list of strings"):
+    with pytest.raises(DropError, match=r"line 1: column image: is a (list with|dict).*a list of strings"):
         create_drop(folder, "src", "d1")
 
 
