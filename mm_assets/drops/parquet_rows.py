@@ -1,11 +1,10 @@
 """Rows of a Parquet file as dicts, with bounded memory: a few kilobytes can decode into gigabytes of equal cells."""
 
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -140,7 +139,7 @@ def _row_sizes(batch: pa.RecordBatch) -> list[int]:
     for column in batch.columns:
         kind = column.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            lengths = _list_lengths(column)
+            lengths = pa.array(_list_lengths(column), pa.int64())
         elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _has_length(kind.field("bytes").type):
             lengths = _lengths(column.field("bytes"))
         elif pa.types.is_dictionary(kind):
@@ -164,27 +163,25 @@ def _lengths(values: pa.Array) -> pa.Array:
     return pc.binary_length(values)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _list_lengths(column: pa.Array) -> pa.Array:
+def _list_lengths(column: pa.Array) -> list[int]:
     """By row the bytes of the strings and bytes in its list, or in the structs of its list."""
-    items = column.flatten()
-    bounds = np.concatenate([[0], np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy())])  # pyright: ignore[reportAttributeAccessIssue]
-    totals = np.concatenate([[0], np.cumsum(_leaf_lengths(items))])
-    return pa.array(totals[bounds[1:]] - totals[bounds[:-1]])
+    counts = cast("list[int]", pc.list_value_length(column).fill_null(0).to_pylist())  # pyright: ignore[reportAttributeAccessIssue]
+    bounds = list(accumulate(counts, initial=0))
+    totals = list(accumulate(_item_lengths(column.flatten()), initial=0))
+    return [totals[last] - totals[first] for first, last in pairwise(bounds)]
 
 
-def _leaf_lengths(items: pa.Array) -> npt.NDArray[np.int64]:
-    """By item the bytes of the strings and bytes in it; numbers count as eight bytes."""
+def _item_lengths(items: pa.Array) -> list[int]:
+    """By item the bytes of the strings and bytes in it; anything else counts as eight bytes."""
     kind = items.type
-    if pa.types.is_struct(kind):
-        found = np.zeros(len(items), np.int64)
-        for number in range(kind.num_fields):
-            found += _leaf_lengths(items.field(number))
-        return found
+    if pa.types.is_struct(kind) and kind.num_fields:
+        fields = [_item_lengths(items.field(number)) for number in range(kind.num_fields)]
+        return [sum(lengths) for lengths in zip(*fields, strict=True)]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _list_lengths(items).to_numpy().astype(np.int64)
+        return _list_lengths(items)
     if not _has_length(kind):
-        return np.full(len(items), 8, np.int64)
-    return _lengths(items).fill_null(0).to_numpy().astype(np.int64)
+        return [8] * len(items)
+    return cast("list[int]", _lengths(items).fill_null(0).to_pylist())
 
 
 def _slices(sizes: list[int], max_bytes: int) -> Iterator[tuple[int, int]]:
