@@ -37,8 +37,8 @@ test: $(STAMPS)/dev  ## all tests but the slow proofs
 soak: $(STAMPS)/dev  ## the slow proofs
 	$(PY) -m pytest -m slow
 
-bench: $(STAMPS)/local  ## seconds and share of every stage on a fresh store (WRITE=1: also docs/benchmarks.md)
-	@$(PY) -m mm_assets.demo.bench $(if $(WRITE),--write)
+bench: $(STAMPS)/local  ## figures of every stage on a fresh store, JSON last (WRITE=1: docs/benchmarks.md, FULL=1: 10 million samples)
+	@$(PY) -m mm_assets.demo.bench $(if $(WRITE),--write) $(if $(FULL),--full)
 
 clean:  ## stop the embedded store, remove .mm (its data!) and caches; keeps .venv
 	@if [ -x $(VENV)/bin/mm ] && [ -d .mm ]; then env -u MM_STORE_URI $(VENV)/bin/mm store stop; fi

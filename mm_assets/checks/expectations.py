@@ -9,10 +9,12 @@ import logging
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from mm_assets.checks.parts import PART_ROWS, is_divisible, num_judged, parts_of
 from mm_assets.checks.suite import COLUMN_ARGUMENTS, Entry, Off, Suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.errors import SettingsError
@@ -37,8 +39,7 @@ def run_suite(table: pa.Table, suite: Suite) -> tuple[Finding, ...]:
     if isinstance(suite.entries, Off):
         return (Finding(rule="expectations", passed=True, detail=f"disabled: {suite.entries.reason}"),)
     built = [(entry, _build(entry, table)) for entry in suite.entries]
-    frame = table.to_pandas()
-    return tuple(_evaluate(entry, expectation, frame, table) for entry, expectation in built)
+    return tuple(_evaluate(entry, expectation, table) for entry, expectation in built)
 
 
 def dead_letter_findings(dead: Mapping[str, int], samples: Mapping[str, int], suite: Suite) -> tuple[Finding, ...]:
@@ -116,24 +117,70 @@ def _validation_message(error: ValueError) -> str:
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
 
 
-def _evaluate(entry: Entry, expectation: Any, frame: "pd.DataFrame", table: pa.Table) -> Finding:
+def _evaluate(entry: Entry, expectation: Any, table: pa.Table) -> Finding:
     if _is_vacuous(entry, expectation, table):
         return Finding(rule=entry.rule, passed=True, detail=f"{entry.rule}: no values to check")
-    result = _validate(expectation, frame, {"result_format": "BASIC"})
-    raised = _raised(result.exception_info)
-    if raised is not None:
-        return Finding(rule=entry.rule, passed=False, detail=f"{entry.rule}: could not be evaluated: {raised}")
-    count = int(result.result.get("unexpected_count") or 0)
-    passed = bool(result.success)
-    ids = () if passed or not count else _failing_ids(expectation, frame, count)
+    is_large = is_divisible(entry.kind) and table.num_rows > PART_ROWS
+    outcome = _by_parts(entry, expectation, table) if is_large else _whole(expectation, table)
+    if outcome.raised is not None:
+        return Finding(rule=entry.rule, passed=False, detail=f"{entry.rule}: could not be evaluated: {outcome.raised}")
+    passed = outcome.passed
     advisory = not passed and entry.is_advisory
     prefix = f"{entry.arguments['severity']}: " if advisory else ""
     return Finding(
         rule=entry.rule,
         passed=passed or advisory,
-        detail=prefix + _detail(entry, result.result, passed=passed, num_failing=count),
-        num_failing=0 if passed else count,
-        failing_ids=ids,
+        detail=prefix + _detail(entry, outcome.shown, passed=passed, num_failing=outcome.num_failing),
+        num_failing=0 if passed else outcome.num_failing,
+        failing_ids=() if passed else outcome.failing_ids,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    """What Great Expectations says: ``raised`` is why it could not, ``shown`` its result with examples."""
+
+    passed: bool = False
+    raised: str | None = None
+    num_failing: int = 0
+    shown: dict[str, Any] = field(default_factory=dict[str, Any])
+    failing_ids: tuple[str, ...] = ()
+
+
+def _whole(expectation: Any, table: pa.Table, *, with_ids: bool | None = None) -> _Outcome:
+    """The answer for a table; ids of failing rows are found where it fails, or as ``with_ids`` says."""
+    frame = table.to_pandas()
+    result = _validate(expectation, frame, {"result_format": "BASIC"})
+    raised = _raised(result.exception_info)
+    if raised is not None:
+        return _Outcome(raised=raised)
+    count = int(result.result.get("unexpected_count") or 0)
+    is_asked = not result.success if with_ids is None else with_ids
+    ids = _failing_ids(expectation, frame, count) if count and is_asked else ()
+    return _Outcome(passed=bool(result.success), num_failing=count, shown=result.result, failing_ids=ids)
+
+
+def _by_parts(entry: Entry, expectation: Any, table: pa.Table) -> _Outcome:
+    """Of a divisible expectation: its failing rows in every part, and whether they are too many of all rows."""
+    column = str(entry.arguments["column"])
+    failing: list[_Outcome] = []
+    num_ids = 0
+    for part in parts_of(entry.kind, table, column):
+        outcome = _whole(expectation, part, with_ids=num_ids < MAX_FAILING_IDS)
+        if outcome.raised is not None:
+            return outcome
+        if outcome.num_failing:
+            failing.append(outcome)
+            num_ids += len(outcome.failing_ids)
+    count = sum(outcome.num_failing for outcome in failing)
+    asked = num_judged(entry.kind, table, column)
+    examples = [value for outcome in failing for value in outcome.shown.get("partial_unexpected_list", [])]
+    ids = [name for outcome in failing for name in outcome.failing_ids]
+    return _Outcome(
+        passed=not asked or (asked - count) / asked >= float(entry.arguments.get("mostly", 1.0)),
+        num_failing=count,
+        shown={"partial_unexpected_list": examples},
+        failing_ids=tuple(ids[:MAX_FAILING_IDS]),
     )
 
 

@@ -4,20 +4,26 @@ Seconds differ between machines; the shares of one run compare. ``--write`` keep
 """
 
 import argparse
+import json
 import os
 import platform
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from mm_assets.demo.bench_freeze import measure_freezes
 from mm_assets.demo.bench_memory import measure_memory
-from mm_assets.demo.bench_runs import measure_current, measure_experiments, measure_parallel
+from mm_assets.demo.bench_runs import Figure, measure_current, measure_experiments, measure_parallel
+from mm_assets.demo.bench_stages import measure_stages
 from mm_assets.demo.job import run_demo
+from mm_assets.identity.canonical import Json
 from mm_assets.identity.code import library_versions
 from mm_assets.markdown import table
+from mm_assets.materialize import Workspace
 from mm_assets.operations.screen import make_console, print_table
 from mm_assets.pipeline import ASSETS
 from mm_assets.releases.spec import ReleaseSpec, read_spec
@@ -46,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo twice on a store of its own and prints where the time went."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"also write {REPORT}")
+    parser.add_argument("--full", action="store_true", help="also ten million samples, two million members and 5 GB")
     args = parser.parse_args(arguments)
     console = make_console(to_stderr=False)
     with tempfile.TemporaryDirectory(prefix="mm-bench-") as name:
@@ -60,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 *measure_experiments(settings, RELEASE),
                 *measure_parallel(settings, home / "parallel"),
                 *measure_current(settings, home / "small"),
-                *measure_memory(settings, home / "memory"),
+                *measure_memory(settings, home / "memory", is_full=args.full),
+                *measure_stages(Workspace(settings), home / "stages"),
+                *measure_freezes(settings, home / "keys", is_full=args.full),
             ]
         finally:
             embedded.stop(home)
@@ -73,7 +82,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.write:
         REPORT.write_text(_markdown(rows, lines, summary), encoding="utf-8")
         console.print(f"Wrote {REPORT}.")
+    sys.stdout.write(json.dumps(_document(timings, figures, (first.result, second.result)), ensure_ascii=False) + "\n")
     return 0 if first.ok and second.ok else 1
+
+
+def _document(
+    timings: Sequence[_Timing], figures: Sequence[Figure], runs: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> dict[str, Json]:
+    """All figures; ``number`` is what a value begins with."""
+    return {
+        "machine": _machine(),
+        "first_run_s": runs[0]["wall_s"],
+        "second_run_s": runs[1]["wall_s"],
+        "stages": {
+            timing.name: {"partitions": timing.num_partitions, "wall_s": timing.wall_s, "cpu_s": timing.cpu_s}
+            for timing in timings
+        },
+        "figures": {
+            figure.what: {"number": figure.number, "value": figure.value, "detail": figure.detail} for figure in figures
+        },
+    }
 
 
 def _timings(store: Store, spec: ReleaseSpec) -> list[_Timing]:

@@ -36,13 +36,14 @@ PICTURE_BYTES = 2_000_000
 Make = Callable[[Path, int], None]
 
 
-def measure_memory(settings: Settings, folder: Path) -> list[Figure]:
-    """The figures of ``make bench``: a twentieth of what the slow test does."""
+def measure_memory(settings: Settings, folder: Path, *, is_full: bool = False) -> list[Figure]:
+    """The figures of ``make bench``: a twentieth of what ``is_full`` asks for."""
+    scale = 20 if is_full else 1
     cases: list[tuple[str, Make, int]] = [
-        ("100,000 members", write_members, 100_000),
-        ("100 samples with 224 kB of metadata", write_metadata, 100),
-        ("250 MB of pictures", write_pictures, 125),
-        ("150 rows with a 1 MB cell each in a small Parquet index", write_cells, 150),
+        (f"{100_000 * scale:,} members", write_members, 100_000 * scale),
+        (f"{100 * scale:,} samples with 224 kB of metadata", write_metadata, 100 * scale),
+        (f"{250 * scale:,} MB of pictures", write_pictures, 125 * scale),
+        (f"{150 * scale:,} rows with a 1 MB cell each in a small Parquet index", write_cells, 150 * scale),
     ]
     figures: list[Figure] = []
     for number, (what, make, size) in enumerate(cases):

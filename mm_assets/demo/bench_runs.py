@@ -4,6 +4,7 @@ Every figure is taken by running ``mm`` as a user does, in a home of its own, or
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,13 @@ class Figure:
     what: str
     value: str
     detail: str
+
+    @property
+    def number(self) -> float:
+        """What the value begins with; a share of a hundred is a fraction."""
+        found = re.match(r"[+-]?[\d.]+", self.value)
+        assert found, self.value
+        return float(found[0]) / (100 if self.value.endswith("%") else 1)
 
 
 def measure_experiments(settings: Settings, release: str) -> list[Figure]:

@@ -5,6 +5,7 @@ Ids are read in batches: a shard can hold millions of samples.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pyarrow.parquet as pq
 
 from mm_assets.checks.exclusions import Exclusions, excluded_finding
 from mm_assets.checks.expectations import dead_letter_findings, run_suite
-from mm_assets.checks.suite import Suite
+from mm_assets.checks.suite import Off, Suite
 from mm_assets.checks.validations import Finding
 from mm_assets.drops.origin import origin_of
+from mm_assets.store.tables import read_parquet
 
 BATCH_ROWS = 4096
 
@@ -45,6 +47,19 @@ def judge_rows(
     for table, part in parts:
         findings.extend(run_suite(_kept(table, exclusions), part))
     return tuple(findings)
+
+
+def suite_parts(path: Path, suite: Suite) -> Iterator[tuple[pa.Table, Suite]]:
+    """The suite on a Parquet file one entry at a time, so that memory holds the columns of one entry and the ids."""
+    if isinstance(suite.entries, Off):
+        yield read_parquet(path, ["id"]), suite
+        return
+    known = pq.read_schema(path).names
+    for entry in suite.entries:
+        # An entry about the whole table, and an error about an unknown column, need all of them.
+        needs_all = not entry.columns or not set(entry.columns) <= set(known)
+        columns = None if needs_all else [name for name in known if name in entry.columns or name == "id"]
+        yield read_parquet(path, columns), replace(suite, entries=(entry,))
 
 
 def _kept(table: pa.Table, exclusions: Exclusions) -> pa.Table:

@@ -15,7 +15,7 @@ from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
-from mm_assets.drops.judging import judge_rows
+from mm_assets.drops.judging import judge_rows, suite_parts
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.scratch import scratch_folder
@@ -33,15 +33,20 @@ def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
     with scratch_folder("check") as folder:
         snapshot = store.fetch(manifest.input("snapshot").digest("samples.parquet"), folder)
         num_samples = pq.read_metadata(snapshot).num_rows
-        signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
+        signals = store.fetch(manifest.output("signals.parquet").digest, folder)
+        ids = _ids(read_parquet(signals, ["id"]))
         letters = store.fetch(manifest.output("dead_letters.parquet").digest, folder)
         tensors = map_arrow(store.fetch(manifest.output("tensors.arrow").digest, folder))
         return (
-            _rows_finding(num_samples, signals.num_rows, pq.read_metadata(letters).num_rows),
-            _ids_finding("ids of tensors.arrow and signals.parquet", _ids(tensors), _ids(signals)),
+            _rows_finding(num_samples, len(ids), pq.read_metadata(letters).num_rows),
+            _ids_finding("ids of tensors.arrow and signals.parquet", _ids(tensors), ids),
             tensor_finding(tensors),
             *judge_rows(
-                [(signals, suite)], letters=letters, given=[snapshot], suite=suite, exclusions=read_exclusions(rules)
+                suite_parts(signals, suite),
+                letters=letters,
+                given=[snapshot],
+                suite=suite,
+                exclusions=read_exclusions(rules),
             ),
         )
 

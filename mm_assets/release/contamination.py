@@ -23,7 +23,7 @@ from mm_assets.release.title import dataset_name
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input, Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import read_parquet, write_parquet
+from mm_assets.store.tables import ROW_GROUP_ROWS, read_parquet, write_batches
 
 EVALUATION_SET = "evaluation_set"
 KEYS_FILE = "evaluation_keys.parquet"
@@ -76,29 +76,24 @@ def write_evaluation_keys(database: duckdb.DuckDBPyConnection, job: Job, config:
     """Writes the keys of the test split, the line's included, sorted; returns their number.
 
     Args:
-        database: Holds ``samples`` and ``frozen``, which agree in ``position``.
+        database: Holds ``judged``.
         job: Its inputs name the parent's keys.
         config: Which texts are long.
         path: Where to write.
     """
-    database.execute(
-        "CREATE OR REPLACE TEMP VIEW tested AS SELECT position FROM frozen WHERE split = 'test' AND selected"
-    )
     parts = [
-        f"SELECT {expression} AS key FROM samples SEMI JOIN tested USING (position)"
+        f"SELECT {expression} AS key FROM judged WHERE split = 'test' AND selected"
         for expression in evaluation_keys(config)
     ]
-    parts.append(f"SELECT key FROM ({PART_KEYS.format(source='samples SEMI JOIN tested USING (position)')})")
+    tested = "(SELECT position, parts FROM judged WHERE split = 'test' AND selected)"
+    parts.append(f"SELECT key FROM ({PART_KEYS.format(source=tested)})")
     for number, entry in enumerate(evaluation_sets(job)):
         if entry.role == PARENT:
             table = read_parquet(job.store.fetch(entry.digest(KEYS_FILE), job.workdir / "evaluated"))
             database.register(f"line_{number}", table)
             parts.append(f"SELECT key FROM line_{number}")
-    rows = database.sql(
-        f"SELECT DISTINCT key FROM ({' UNION ALL '.join(parts)}) WHERE key IS NOT NULL ORDER BY key"
-    ).to_arrow_table()
-    write_parquet(rows.cast(pa.schema([("key", pa.string())])), path)
-    return rows.num_rows
+    keys = database.sql(f"SELECT DISTINCT key FROM ({' UNION ALL '.join(parts)}) WHERE key IS NOT NULL ORDER BY key")
+    return write_batches(keys.to_arrow_reader(ROW_GROUP_ROWS), pa.schema([("key", pa.string())]), path)
 
 
 def describe_sets(job: Job, contaminated: Ints, is_left_out: np.ndarray) -> list[Json]:

@@ -13,7 +13,7 @@ import numpy as np
 from mm_assets.checks.exclusions import glob_regex, is_glob
 from mm_assets.errors import SpecError
 from mm_assets.release.config import FreezeConfig
-from mm_assets.release.dedup import Bools
+from mm_assets.release.dedup import Bools, register_positions, shared_keys
 from mm_assets.release.expressions import require_usable
 from mm_assets.release.policies import Policy
 from mm_assets.release.rows import POLICY_SCHEMA
@@ -69,7 +69,7 @@ def judge(
     check_policy(policy)
     excluded, unused = _exclusions(database, exclusions)
     refused = {reason: _evaluate(database, policy, sql) for reason, sql in policy.expressions.items()}
-    repeated = _column(database, "row_number() OVER (PARTITION BY id ORDER BY generation, shard, row) > 1")
+    repeated = _repeated(database, len(excluded))
     unlabelled = _column(database, "label IS NULL" if config.labels == "required" else "FALSE")
     return Verdicts(
         excluded=excluded, refused=refused, repeated_id=repeated, unlabelled=unlabelled, unused_exclusions=unused
@@ -94,8 +94,20 @@ def _evaluate(database: duckdb.DuckDBPyConnection, policy: Policy, expression: s
 
 
 def _column(database: duckdb.DuckDBPyConnection, expression: str) -> Bools:
-    found = database.execute(f"SELECT {expression} AS verdict FROM samples ORDER BY position").fetchnumpy()["verdict"]
+    found = database.execute(f"SELECT {expression} AS verdict FROM samples").fetchnumpy()["verdict"]
     return np.asarray(found, dtype=np.bool_)
+
+
+def _repeated(database: duckdb.DuckDBPyConnection, num_rows: int) -> Bools:
+    """Rows with the id of a row that comes before them."""
+    result = np.zeros(num_rows, dtype=np.bool_)
+    register_positions(database, "asked", np.unique(shared_keys(database, ["id"])[0]))
+    found = database.execute(
+        """SELECT position FROM samples SEMI JOIN asked USING (position)
+           QUALIFY row_number() OVER (PARTITION BY id ORDER BY generation, shard, row) > 1"""
+    ).fetchnumpy()
+    result[found["position"]] = True
+    return result
 
 
 def _exclusions(database: duckdb.DuckDBPyConnection, patterns: Sequence[str]) -> tuple[Bools, tuple[str, ...]]:

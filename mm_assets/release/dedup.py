@@ -7,12 +7,13 @@ shares a declared group, or has an equal or nearly equal picture, recording or l
 training and testing, whether or not it is a copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
@@ -51,35 +52,89 @@ def _link(name: str, digest: str, config: FreezeConfig) -> str:
 
 
 def shared_keys(
-    database: duckdb.DuckDBPyConnection,
-    expressions: list[str],
-    *,
-    column: str = "position",
-    where: str = "TRUE",
-    queries: Sequence[str] = (),
+    database: duckdb.DuckDBPyConnection, expressions: list[str], *, queries: Sequence[str] = (), buckets: int = 1
 ) -> tuple[Ints, Ints]:
-    """Pairs (row, key number) of every key that at least two rows share.
+    """Pairs (position, key number) of every key that at least two rows share.
+
+    Rows are compared by their keys where the hash of a key occurs twice: most keys are of one row alone.
 
     Args:
         database: Holds ``samples``.
         expressions: SQL expressions for keys; rows with NULL have no key.
-        column: How a row is named: ``position`` or ``seniority``.
-        where: Which rows take part.
         queries: SQL queries for further pairs of ``position`` and ``key``.
+        buckets: Into how many parts, by the first bits of the keys' hashes, the comparison is divided; a power of two.
+            Each part can be done apart from the others, and they change nothing else.
     """
-    union = " UNION ALL ".join(
-        [
-            *(f"SELECT {column} AS row, {expression} AS key FROM samples WHERE {where}" for expression in expressions),
-            *(f"SELECT position AS row, key FROM ({further})" for further in queries),
-        ]
-    )
+    rows, keys = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    num_keys = 0
+    for query in _key_queries(database, expressions, queries, buckets):
+        found = database.execute(
+            f"""WITH keyed AS ({query}),
+                shared AS (SELECT key, row_number() OVER () - 1 AS number FROM keyed WHERE key IS NOT NULL GROUP BY key
+                  HAVING count(*) > 1)
+                SELECT position, number FROM keyed JOIN shared USING (key)"""
+        ).fetchnumpy()
+        rows.append(np.asarray(found["position"], dtype=np.int64))
+        keys.append(np.asarray(found["number"], dtype=np.int64) + num_keys)
+        num_keys = int(keys[-1].max(initial=num_keys - 1)) + 1
+    return np.concatenate(rows), np.concatenate(keys)
+
+
+def _key_queries(
+    database: duckdb.DuckDBPyConnection, expressions: Sequence[str], queries: Sequence[str], buckets: int
+) -> Iterator[str]:
+    """Queries for ``position`` and ``key``, each to be answered before the next is asked for."""
+    for expression in expressions:
+        for part in _candidates(database, expression, buckets):
+            register_positions(database, "candidates", part)
+            yield f"SELECT position, {expression} AS key FROM samples SEMI JOIN candidates USING (position)"
+    own = f"SELECT position, unnest([{', '.join(expressions)}]) AS key FROM samples"
+    for query in queries:
+        if database.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0]:
+            # What is a part here may be the whole of another sample.
+            yield f"{query} UNION ALL SELECT position, key FROM ({own}) SEMI JOIN ({query}) USING (key)"
+
+
+def register_positions(database: duckdb.DuckDBPyConnection, name: str, positions: Ints) -> None:
+    """The view ``name`` with the column ``position``."""
+    database.register(name, pa.table({"position": positions}))
+
+
+def _candidates(database: duckdb.DuckDBPyConnection, expression: str, buckets: int) -> Iterator[Ints]:
+    """Positions whose key has the hash of another row's key, by bucket."""
     found = database.execute(
-        f"""WITH keyed AS ({union}), shared AS (
-              SELECT key, row_number() OVER () - 1 AS number FROM keyed WHERE key IS NOT NULL GROUP BY key
-              HAVING count(*) > 1)
-            SELECT row, number FROM keyed JOIN shared USING (key)"""
-    ).fetchnumpy()
-    return np.asarray(found["row"], dtype=np.int64), np.asarray(found["number"], dtype=np.int64)
+        f"SELECT CASE WHEN {expression} IS NOT NULL THEN hash({expression}) END AS key FROM samples"
+    )
+    column = found.fetchnumpy()["key"]
+    rows = np.flatnonzero(~np.ma.getmaskarray(column))
+    keys = np.asarray(np.ma.getdata(column))[rows]
+    ordered = np.sort(keys)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(repeated):
+        return
+    place = np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)
+    is_shared = repeated[place] == keys
+    rows, keys = rows[is_shared], keys[is_shared]
+    for rows_of in by_bucket(keys, buckets):
+        yield rows[rows_of].astype(np.int64)
+
+
+def by_bucket(keys: npt.NDArray[np.uint64], buckets: int) -> Iterator[Ints]:
+    """Places of the keys of every bucket that has any: keys whose first bits are equal.
+
+    Raises:
+        ValueError: ``buckets`` is not a power of two.
+    """
+    if buckets < 1 or buckets & (buckets - 1):
+        raise ValueError(f"buckets: expected a power of two, got {buckets}.")
+    if buckets == 1:
+        yield np.arange(len(keys), dtype=np.int64)
+        return
+    of_key = keys >> np.uint64(65 - buckets.bit_length())
+    for bucket in range(buckets):
+        places = np.flatnonzero(of_key == bucket)
+        if len(places):
+            yield places
 
 
 def components(num_rows: int, rows: Ints, keys: Ints) -> Ints:

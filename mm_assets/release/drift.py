@@ -56,7 +56,7 @@ def measure_drift(database: duckdb.DuckDBPyConnection, *, generation: int, limit
     """Drift per field and signal, or None for a release without a parent.
 
     Args:
-        database: Holds ``frozen`` and ``samples``, which agree in ``position``.
+        database: Holds ``judged``.
         generation: Of the release's own shards, which are compared with all others; 0 without a parent.
         limit: Index above which a field or signal is named in ``warnings``.
     """
@@ -64,8 +64,7 @@ def measure_drift(database: duckdb.DuckDBPyConnection, *, generation: int, limit
         return None
     is_new = "(generation = $generation)"
     sizes = database.execute(
-        f"SELECT count(*) FILTER (NOT {is_new}), count(*) FILTER ({is_new}) FROM frozen JOIN samples "
-        "USING (position) WHERE selected",
+        f"SELECT count(*) FILTER (NOT {is_new}), count(*) FILTER ({is_new}) FROM judged WHERE selected",
         {"generation": generation},
     ).fetchall()[0]
     fields: dict[str, Json] = {name: _field(database, expression, generation) for name, expression in FIELDS.items()}
@@ -89,8 +88,7 @@ def measure_drift(database: duckdb.DuckDBPyConnection, *, generation: int, limit
 def _field(database: duckdb.DuckDBPyConnection, expression: str, generation: int) -> dict[str, Json]:
     rows = database.execute(
         f"""SELECT coalesce({expression}, '') AS value, count(*) FILTER (generation <> $generation),
-            count(*) FILTER (generation = $generation) FROM frozen JOIN (SELECT position, generation FROM samples)
-            USING (position) WHERE selected GROUP BY value ORDER BY value""",
+            count(*) FILTER (generation = $generation) FROM judged WHERE selected GROUP BY value ORDER BY value""",
         {"generation": generation},
     ).fetchall()
     before, after = [row[1] for row in rows], [row[2] for row in rows]
@@ -110,8 +108,8 @@ def _signal(database: duckdb.DuckDBPyConnection, name: str, generation: int) -> 
     """Drift over the parent's deciles; None where one side has no sample with this signal."""
     values = [
         database.execute(
-            f"""SELECT CAST({name} AS DOUBLE) AS value FROM frozen JOIN samples USING (position)
-                WHERE frozen.selected AND {name} IS NOT NULL AND (samples.generation = $generation) = $is_new
+            f"""SELECT CAST({name} AS DOUBLE) AS value FROM judged
+                WHERE selected AND {name} IS NOT NULL AND (generation = $generation) = $is_new
                 ORDER BY value""",
             {"generation": generation, "is_new": is_new},
         ).fetchnumpy()["value"]

@@ -7,25 +7,23 @@ Payloads are never read, and the parent's shards are included by reference.
 import json
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from mm_assets.features.schema import PARTS_FIELD
 from mm_assets.identity.canonical import Json, canonical_json, digest_file
-from mm_assets.modalities.parts import PARTS
-from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.card import dataset_card
 from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
 from mm_assets.release.contamination import (
-    CONTAMINATION,
     KEYS_FILE,
     describe_sets,
     evaluation_sets,
@@ -34,49 +32,22 @@ from mm_assets.release.contamination import (
 )
 from mm_assets.release.croissant import croissant_document
 from mm_assets.release.curation import Verdicts, judge
-from mm_assets.release.dedup import CONTENT, Bools, Ints
+from mm_assets.release.decisions import LEAKAGE, SAMPLES, Decisions, decided, write_samples
+from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.drift import measure_drift
 from mm_assets.release.labels import LABELS_FILE, register_labels, summarize_labels, write_labels
 from mm_assets.release.links import find_links
 from mm_assets.release.originals import originals
 from mm_assets.release.policies import policy_of
 from mm_assets.release.record import release_record
-from mm_assets.release.rows import load_rows
+from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
-from mm_assets.release.splits import assign, separate
+from mm_assets.release.splits import assign, draws, separate
 from mm_assets.release.statistics import release_statistics
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet, write_parquet
-
-LEAKAGE = "leakage"
-_PARTS = f"[{{'modality': part.modality, 'length': part.length}} FOR part IN {PARTS}] AS {PARTS}"
-
-SAMPLES = pa.schema(
-    [
-        ("id", pa.string()), ("shard", pa.int32()), ("row", pa.int32()),
-        ("split", pa.string()), ("selected", pa.bool_()), ("reasons", pa.string()), ("duplicate_of", pa.string()),
-        ("label", pa.string()), ("language", pa.string()), ("group", pa.string()), ("source", pa.string()),
-        ("drop", pa.string()), *((f"has_{name}", pa.bool_()) for name in NAMES),
-        *((row.length_column, pa.int32()) for row in MODALITIES.values() if row.length_column is not None),
-    ]
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Decisions:
-    """What was decided about every row, in the order of ``position``."""
-
-    split: Ints
-    original: Ints
-    leaked: Bools
-    contaminated: Ints
-
-    @property
-    def is_contaminated(self) -> Bools:
-        """Rows that an evaluation set keeps out of training: ``contaminated`` says which, or -1."""
-        return (self.contaminated >= 0) & (self.split != SPLITS.index("test")) & ~self.leaked
+from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet
 
 
 def compute_dataset_release(job: Job) -> StageResult:
@@ -90,23 +61,22 @@ def compute_dataset_release(job: Job) -> StageResult:
     workdir = job.workdir
     parent = _parent(job)
     shards = [*parent.shards, *own_shards(job.inputs, generation=parent.generation)]
-    with load_rows(job.store, shards, workdir) as database:
+    with load_rows(job.store, shards, workdir) as rows:
+        database = rows.database
         params: Mapping[str, Any] = job.params
         policy = policy_of(params["policy"])
         verdicts = judge(database, policy=policy, exclusions=params["exclusions"], config=config)
-        decisions = _decide(job, database, config, parent=parent, verdicts=verdicts)
-        samples = _samples(database, verdicts, decisions)
-        positions = pa.array(np.arange(samples.num_rows, dtype=np.int64))
-        database.register("frozen", samples.append_column("position", positions))
+        decisions = _decide(job, rows, config, parent=parent, verdicts=verdicts)
+        path = write_samples(rows, decided(database, verdicts, decisions), workdir / "samples.parquet")
         num_dead_letters, unknown = _dead_letters(job)
         statistics = release_statistics(database, num_dead_letters=num_dead_letters + parent.num_dead_letters)
         drift = measure_drift(database, generation=parent.generation, limit=config.drift_limit)
-        path = write_parquet(samples, workdir / "samples.parquet")
         record = release_record(
             job,
             database,
             parent=parent.record,
             shards=shards,
+            stated=rows.stated,
             statistics=statistics,
             samples_digest=digest_file(path),
             unused_exclusions=verdicts.unused_exclusions,
@@ -118,12 +88,16 @@ def compute_dataset_release(job: Job) -> StageResult:
         num_labels = write_labels(database, workdir / LABELS_FILE)
         num_keys = write_evaluation_keys(database, job, config, workdir / KEYS_FILE)
     files = _write_documents(workdir, shards, record, {**statistics, "drift": drift})
-    samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=samples.num_rows)
+    samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=rows.num_rows)
     tables = [
         OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
         for name, num_rows in ((LABELS_FILE, num_labels), (KEYS_FILE, num_keys))
     ]
     return StageResult(files=(samples_file, *tables, *files), stats=_stats(statistics, drift))
+
+
+#: Small reads at a time; the server's latency sets their pace.
+READERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,11 +130,10 @@ def _parent(job: Job) -> _Parent:
     )
 
 
-def _decide(
-    job: Job, database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
-) -> _Decisions:
+def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts) -> Decisions:
+    database = rows.database
     inherited, left_out, selected_before = _inherited(database, parent.samples)
-    links = find_links(database, config, inherited=inherited)
+    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job))
     original = originals(
         database,
         verdicts.eligible,
@@ -174,105 +147,77 @@ def _decide(
     is_original = original == np.arange(len(original))
     split = assign(
         groups,
-        _group_keys(database, groups),
+        _draws(database, groups, int(str(job.params["seed"]))),
         inherited=inherited,
         selected=verdicts.eligible & is_original & ~leaked & (contaminated < 0),
         labels=_labels(database),
-        seed=int(str(job.params["seed"])),
         config=config,
     )
-    return _Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
+    return Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
+
+
+def _buckets(job: Job) -> int:
+    """Parts into which the search for equal and nearly equal samples is divided: ``release_buckets`` of placement."""
+    return int(str(job.placement.get("release_buckets", 1)))
 
 
 def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools, Bools]:
     """For every row: split of its id in the parent (-1: not there), whether that left it out, whether selected it."""
-    database.register("before", before)
-    database.register("split_numbers", pa.table({"split": list(SPLITS), "number": range(len(SPLITS))}))
-    found = database.execute(
-        f"""WITH known AS (SELECT id, coalesce(min(number) FILTER (selected), min(number)) AS number,
-              bool_and(list_contains(string_split(reasons, ','), '{LEAKAGE}')) AS leaked,
-              bool_or(selected) AS selected
-              FROM before JOIN split_numbers USING (split) GROUP BY id)
-            SELECT coalesce(number, -1) AS number, coalesce(leaked, FALSE) AS leaked,
-              coalesce(selected, FALSE) AS selected
-            FROM samples LEFT JOIN known USING (id) ORDER BY position"""
-    ).fetchnumpy()
-    leaked, selected = (np.asarray(found[name], dtype=np.bool_) for name in ("leaked", "selected"))
-    return np.asarray(found["number"], dtype=np.int64), leaked, selected
+    (num_rows,) = database.execute("SELECT count(*) FROM samples").fetchall()[0]
+    number, leaked, selected = np.full(num_rows, -1, np.int64), *(np.zeros(num_rows, np.bool_) for _ in range(2))
+    if before.num_rows:
+        database.register("before", before)
+        database.register("split_numbers", pa.table({"split": list(SPLITS), "number": range(len(SPLITS))}))
+        found = database.execute(
+            f"""WITH known AS (SELECT id, coalesce(min(number) FILTER (selected), min(number)) AS number,
+                  bool_and(list_contains(string_split(reasons, ','), '{LEAKAGE}')) AS leaked,
+                  bool_or(selected) AS selected
+                  FROM before JOIN split_numbers USING (split) GROUP BY id)
+                SELECT position, number, leaked, known.selected FROM samples JOIN known USING (id)"""
+        ).fetchnumpy()
+        place = found["position"]
+        number[place], leaked[place], selected[place] = found["number"], found["leaked"], found["selected"]
+    return number, leaked, selected
 
 
-def _group_keys(database: duckdb.DuckDBPyConnection, groups: Ints) -> list[str]:
-    """Smallest key of each leakage group; declared groups come before ids, so a new smaller id changes nothing."""
-    database.register("grouped", pa.table({"position": np.arange(len(groups), dtype=np.int64), "leader": groups}))
-    rows = database.execute(
-        """SELECT min(coalesce('group/' || source || '/' || "group", 'id/' || id)) FROM samples JOIN grouped
-           USING (position) GROUP BY leader ORDER BY leader"""
+def _draws(database: duckdb.DuckDBPyConnection, groups: Ints, seed: int) -> npt.NDArray[np.float64]:
+    """The draw of each leakage group, by its smallest key.
+
+    Declared groups come before ids, so a new smaller id changes nothing.
+    """
+    key = """coalesce('group/' || source || '/' || "group", 'id/' || id)"""
+    drawn = draws(database, f"SELECT {key} AS key FROM samples", seed)
+    leaders, size = np.unique(groups, return_counts=True)
+    in_some = np.flatnonzero(np.isin(groups, leaders[size > 1]))
+    database.register("grouped", pa.table({"position": in_some, "leader": groups[in_some]}))
+    smallest = (
+        f"""SELECT min({key}) AS key FROM samples JOIN grouped USING (position) GROUP BY leader ORDER BY leader"""
     )
-    return [row[0] for row in rows.fetchall()]
+    drawn[leaders[size > 1]] = draws(database, smallest, seed)
+    return drawn[leaders]
 
 
 def _labels(database: duckdb.DuckDBPyConnection) -> Ints:
-    rows = database.execute(
-        """SELECT CASE WHEN label IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY label) END AS number
-           FROM samples ORDER BY position"""
-    )
-    return np.asarray(rows.fetchnumpy()["number"], dtype=np.int64)
-
-
-def _samples(database: duckdb.DuckDBPyConnection, verdicts: Verdicts, decisions: _Decisions) -> pa.Table:
-    """The rows of ``samples.parquet``."""
-    stored = [name for name in SAMPLES.names if name not in ("split", "selected", "reasons", "duplicate_of")]
-    names = ", ".join(f'"{name}"' for name in stored)
-    rows = database.sql(
-        f"SELECT {names}, {CONTENT} AS content, {_PARTS} FROM samples ORDER BY position"
-    ).to_arrow_table()
-    is_copy = decisions.original != np.arange(rows.num_rows)
-    original = rows.take(pa.array(decisions.original))
-    is_exact = pc.equal(rows["content"], original["content"]).fill_null(False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-    reasons = _reasons(
-        {
-            "excluded": verdicts.excluded,
-            **verdicts.refused,
-            "duplicate_id": verdicts.repeated_id,
-            "unlabelled": verdicts.unlabelled,
-            "duplicate": is_copy & is_exact,
-            "near_duplicate": is_copy & ~is_exact,
-            LEAKAGE: decisions.leaked,
-            CONTAMINATION: decisions.is_contaminated,
-        }
-    )
-    values = {
-        "split": pa.array(SPLITS).take(pa.array(decisions.split)),
-        "selected": pc.equal(reasons, ""),  # pyright: ignore[reportAttributeAccessIssue]
-        "reasons": reasons,
-        "duplicate_of": pc.if_else(pa.array(is_copy), original["id"], pa.scalar(None, pa.string())),  # pyright: ignore[reportAttributeAccessIssue]
-    }
-    columns = [values[name] if name in values else rows[name] for name in SAMPLES.names]
-    table = pa.table(columns, schema=SAMPLES)
-    if rows[PARTS].null_count == rows.num_rows:
-        return table
-    return table.append_column(PARTS_FIELD, rows[PARTS].cast(PARTS_FIELD.type))
-
-
-def _reasons(flags: Mapping[str, Bools]) -> pa.Array:
-    """For every row the names of its flags, comma-joined in their order."""
-    names = list(flags)
-    # Few of the possible combinations occur; each is written once.
-    numbers = sum(flag.astype(np.int64) << bit for bit, flag in enumerate(flags.values()))
-    present, index = np.unique(numbers, return_inverse=True)
-    joined = [",".join(name for bit, name in enumerate(names) if number >> bit & 1) for number in present.tolist()]
-    return pa.array(joined, pa.string()).take(pa.array(index))
+    rows = database.sql("SELECT label FROM samples").to_arrow_table()["label"]
+    codes = rows.dictionary_encode().combine_chunks()
+    order = pc.sort_indices(codes.dictionary).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return np.append(rank, -1)[codes.indices.fill_null(len(rank)).to_numpy()]
 
 
 def _dead_letters(job: Job) -> tuple[int, Counter[str]]:
     """Dead letters of the release's own shards, and their members of unknown extension, by extension."""
     total, unknown = 0, Counter[str]()
-    for entry in job.inputs:
-        for item in entry.outputs:
-            if item.name == "dead_letters.parquet":
-                letters = pq.read_metadata(job.store.fetch(item.digest, job.workdir / "letters"))
-                total += letters.num_rows
-                unknown.update(json.loads((letters.metadata or {}).get(UNKNOWN_KEY, b"{}")))
+    named = Counter(
+        item.digest for entry in job.inputs for item in entry.outputs if item.name == "dead_letters.parquet"
+    )
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda digest: pq.read_metadata(job.store.fetch(digest, job.workdir / "letters")), named)
+        for times, letters in zip(named.values(), read, strict=True):
+            total += times * letters.num_rows
+            counts = json.loads((letters.metadata or {}).get(UNKNOWN_KEY, b"{}"))
+            unknown.update({extension: times * count for extension, count in counts.items()})
     return total, unknown
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mm_assets.drops.labels import DROP_FIELDS
 from mm_assets.identity.canonical import Json
-from mm_assets.store.tables import ROW_GROUP_ROWS
+from mm_assets.release.rows import BY_ID
+from mm_assets.store.tables import ROW_GROUP_ROWS, write_batches
 
 LABELS_FILE = "labels.parquet"
 _STATED = tuple(DROP_FIELDS)
@@ -41,8 +41,8 @@ def register_labels(database: duckdb.DuckDBPyConnection, record: Mapping[str, An
     database.register("annotations", pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names])))
     stated = ", ".join(f"coalesce(s.{name}, a.drop_{name}) AS {name}" for name in _STATED)
     database.execute(
-        f"""CREATE OR REPLACE TEMP VIEW labels AS SELECT s.position, s.id, s.shard, s.row, s.label, s.source, s."drop",
-            a.label_schema, {stated}, s.label_confidence FROM samples s
+        f"""CREATE OR REPLACE TEMP VIEW labels AS SELECT s.id, s.generation, s.selected, s.shard, s.row, s.label,
+            s.source, s."drop", a.label_schema, {stated}, s.label_confidence FROM judged s
             LEFT JOIN annotations a ON s.source = a.source AND s."drop" = a."drop" WHERE s.label IS NOT NULL"""
     )
 
@@ -50,23 +50,20 @@ def register_labels(database: duckdb.DuckDBPyConnection, record: Mapping[str, An
 def write_labels(database: duckdb.DuckDBPyConnection, path: Path) -> int:
     """Writes ``labels.parquet`` in the order of ``samples.parquet`` and returns its number of rows."""
     columns = ", ".join(f'"{name}"' for name in LABELS.names)
-    reader = database.sql(f"SELECT {columns} FROM labels ORDER BY position").to_arrow_reader(ROW_GROUP_ROWS)
-    num_rows = 0
-    with pq.ParquetWriter(path, LABELS, compression="zstd", compression_level=3, version="2.6") as writer:
-        for batch in reader:
-            writer.write_table(pa.Table.from_batches([batch]).cast(LABELS), row_group_size=ROW_GROUP_ROWS)
-            num_rows += batch.num_rows
-    return num_rows
+    reader = database.sql(f"SELECT {columns} FROM labels ORDER BY {BY_ID}").to_arrow_reader(ROW_GROUP_ROWS)
+    return write_batches(reader, LABELS, path)
 
 
 def summarize_labels(database: duckdb.DuckDBPyConnection) -> list[Json]:
     """Labelled and selected samples by where their labels come from, for the release record."""
     names = ("source", "drop", "label_schema", *_STATED)
+    # A mean of several threads depends on the order in which they end.
+    database.execute("SET threads = 1")
     rows: Sequence[Sequence[Any]] = database.execute(
         f"""SELECT {", ".join(f'l."{name}"' for name in names)}, count(*), count(label_confidence),
-            round(avg(label_confidence), 6) FROM labels l JOIN frozen f USING (position) WHERE f.selected
-            GROUP BY ALL ORDER BY ALL"""
+            round(avg(label_confidence), 6) FROM labels l WHERE selected GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
+    database.execute("RESET threads")
     columns = (*names, "num_labelled", "num_with_confidence", "mean_confidence")
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

@@ -8,11 +8,11 @@ apart again, and only that sample is left out.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import PART_KEYS, Bools, Ints, link_expressions, shared_keys
+from mm_assets.release.rows import Rows
 from mm_assets.release.signatures import NEAR, Signatures, read_signatures
 
 
@@ -30,23 +30,25 @@ class Links:
     groups: Mapping[str, Ints]
 
 
-def find_links(database: duckdb.DuckDBPyConnection, config: FreezeConfig, *, inherited: Ints | None = None) -> Links:
-    """All links of the rows of ``samples``.
+def find_links(rows: Rows, config: FreezeConfig, *, inherited: Ints | None = None, buckets: int = 1) -> Links:
+    """All links between rows.
 
     Args:
-        database: Holds ``samples``.
+        rows: The release's.
         config: Which links count.
         inherited: Split each row had in the parent, -1 for a new row.
+        buckets: Into how many parts the search is divided; the links are the same.
     """
-    rows, keys = shared_keys(database, link_expressions(config), queries=[PART_KEYS.format(source="samples")])
-    (num_rows,) = database.execute("SELECT count(*) FROM samples").fetchall()[0]
+    further = [PART_KEYS.format(source="samples")]
+    linked, keys = shared_keys(rows.database, link_expressions(config), queries=further, buckets=buckets)
+    num_rows = rows.num_rows
     is_wanted = config.group_near_duplicates or config.drop_near_duplicates
-    signatures = {name: read_signatures(database, name, config) for name in NEAR} if is_wanted else {}
+    signatures = {name: read_signatures(rows, name, config) for name in NEAR} if is_wanted else {}
     groups: dict[str, Ints] = {}
-    parts = [(rows, keys)]
+    parts = [(linked, keys)]
     next_key = int(keys.max(initial=-1)) + 1
     for name, found in signatures.items():
-        leader = found.groups()
+        leader = found.groups(buckets=buckets)
         groups[name] = found.groups_of_samples(leader, num_rows)
         torn = _torn(num_rows, found.position, leader, inherited)
         size = np.bincount(leader, minlength=num_rows)

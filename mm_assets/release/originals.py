@@ -12,7 +12,8 @@ import numpy as np
 
 from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
-from mm_assets.release.dedup import CONTENT, Bools, Ints, components, shared_keys
+from mm_assets.release.dedup import CONTENT, Bools, Ints, register_positions, shared_keys
+from mm_assets.release.rows import BY_SENIORITY
 from mm_assets.release.signatures import Signatures
 
 #: Pairs that are compared at a time.
@@ -49,18 +50,16 @@ def originals(
     result = np.arange(len(eligible), dtype=np.int64)
     if len(eligible) == 0:
         return result
-    by_seniority = _column(database, "position", order="seniority")
     if config.drop_duplicates:
-        rows, keys = shared_keys(database, [CONTENT], column="seniority")
-        usable = eligible[by_seniority[rows]]
-        first = components(len(eligible), rows[usable], keys[usable])
-        result[by_seniority] = by_seniority[first]
+        rows, keys = shared_keys(database, [CONTENT])
+        rows, keys = rows[eligible[rows]], keys[eligible[rows]]
+        order = np.lexsort([_seniority(database, rows), keys])
+        rows, keys = rows[order], keys[order]
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        result[rows] = np.repeat(rows[first], np.diff(np.append(first, len(rows))))
     if config.drop_near_duplicates:
-        rank = np.empty(len(eligible), dtype=np.int64)
-        rank[by_seniority] = np.arange(len(eligible))
-        rank[~selected_before] += len(eligible)
         kept = eligible & (result == np.arange(len(eligible)))
-        near = _near_originals(database, kept, rank, signatures=signatures, groups=groups, stays=selected_before)
+        near = _near_originals(database, kept, signatures=signatures, groups=groups, stays=selected_before)
         result = near[result]
     return result
 
@@ -68,7 +67,6 @@ def originals(
 def _near_originals(
     database: duckdb.DuckDBPyConnection,
     kept: Bools,
-    rank: Ints,
     *,
     signatures: Mapping[str, Signatures],
     groups: Mapping[str, Ints],
@@ -76,7 +74,7 @@ def _near_originals(
 ) -> Ints:
     result = np.arange(len(kept), dtype=np.int64)
     alike, rows = _classes(database, kept, groups)
-    order = np.lexsort([rank[rows], alike])
+    order = np.lexsort([_seniority(database, rows), ~stays[rows], alike])
     alike, rows = alike[order], rows[order]
     # Every round compares the first row of each class with the others of it; what is near to it leaves the class.
     while len(rows):
@@ -98,7 +96,7 @@ def _classes(database: duckdb.DuckDBPyConnection, kept: Bools, groups: Mapping[s
     present = {name: _column(database, f"has_{name}").astype(np.bool_) for name in _COMPARED}
     has_all = kept & np.any([present[name] for name in _COMPARED], axis=0)
     for name in _COMPARED:
-        has_all &= ~present[name] | (groups[name] >= 0 if name in groups else False)
+        has_all &= ~present[name] | (_is_shared(groups[name]) if name in groups else False)
     rows = np.flatnonzero(has_all)
     number = np.unique(_column(database, f"hash({_EQUAL})")[rows], return_inverse=True)[1]
     for column in compared:
@@ -106,6 +104,13 @@ def _classes(database: duckdb.DuckDBPyConnection, kept: Bools, groups: Mapping[s
         number = np.unique(pair, return_inverse=True)[1]
     shared = np.bincount(number, minlength=1)[number] > 1
     return number[shared].astype(np.int64), rows[shared].astype(np.int64)
+
+
+def _is_shared(groups: Ints) -> Bools:
+    """Rows whose group has another row."""
+    rows = np.flatnonzero(groups >= 0)
+    size = np.bincount(groups[rows], minlength=1)
+    return (groups >= 0) & (size[np.maximum(groups, 0)] > 1)
 
 
 def _are_near(left: Ints, right: Ints, signatures: Mapping[str, Signatures], groups: Mapping[str, Ints]) -> Bools:
@@ -120,6 +125,17 @@ def _are_near(left: Ints, right: Ints, signatures: Mapping[str, Signatures], gro
     return result
 
 
-def _column(database: duckdb.DuckDBPyConnection, expression: str, *, order: str = "position") -> Ints:
-    found = database.execute(f"SELECT {expression} AS value FROM samples ORDER BY {order}").fetchnumpy()["value"]
-    return np.asarray(found)
+def _column(database: duckdb.DuckDBPyConnection, expression: str) -> Ints:
+    return np.asarray(database.execute(f"SELECT {expression} AS value FROM samples").fetchnumpy()["value"])
+
+
+def _seniority(database: duckdb.DuckDBPyConnection, positions: Ints) -> Ints:
+    """Places of positions, which may repeat, in the order in which an original is chosen."""
+    known, index = np.unique(positions, return_inverse=True)
+    register_positions(database, "asked", known)
+    found = database.execute(
+        f"SELECT position FROM samples SEMI JOIN asked USING (position) ORDER BY {BY_SENIORITY}"
+    ).fetchnumpy()["position"]
+    rank = np.empty(len(known), dtype=np.int64)
+    rank[np.searchsorted(known, found)] = np.arange(len(known))
+    return rank[index]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import duckdb
-import pyarrow.parquet as pq
 import yaml
 
 from mm_assets.errors import ObjectCorruptError
@@ -31,6 +30,7 @@ def release_record(
     *,
     parent: Mapping[str, Any] | None,
     shards: Sequence[Shard],
+    stated: Sequence[Mapping[str, str]],
     statistics: Mapping[str, Any],
     samples_digest: str,
     unused_exclusions: Sequence[str],
@@ -38,10 +38,11 @@ def release_record(
 ) -> dict[str, Json]:
     """The document ``record.json``; ``parent`` is the parent's. It does not hold the release's name.
 
-    ``unknown_members`` counts, by extension, members of the own shards' tars that no stage reads.
+    ``stated`` is what the shards' tables of signals say about themselves. ``unknown_members`` counts, by extension,
+    members of the own shards' tars that no stage reads.
     """
     sources, drops = _origins(job, parent)
-    preprocessing = _preprocessing(job, database, shards)
+    preprocessing = _preprocessing(database, stated)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {
         "schema": "mm.release_record/2",
@@ -137,20 +138,16 @@ def _versions(sources: Sequence[Mapping[str, Json]], prefix: str) -> dict[str, J
     }
 
 
-def _preprocessing(job: Job, database: duckdb.DuckDBPyConnection, shards: Sequence[Shard]) -> dict[str, Any]:
+def _preprocessing(database: duckdb.DuckDBPyConnection, stated: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Parameters that made the shards, as their tables state them, and what was seen of sound and pictures.
 
     Which code and codecs made a shard is in its manifest: others that made the same bytes make no other record. Shards
     of the first version state their codecs here too.
     """
-    versions: dict[str, dict[str, str]] = {}
-    for shard in shards:
-        metadata = pq.read_schema(job.store.fetch(shard.signals, job.workdir / "fetched")).metadata or {}
-        stated = {name.decode(): value.decode() for name, value in sorted(metadata.items()) if b"." in name}
-        versions[json.dumps(stated, sort_keys=True)] = stated
+    versions = {json.dumps(entry, sort_keys=True): dict(entry) for entry in stated}
     observed = database.execute(
-        """SELECT min(s.sample_rate), max(s.sample_rate), min(s.image_width), min(s.image_height), max(s.image_width),
-           max(s.image_height) FROM samples s JOIN frozen f USING (position) WHERE f.selected"""
+        """SELECT min(sample_rate), max(sample_rate), min(image_width), min(image_height), max(image_width),
+           max(image_height) FROM judged WHERE selected"""
     ).fetchall()[0]
     made = [versions[key] for key in sorted(versions)]
     return {
@@ -172,10 +169,9 @@ def _redaction(database: duckdb.DuckDBPyConnection, made: Sequence[Mapping[str, 
     Snapshots keep what was delivered, byte for byte.
     """
     flags = [flag for name in NAMES for flag in aspect(name, "signals").FLAGS]
-    counts = ", ".join(f"count(*) FILTER (s.{flag})" for flag in flags)
+    counts = ", ".join(f"count(*) FILTER ({flag})" for flag in flags)
     *flagged, replaced = database.execute(
-        f"SELECT {counts}, coalesce(sum(s.num_redacted), 0) FROM samples s JOIN frozen f USING (position) "
-        "WHERE f.selected"
+        f"SELECT {counts}, coalesce(sum(num_redacted), 0) FROM judged WHERE selected"
     ).fetchall()[0]
     each = [set(filter(None, entry.get(REDACTIONS, "").split(","))) for entry in made]
     return {

@@ -1,20 +1,28 @@
 """The narrow columns of a release's samples as one DuckDB table: identities, labels and signals, never payloads.
 
-Shards are loaded one at a time into a database file in the working folder, so memory does not grow with the number
-of shards. One thread and a total order make every answer independent of the machine.
+Shards are read in turn and in batches, so memory does not grow with their number or size. Signatures, which are the
+widest columns and are compared and never queried, go to flat files beside the database.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.errors import StageError
 from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
 from mm_assets.release.shards import Shard
+from mm_assets.release.signature_files import SIGNATURE_COLUMNS, SignatureFiles
 from mm_assets.store.objects import Store
 
 ORIGIN = pa.schema(
@@ -23,87 +31,210 @@ ORIGIN = pa.schema(
 
 #: What a curation policy may name: every signal, and where a sample comes from.
 POLICY_SCHEMA = pa.schema([*ORIGIN, *(field for field in (*SIGNALS, *EMBEDDING_SIGNALS) if field.name != "id")])
+#: The order of ``samples.parquet``; ``position`` counts rows in the order of shards instead.
+BY_ID = "id, generation, shard, row"
+#: Of two equal samples the first in this order is the original.
+BY_SENIORITY = "generation, id, shard, row"
+
+_PLACE = pa.schema([("position", pa.int64()), *((name, pa.int32()) for name in ("generation", "shard", "row"))])
+_STORED = pa.schema(
+    [*_PLACE, *(field for field in POLICY_SCHEMA if field.name not in SIGNATURE_COLUMNS), MEASURED_PARTS_FIELD]
+)
+_MEASURED = SIGNALS.append(MEASURED_PARTS_FIELD)
+#: Rows that are read of a shard, and rows that are handed to the database, at a time.
+BATCH_ROWS, INSERT_ROWS = 1 << 16, 1 << 17
+#: Shards that are fetched while another one is read.
+AHEAD = 4
+MEMORY_LIMIT = "1GiB"
 
 
-def open_database(path: Path) -> duckdb.DuckDBPyConnection:
-    """A DuckDB file that uses one thread and reaches nothing outside itself."""
-    database = duckdb.connect(str(path))
-    database.execute("SET threads = 1")
-    database.execute(f"SET temp_directory = '{str(path.with_suffix('.spill')).replace(chr(39), chr(39) * 2)}'")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows(AbstractContextManager["Rows"]):
+    """Every row of a release.
+
+    Attributes:
+        database: Its table ``samples`` is in the order of ``position``, and so is what is selected from it alone.
+        starts: The position of every shard's first row, and then ``num_rows``.
+        signatures: Files of them.
+        stated: What the tables of signals state about themselves, without repetition.
+    """
+
+    database: duckdb.DuckDBPyConnection
+    starts: npt.NDArray[np.int64]
+    signatures: SignatureFiles
+    stated: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of ``samples``."""
+        return int(self.starts[-1])
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+
+
+def open_database(spill: Path) -> duckdb.DuckDBPyConnection:
+    """A database that keeps what exceeds its memory in the folder ``spill`` and reaches nothing outside itself."""
+    database = duckdb.connect()
+    database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    database.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
     database.execute("SET enable_external_access = false")
     # A policy may name times of day, which are the same everywhere.
     database.execute("SET TimeZone = 'UTC'")
     return database
 
 
-def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> duckdb.DuckDBPyConnection:
-    """A database whose table ``samples`` has every row of every shard, and more columns of order.
+def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> Rows:
+    """Every row of every shard.
 
-    ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's. ``position``
-    counts rows in the order of (id, generation, shard, row), which is the order of ``samples.parquet``; ``seniority``
-    counts them in the order of (generation, id, shard, row), which decides who is the original among duplicates.
-    Neither depends on a name.
+    ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's; ``position``
+    counts rows shard by shard.
 
     Raises:
         StageError: the tables of a shard do not belong together.
     """
-    database = open_database(workdir / "rows.duckdb")
-    _create_staging(database)
-    for number, shard in enumerate(shards):
-        _load_shard(store, number, shard, database, workdir / "fetched")
-    database.execute(
-        """CREATE TABLE samples AS SELECT *,
-           row_number() OVER (ORDER BY id, generation, shard, row) - 1 AS position,
-           row_number() OVER (ORDER BY generation, id, shard, row) - 1 AS seniority FROM staged ORDER BY position"""
+    database = open_database(workdir / "spill")
+    database.register("nothing", _STORED.empty_table())
+    database.execute("CREATE TABLE samples AS SELECT * FROM nothing")
+    database.unregister("nothing")
+    signatures = SignatureFiles(workdir / "signatures")
+    stated: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    sizes = np.zeros(len(shards), np.int64)
+    with signatures.writer() as writer:
+        num_rows = 0
+        for table in _combined(_batches(store, shards, workdir / "fetched", stated, sizes), INSERT_ROWS):
+            positions = pa.array(np.arange(num_rows, num_rows + table.num_rows, dtype=np.int64))
+            database.register("batch", table.drop_columns(list(SIGNATURE_COLUMNS)).add_column(0, "position", positions))
+            database.execute("INSERT INTO samples BY NAME SELECT * FROM batch")
+            database.unregister("batch")
+            writer.append(table, num_rows)
+            num_rows += table.num_rows
+    ordered = [stated[key] for key in sorted(stated)]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return Rows(database=database, starts=starts, signatures=signatures, stated=ordered)
+
+
+def _combined(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of at least ``num_rows``."""
+    pending: list[pa.Table] = []
+    for table in tables:
+        pending.append(table)
+        if sum(part.num_rows for part in pending) >= num_rows:
+            yield pa.concat_tables(pending)
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Files:
+    """The tables of one shard as local files."""
+
+    samples: Path
+    signals: Path
+    embeddings: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Read:
+    """The rows of one shard, and what its table of signals states about itself."""
+
+    tables: Iterable[pa.Table]
+    stated: Mapping[str, str]
+
+
+def _read(store: Store, number: int, shard: Shard, folder: Path) -> _Read:
+    """Fetches a shard, and reads a small one at once: a large one is read while its rows are used."""
+    files = _Files(
+        samples=store.fetch(shard.samples, folder),
+        signals=store.fetch(shard.signals, folder),
+        embeddings=store.fetch(shard.embedding_signals, folder),
     )
-    database.execute("DROP TABLE staged")
-    return database
+    about = pq.read_metadata(files.signals)
+    metadata = sorted((about.metadata or {}).items())
+    stated = {name.decode(): value.decode() for name, value in metadata if b"." in name}
+    tables = _shard_batches(number, shard, files)
+    return _Read(tables=list(tables) if about.num_rows <= BATCH_ROWS else tables, stated=stated)
 
 
-def _create_staging(database: duckdb.DuckDBPyConnection) -> None:
-    place = [pa.field(name, pa.int32()) for name in ("generation", "shard", "row")]
-    schema = pa.schema([*place, *POLICY_SCHEMA, MEASURED_PARTS_FIELD])
-    database.register("empty", schema.empty_table())
-    database.execute("CREATE TABLE staged AS SELECT * FROM empty")
-    database.unregister("empty")
+def _batches(
+    store: Store,
+    shards: Sequence[Shard],
+    folder: Path,
+    stated: dict[tuple[tuple[str, str], ...], Mapping[str, str]],
+    sizes: npt.NDArray[np.int64],
+) -> Iterator[pa.Table]:
+    """Rows of all shards in order, while the next shards are fetched; fills ``stated``, and ``sizes`` by shard."""
+    waiting: list[Future[_Read]] = []
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for number in range(len(shards)):
+            for ahead in range(number + len(waiting), min(number + AHEAD, len(shards))):
+                waiting.append(pool.submit(_read, store, ahead, shards[ahead], folder / str(ahead)))
+            read = waiting.pop(0).result()
+            stated[tuple(read.stated.items())] = read.stated
+            for table in read.tables:
+                sizes[number] += table.num_rows
+                yield table
+            shutil.rmtree(folder / str(number))
 
 
-def _load_shard(store: Store, number: int, shard: Shard, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    signals = narrow(store, shard.signals, SIGNALS.append(MEASURED_PARTS_FIELD), folder)
-    signals = signals.append_column("row", pa.array(range(signals.num_rows), pa.int32()))
-    embeddings = narrow(store, shard.embedding_signals, EMBEDDING_SIGNALS, folder)
-    database.register("shard_signals", signals)
-    database.register("shard_origin", narrow(store, shard.samples, ORIGIN, folder))
-    database.register("shard_embeddings", embeddings)
-    before = _count(database)
-    database.execute(
-        """INSERT INTO staged BY NAME SELECT ? AS generation, ? AS shard, f.*, s.* EXCLUDE (id), e.* EXCLUDE (id)
-           FROM shard_signals f JOIN shard_origin s USING (id) JOIN shard_embeddings e USING (id)""",
-        [shard.generation, number],
-    )
-    joined = _count(database) - before
-    for name in ("shard_signals", "shard_origin", "shard_embeddings"):
-        database.unregister(name)
-    if not joined == signals.num_rows == embeddings.num_rows:
+def _shard_batches(number: int, shard: Shard, files: _Files) -> Iterator[pa.Table]:
+    """The rows of one shard that has signals for them; signals and embeddings of a shard have the same samples."""
+    origin, embeddings = read_columns(files.samples, ORIGIN), read_columns(files.embeddings, EMBEDDING_SIGNALS)
+    ids = read_columns(files.signals, pa.schema([ORIGIN.field("id")]))["id"]
+    places = [_places(ids, table["id"]) for table in (origin, embeddings)]
+    joined = len(ids) - sum(place.null_count for place in places if place is not None)
+    if not joined == len(ids) == embeddings.num_rows:
         raise StageError(
-            f"shard {number}: its tables do not belong together: expected {signals.num_rows} samples in each of "
+            f"shard {number}: its tables do not belong together: expected {len(ids)} samples in each of "
             f"snapshot, features and embeddings, got {joined} in all and {embeddings.num_rows} in embeddings. "
             "Materialize the shard again."
         )
+    start = 0
+    for signals in _signal_batches(files.signals):
+        count = signals.num_rows
+        parts = {name: signals[name] for name in signals.column_names}
+        for table, place in ((origin, places[0]), (embeddings, places[1])):
+            part = table.slice(start, count) if place is None else table.take(place.slice(start, count))
+            parts |= {name: part[name] for name in table.column_names if name != "id"}
+        parts["generation"] = pa.array(np.full(count, shard.generation, np.int32))
+        parts["shard"] = pa.array(np.full(count, number, np.int32))
+        parts["row"] = pa.array(np.arange(start, start + count, dtype=np.int32))
+        yield pa.table(parts)
+        start += count
 
 
-def _count(database: duckdb.DuckDBPyConnection) -> int:
-    return database.execute("SELECT count(*) FROM staged").fetchall()[0][0]
+def _places(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Where every id is among ``known``, null where it is not; None where both are the same."""
+    return None if ids.equals(known) else pc.index_in(ids, known.combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _signal_batches(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        known = set(file.schema_arrow.names)
+        present = [name for name in _MEASURED.names if name in known]
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present, use_threads=False):
+            yield _fitted(pa.Table.from_batches([batch]), _MEASURED)
 
 
 def narrow(store: Store, digest: str, schema: pa.Schema, folder: Path) -> pa.Table:
     """The columns of ``schema`` from a stored Parquet file; a column it lacks (older code wrote it) is null."""
     path = store.fetch(digest, folder)
-    present = pq.read_schema(path).names
-    table = pq.read_table(path, columns=[name for name in schema.names if name in present], use_threads=False)
+    table = read_columns(path, schema)
     path.unlink()
+    return table
+
+
+def read_columns(path: Path, schema: pa.Schema) -> pa.Table:
+    """The columns of ``schema`` from a Parquet file; a column it lacks is null."""
+    present = pq.read_schema(path).names
+    names = [name for name in schema.names if name in present]
+    return _fitted(pq.read_table(path, columns=names, use_threads=False), schema)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = [
-        table[field.name].cast(field.type) if field.name in present else pa.nulls(table.num_rows, field.type)
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))

@@ -1,40 +1,51 @@
 """Signatures of the rows of a release, and which rows are nearly equal in one modality."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import Ints
-from mm_assets.release.near import near_groups
+from mm_assets.release.near import find_groups
+from mm_assets.release.rows import Rows
+from mm_assets.release.signature_files import NEAR
 
-#: Modalities whose blobs are compared by distance.
-NEAR = tuple(name for name in NAMES if MODALITIES[name].has_nearness)
+__all__ = ["NEAR", "Signatures", "read_signatures"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signatures:
     """Signatures of one modality.
 
-    ``position`` is ascending; ``data`` [rows, bytes] has the signatures of these positions: one for each part of the
-    modality, in reading order.
+    ``position`` is ascending and names the sample of each: one for each part of the modality, in reading order. ``row``
+    says which row of the file at ``path`` has it.
     """
 
     position: Ints
-    data: npt.NDArray[np.uint8]
+    row: Ints
+    path: Path
     nearness: Any
 
-    def values(self, rows: Ints) -> npt.NDArray[Any]:
-        """Parsed signatures of rows of ``position``."""
-        return self.nearness.parse(self.data[rows])
+    def read(self, numbers: Ints) -> npt.NDArray[np.uint8]:
+        """Bytes [numbers, bytes] of signatures, by their number in ``position``."""
+        if len(numbers) == 0:
+            return np.zeros((0, self.nearness.NUM_BYTES), np.uint8)
+        # Mapped anew for every call: pages that were read do not stay.
+        mapped = np.memmap(self.path, np.uint8, "r").reshape(-1, self.nearness.NUM_BYTES)
+        return np.asarray(mapped[self.row[numbers]])
 
-    def groups(self) -> Ints:
+    def values(self, numbers: Ints) -> npt.NDArray[Any]:
+        """Parsed signatures, by their number in ``position``."""
+        return self.nearness.parse(self.read(numbers))
+
+    def groups(self, *, buckets: int = 1) -> Ints:
         """For every row of ``position`` the smallest position of its group of nearly equal ones."""
-        return self.position[near_groups(self.data, self.nearness)] if len(self.position) else self.position
+        found = find_groups(len(self), self.read, self.nearness, buckets=buckets)
+        return self.position[found] if len(self) else self.position
 
     def groups_of_samples(self, leader: Ints, num_rows: int) -> Ints:
         """By position the group of a sample: that of its part, and of several one that samples with equal lists share.
@@ -64,46 +75,26 @@ class Signatures:
         np.logical_and.at(result, pair, near)
         return result
 
+    def __len__(self) -> int:
+        return len(self.position)
 
-def read_signatures(database: duckdb.DuckDBPyConnection, modality: str, config: FreezeConfig) -> Signatures:
+
+def read_signatures(rows: Rows, modality: str, config: FreezeConfig) -> Signatures:
     """The signatures of every row of ``samples`` that takes part in the search, one for each of its parts."""
-    nearness = MODALITIES[modality].aspect("nearness")
-    size = f"octet_length({nearness.COLUMN})"
-    several = f"parts IS NOT NULL AND {size} > 0 AND {size} % {nearness.NUM_BYTES} = 0"
-    where = f"({size} = {nearness.NUM_BYTES} OR ({several})) AND {_takes_part(modality, config)}"
-    num_bytes = database.execute(f"SELECT coalesce(sum({size}), 0) FROM samples WHERE {where}").fetchall()[0][0]
-    count = int(num_bytes) // nearness.NUM_BYTES
-    position = np.empty(count, np.int64)
-    data = np.empty((count, nearness.NUM_BYTES), np.uint8)
-    found = database.sql(f"SELECT position, {nearness.COLUMN} FROM samples WHERE {where} ORDER BY position")
-    start = 0
-    for batch in found.to_arrow_reader(1 << 16):
-        signatures = _bytes(batch.column(1)).reshape(-1, nearness.NUM_BYTES)
-        stop = start + len(signatures)
-        counts = _lengths(batch.column(1)) // nearness.NUM_BYTES
-        position[start:stop] = np.repeat(batch.column(0).to_numpy(), counts)
-        data[start:stop] = signatures
-        start = stop
-    return Signatures(position=position, data=data, nearness=nearness)
-
-
-def _bounds(column: Any) -> npt.NDArray[Any]:
-    width = np.int64 if str(column.type).startswith("large") else np.int32
-    return np.frombuffer(column.buffers()[1], width)[column.offset : column.offset + len(column) + 1]
-
-
-def _lengths(column: Any) -> npt.NDArray[Any]:
-    return np.diff(_bounds(column))
-
-
-def _bytes(column: Any) -> npt.NDArray[np.uint8]:
-    bounds = _bounds(column)
-    return np.frombuffer(column.buffers()[2], np.uint8)[int(bounds[0]) : int(bounds[-1])]
+    position = rows.signatures.positions(modality)
+    taken = np.arange(len(position), dtype=np.int64)
+    if modality in CAUSAL:
+        found = rows.database.execute(f"SELECT {_takes_part(modality, config)} AS part FROM samples").fetchnumpy()
+        taken = np.flatnonzero(np.ma.filled(found["part"], False)[position]).astype(np.int64)
+    return Signatures(
+        position=position[taken],
+        row=taken,
+        path=rows.signatures.path(modality),
+        nearness=MODALITIES[modality].aspect("nearness"),
+    )
 
 
 def _takes_part(modality: str, config: FreezeConfig) -> str:
     """Of texts the long ones and those without anything beside them; a copy of a long one may be a little shorter."""
-    if modality not in CAUSAL:
-        return "TRUE"
     alone = " AND ".join(f"NOT has_{name}" for name in NAMES if name != modality)
     return f"({modality}_chars * 4 >= {config.min_linked_text_chars} * 3 OR ({alone}))"

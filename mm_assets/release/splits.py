@@ -7,9 +7,11 @@ Split numbers are positions in ``config.SPLITS``; -1 is "none yet".
 """
 
 import hashlib
-from collections.abc import Sequence
 
+import duckdb
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from mm_assets.identity.canonical import canonical_json
 from mm_assets.release.config import SPLITS, FreezeConfig
@@ -21,6 +23,21 @@ TRAIN = SPLITS.index("train")
 def draw(key: str, seed: int) -> float:
     """A number in [0, 1) that depends on ``key`` and ``seed`` alone."""
     return int.from_bytes(hashlib.sha256(canonical_json([seed, key])).digest()[:6], "big") / 2**48
+
+
+def draws(database: duckdb.DuckDBPyConnection, keys: str, seed: int) -> npt.NDArray[np.float64]:
+    """``draw`` of every key, in the order of the query ``keys``, which has one column ``key``."""
+    # JSON writes every other text as it is.
+    is_plain = r"""NOT regexp_matches(key, '[\x00-\x1f"\\]')"""
+    number = f"""CAST('0x' || left(sha256('[{seed},"' || key || '"]'), 12) AS BIGINT)"""
+    found = database.sql(
+        f"""SELECT CASE WHEN {is_plain} THEN {number} END AS number, CASE WHEN NOT ({is_plain}) THEN key END AS key
+            FROM ({keys})"""
+    ).to_arrow_table()
+    result = found["number"].fill_null(0).to_numpy() / 2**48
+    rest = np.flatnonzero(found["number"].is_null().to_numpy())
+    result[rest] = [draw(key, seed) for key in found["key"].take(pa.array(rest)).to_pylist()]
+    return result
 
 
 def separate(num_rows: int, rows: Ints, keys: Ints, *, inherited: Ints, left_out: Bools) -> tuple[Ints, Bools]:
@@ -85,12 +102,11 @@ def _protection(inherited: Ints) -> Ints:
 
 def assign(
     groups: Ints,
-    group_keys: Sequence[str],
+    draws: npt.NDArray[np.float64],
     *,
     inherited: Ints,
     selected: Bools,
     labels: Ints,
-    seed: int,
     config: FreezeConfig,
 ) -> Ints:
     """The split of every row.
@@ -101,16 +117,14 @@ def assign(
 
     Args:
         groups: Smallest row of each row's leakage group.
-        group_keys: Smallest key of each group, groups in ascending order of their smallest row.
+        draws: Of the smallest key of each group, groups in ascending order of their smallest row.
         inherited: Split each row had in the parent release, -1 for a new row.
         selected: Rows that are in the release; only they count for emptiness and classes.
         labels: Class number of each row, -1 for none.
-        seed: The release's.
         config: The split fractions.
     """
     number = np.unique(groups, return_inverse=True)[1]
-    num_groups = len(group_keys)
-    draws = np.array([draw(key, seed) for key in group_keys], dtype=np.float64)
+    num_groups = len(draws)
     bounds = np.cumsum(config.fractions)[:-1]
     split = np.searchsorted(bounds, draws, side="right").astype(np.int64)
     # With a fraction of 0 two bounds coincide and the draw falls behind both, as it should.

@@ -16,13 +16,13 @@ from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.release.config import SPLITS, FreezeConfig
 from mm_assets.release.contamination import CONTAMINATION, evaluation_sets, find_contaminated
 from mm_assets.release.crossings import find_crossings
-from mm_assets.release.dedup import components, link_expressions
+from mm_assets.release.dedup import components, link_expressions, shared_keys
+from mm_assets.release.frozen import Frozen, ids_of, load_frozen
 from mm_assets.release.links import find_links
-from mm_assets.release.rows import load_rows
+from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import read_parquet
 
 
 def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
@@ -36,18 +36,19 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
     root, shards = read_shards(store, manifest)
     statistics = json.loads(store.get_bytes(manifest.output("stats.json").digest))
     with tempfile.TemporaryDirectory(prefix="mm-check-") as folder:
-        frozen = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)))
-        with load_rows(store, shards, Path(folder)) as database:
-            database.register("frozen", frozen)
+        samples = store.fetch(manifest.output("samples.parquet").digest, Path(folder))
+        with load_rows(store, shards, Path(folder)) as rows:
+            database = rows.database
+            frozen = load_frozen(rows, samples)
             return (
                 _merkle(manifest, root, shards),
-                _rows_exist(database, len(shards)),
+                _rows_exist(rows, frozen, len(shards)),
                 _ids_unique(database),
-                _no_leakage(database, config),
-                _no_near_leakage(database, config),
+                _no_leakage(rows, frozen, config),
+                _no_near_leakage(rows, frozen, config),
                 _no_contamination(database, store, manifest, config, Path(folder)),
                 _splits_filled(database, config),
-                _classes_taught(database, config, max((shard.generation for shard in shards), default=0)),
+                _classes_taught(rows, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
             )
 
@@ -87,12 +88,13 @@ def _strings(database: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
     return [row[0] for row in database.execute(sql).fetchall()]
 
 
-def _rows_exist(database: duckdb.DuckDBPyConnection, num_shards: int) -> Finding:
-    failing = _strings(
-        database,
-        """SELECT id FROM frozen ANTI JOIN samples USING (id, shard, row)
-           UNION SELECT id FROM samples ANTI JOIN frozen USING (id, shard, row) ORDER BY id""",
+def _rows_exist(rows: Rows, frozen: Frozen, num_shards: int) -> Finding:
+    found = rows.database.execute(
+        """SELECT f.id FROM frozen f LEFT JOIN samples s USING (position) WHERE f.id IS DISTINCT FROM s.id
+           UNION SELECT s.id FROM samples s ANTI JOIN frozen USING (position)
+           UNION SELECT id FROM frozen GROUP BY position, id HAVING position IS NOT NULL AND count(*) > 1 ORDER BY id"""
     )
+    failing = [str(row[0]) for row in found.fetchall()] if not frozen.is_complete else []
     return _finding(
         "rows_exist",
         failing,
@@ -106,36 +108,30 @@ def _ids_unique(database: duckdb.DuckDBPyConnection) -> Finding:
     return _finding("unique_ids", failing, good="no id is selected twice", bad="ids are selected more than once")
 
 
-def _no_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
-    keys = " UNION ALL ".join(
-        f"SELECT id, shard, row, {expression} AS key FROM samples" for expression in link_expressions(config)
-    )
-    failing = _strings(
-        database,
-        f"""WITH keyed AS ({keys}), usable AS (
-              SELECT key FROM keyed WHERE key IS NOT NULL GROUP BY key),
-            picked AS (SELECT key, id, split FROM keyed JOIN usable USING (key)
-              JOIN frozen USING (id, shard, row) WHERE selected),
-            torn AS (SELECT key FROM picked GROUP BY key HAVING count(DISTINCT split) > 1)
-            SELECT DISTINCT id FROM picked JOIN torn USING (key) ORDER BY id""",
-    )
+def _no_leakage(rows: Rows, frozen: Frozen, config: FreezeConfig) -> Finding:
+    linked, keys = shared_keys(rows.database, link_expressions(config))
+    used = frozen.split[linked] >= 0
+    linked, keys = linked[used], keys[used]
+    splits = np.zeros(int(keys.max(initial=-1)) + 1, dtype=np.int64)
+    np.bitwise_or.at(splits, keys, np.left_shift(1, frozen.split[linked]))
+    torn = (splits & (splits - 1)) != 0
     return _finding(
         "no_leakage",
-        failing,
+        ids_of(rows, np.unique(linked[torn[keys]])),
         good="no group, picture, recording or text is in two splits",
         bad="selected samples share a group, picture, recording or text with another split",
     )
 
 
-def _no_near_leakage(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:
+def _no_near_leakage(rows: Rows, frozen: Frozen, config: FreezeConfig) -> Finding:
     """Distances of selected samples of different splits, measured without the search that made the groups."""
     if not config.group_near_duplicates:
         return Finding(rule="no_near_leakage", passed=True, detail="the configuration does not group near duplicates")
-    crossings = find_crossings(database, config)
+    crossings = find_crossings(rows, frozen.split, config)
     compared = ", ".join(f"{name} {done} of {total}" for name, (done, total) in crossings.compared.items())
     return _finding(
         "no_near_leakage",
-        crossings.ids,
+        ids_of(rows, crossings.positions),
         good=f"no compared sample of val and test is nearly equal to one of another split; compared: {compared}",
         bad="selected samples are nearly equal to one of another split; exclude them or add a group to their drop",
     )
@@ -150,8 +146,8 @@ def _no_contamination(
     database.register("held_out", pa.table({"position": np.arange(len(found), dtype=np.int64), "number": found}))
     failing = _strings(
         database,
-        """SELECT DISTINCT id FROM samples JOIN held_out USING (position) JOIN frozen f USING (id, shard, row)
-           WHERE number >= 0 AND f.selected AND f.split <> 'test' ORDER BY id""",
+        """SELECT DISTINCT id FROM frozen JOIN held_out USING (position)
+           WHERE number >= 0 AND selected AND split <> 'test' ORDER BY id""",
     )
     left_out = database.execute(
         f"SELECT count(*) FROM frozen WHERE list_contains(string_split(reasons, ','), '{CONTAMINATION}')"
@@ -177,29 +173,39 @@ def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) ->
     return Finding(rule="splits_filled", passed=True, detail=f"selected samples per split: {shown}")
 
 
-def _classes_taught(database: duckdb.DuckDBPyConnection, config: FreezeConfig, generation: int) -> Finding:
+def _classes_taught(rows: Rows, config: FreezeConfig, generation: int) -> Finding:
     """Every class is in train, unless no group of it may go there: it is the last of its split, or inherited."""
-    num_rows = database.execute("SELECT count(*) FROM samples").fetchall()[0][0]
-    links = find_links(database, config)
-    leaders = components(num_rows, links.rows, links.keys)
-    database.register("led", pa.table({"position": np.arange(num_rows, dtype=np.int64), "leader": leaders}))
-    rows = database.execute(
-        """WITH placed AS (
-             SELECT f.split, f.label, leader,
-               bool_or(s.generation <> $generation) OVER (PARTITION BY leader) AS is_inherited
-             FROM frozen f JOIN samples s USING (id, shard, row) JOIN led USING (position) WHERE f.selected),
-           sizes AS (SELECT split, count(DISTINCT leader) AS num_groups FROM placed GROUP BY split)
-           SELECT label, bool_or(num_groups > 1 AND NOT is_inherited) FROM placed JOIN sizes USING (split)
-           WHERE label IS NOT NULL GROUP BY label HAVING NOT bool_or(split = 'train') ORDER BY label""",
-        {"generation": generation},
-    ).fetchall()
-    failing = [label for label, is_movable in rows if is_movable]
-    fixed = [label for label, is_movable in rows if not is_movable]
+    missing = _strings(
+        rows.database,
+        """SELECT label FROM frozen WHERE selected AND label IS NOT NULL GROUP BY label
+           HAVING NOT bool_or(split = 'train') ORDER BY label""",
+    )
+    fixed = _fixed_classes(rows, config, generation, missing) if missing else []
     good = "every class is in train"
     if fixed:
         shown = ", ".join(fixed[:MAX_FAILING_IDS])
         good = f"WARNING: {len(fixed)} classes are outside train and none of their groups may move: {shown}"
+    failing = [label for label in missing if label not in set(fixed)]
     return _finding("classes_in_train", failing, good=good, bad="classes are missing from train")
+
+
+def _fixed_classes(rows: Rows, config: FreezeConfig, generation: int, missing: list[str]) -> list[str]:
+    """Those of some classes none of whose groups may move to train."""
+    links = find_links(rows, config)
+    leaders = components(rows.num_rows, links.rows, links.keys)
+    rows.database.register("led", pa.table({"position": np.arange(rows.num_rows, dtype=np.int64), "leader": leaders}))
+    rows.database.register("missing", pa.table({"label": missing}))
+    found = rows.database.execute(
+        """WITH placed AS (
+             SELECT f.split, f.label, leader,
+               bool_or(s.generation <> $generation) OVER (PARTITION BY leader) AS is_inherited
+             FROM frozen f JOIN samples s USING (position) JOIN led USING (position) WHERE f.selected),
+           sizes AS (SELECT split, count(DISTINCT leader) AS num_groups FROM placed GROUP BY split)
+           SELECT label FROM placed JOIN sizes USING (split) SEMI JOIN missing USING (label)
+           GROUP BY label HAVING NOT bool_or(num_groups > 1 AND NOT is_inherited) ORDER BY label""",
+        {"generation": generation},
+    )
+    return [row[0] for row in found.fetchall()]
 
 
 def _drift(drift: Mapping[str, Any] | None) -> Finding:

@@ -6,20 +6,19 @@ Tar and table are compared as streams; of the table only the columns of one entr
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.checks.rules import Rules
-from mm_assets.checks.suite import Off, Suite, parse_suite
+from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.disk_sort import DiskSort
-from mm_assets.drops.judging import judge_rows
+from mm_assets.drops.judging import judge_rows, suite_parts
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.scratch import scratch_folder
 from mm_assets.snapshot.blobs import blob_columns, blobs_of
@@ -27,7 +26,6 @@ from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import read_parquet
 
 SUITE = "snapshot.yaml"
 BATCH_ROWS = 4096
@@ -48,7 +46,7 @@ def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
             *_tar_findings(tar, samples, folder),
             _unknown_finding(pq.read_metadata(letters)),
             *judge_rows(
-                _suite_parts(samples, suite),
+                suite_parts(samples, suite),
                 letters=letters,
                 given=[samples, letters],
                 suite=suite,
@@ -161,16 +159,3 @@ def _unknown_finding(letters: pq.FileMetaData) -> Finding:
         passed=True,
         detail=detail if unknown else "no members have an unknown extension",
     )
-
-
-def _suite_parts(samples: Path, suite: Suite) -> Iterator[tuple[pa.Table, Suite]]:
-    """The suite one entry at a time, so that memory holds the columns of one entry and the ids."""
-    if isinstance(suite.entries, Off):
-        yield read_parquet(samples, ["id"]), suite
-        return
-    known = pq.read_schema(samples).names
-    for entry in suite.entries:
-        # An entry about the whole table, and an error about an unknown column, need all of them.
-        needs_all = not entry.columns or not set(entry.columns) <= set(known)
-        columns = None if needs_all else [name for name in known if name in entry.columns or name == "id"]
-        yield read_parquet(samples, columns), replace(suite, entries=(entry,))

@@ -39,6 +39,21 @@ def write_parquet(table: pa.Table, path: Path) -> Path:
     return path
 
 
+def write_batches(reader: pa.RecordBatchReader, schema: pa.Schema, path: Path) -> int:
+    """Writes batches as ``write_parquet`` writes a table of them, one row group in memory; returns the rows' number."""
+    num_rows, pending = 0, schema.empty_table()
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
+        for batch in reader:
+            num_rows += batch.num_rows
+            pending = pa.concat_tables([pending, pa.Table.from_batches([batch]).cast(schema)])
+            while pending.num_rows >= ROW_GROUP_ROWS:
+                writer.write_table(pending.slice(0, ROW_GROUP_ROWS).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+                pending = pending.slice(ROW_GROUP_ROWS)
+        if pending.num_rows or not num_rows:
+            writer.write_table(pending.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+    return num_rows
+
+
 class RowsWriter(AbstractContextManager["RowsWriter"]):
     """Writes rows one by one, as ``write_parquet`` writes a table of them, with one row group in memory.
 

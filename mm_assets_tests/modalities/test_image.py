@@ -128,15 +128,14 @@ def test_lossless_containers_share_pixels_digest_and_hash(make_blocks, to_pictur
         decode(to_picture(picture, "WEBP", lossless=True), CONFIG),
     )
     assert pixels_digest(png) == pixels_digest(webp)
-    assert perceptual_hash(png) == perceptual_hash(webp)
+    assert perceptual_hash(png.rgb.convert("L")) == perceptual_hash(webp.rgb.convert("L"))
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_perceptual_hash_moves_a_few_bits_by_recompression_and_many_by_another_picture(seed, make_blocks, to_picture):
     picture = make_blocks(seed)
-    original = perceptual_hash(decode(to_picture(picture), CONFIG))
-    again = perceptual_hash(decode(to_picture(picture, "JPEG", quality=75), CONFIG))
-    other = perceptual_hash(decode(to_picture(make_blocks(seed + 100)), CONFIG))
+    blobs = (to_picture(picture), to_picture(picture, "JPEG", quality=75), to_picture(make_blocks(seed + 100)))
+    original, again, other = (perceptual_hash(decode(blob, CONFIG).rgb.convert("L")) for blob in blobs)
     assert _bits_apart(original, again) <= 4
     assert _bits_apart(original, other) >= 12
 

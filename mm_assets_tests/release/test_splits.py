@@ -69,11 +69,10 @@ def assigned(num_groups, *, labels=None, inherited=None, config=None, seed=7):
     none = np.full(num_groups, -1, dtype=np.int64)
     return assign(
         groups,
-        [f"id/{i}" for i in range(num_groups)],
+        np.array([draw(f"id/{i}", seed) for i in range(num_groups)]),
         inherited=none if inherited is None else np.array(inherited, dtype=np.int64),
         selected=np.ones(num_groups, dtype=np.bool_),
         labels=none if labels is None else np.array(labels, dtype=np.int64),
-        seed=seed,
         config=config or FreezeConfig(),
     )
 

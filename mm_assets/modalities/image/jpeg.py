@@ -1,10 +1,10 @@
 """Whether a JPEG has as many pixels as its header declares: libjpeg itself fills what is missing with grey.
 
 A picture of one scan is judged while it is decoded, at no cost: its data are handed over in pieces, and how many of
-them the decoder asks for tells how much it wanted. One of several scans is decoded twice more at an eighth of its size.
+them the decoder asks for tells how much it wanted. The first of several scans is decoded twice more at an eighth of its
+size.
 """
 
-import re
 import struct
 from io import BytesIO
 
@@ -14,8 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 FRAMES = (0xC0, 0xC1, 0xC2)
 START_OF_SCAN = 0xDA
 END = 0xD9
-#: A marker that ends a scan: neither a stuffed byte nor a restart.
-SCAN_END = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+END_OF_IMAGE = b"\xff\xd9"
+FIRST_RESTART, LAST_RESTART = 0xD0, 0xD7
 #: Ones are no code: behind the data they are read as a few empty blocks at most, and the decoder reads ahead into them.
 FILLER = b"\xff\x00" * 16
 #: The last bytes of a scan, without which its last row cannot be complete.
@@ -55,8 +55,22 @@ def _first_scan(data: bytes) -> tuple[int, int, bool] | None:
         is_judged = is_judged or marker in FRAMES
         place += 2 + struct.unpack_from(">H", data, place + 2)[0]
         if marker == START_OF_SCAN:
-            found = SCAN_END.search(data, place)
-            return (place, found.start(), found[1][0] == END) if found and is_judged else None
+            end = _scan_end(data, place)
+            return (place, end[0], end[1] == END) if end and is_judged else None
+    return None
+
+
+def _scan_end(data: bytes, place: int) -> tuple[int, int] | None:
+    """Where the first marker is that ends a scan, and which: neither a stuffed byte nor a restart."""
+    while (place := data.find(0xFF, place)) >= 0:
+        code = place + 1
+        while code < len(data) and data[code] == 0xFF:
+            code += 1
+        if code == len(data):
+            return None
+        if data[code] and not FIRST_RESTART <= data[code] <= LAST_RESTART:
+            return place, data[code]
+        place = code + 1
     return None
 
 
@@ -77,14 +91,14 @@ class _Feeder:
 
 def _compare_scans(data: bytes, start: int, end: int) -> str | None:
     """What the first of several scans tells: nothing behind its data may count, and its last bytes must."""
-    plain = _small(data)
-    if plain != _small(data[:end] + FILLER + data[end:]):
+    plain = _small(data[:end] + END_OF_IMAGE)
+    if plain != _small(data[:end] + FILLER + END_OF_IMAGE):
         return MORE
     before = max(start, end - LAST_BYTES)
-    if plain != _small(data[:before] + _changed(data[before:end]) + data[end:]):
+    if plain != _small(data[:before] + _changed(data[before:end]) + END_OF_IMAGE):
         return None
     # Of a picture of one colour no data count, the last ones as little as all the others.
-    is_told = plain != _small(data[:start] + _changed(data[start:end]) + data[end:])
+    is_told = plain != _small(data[:start] + _changed(data[start:end]) + END_OF_IMAGE)
     return FEWER if is_told else None
 
 

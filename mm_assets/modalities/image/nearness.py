@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mm_assets.modalities.image.signature_format import CHROMA, LUMA, SIDE, SIZE, STEPS
-from mm_assets.modalities.projections import cells
+from mm_assets.modalities.projections import cells, product
 
 COLUMN = "image_signature"
 NUM_BYTES = 2 * SIZE
@@ -42,7 +42,7 @@ def parse(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     values[:, :SIZE] = stored
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
-        part[:, SIZE] = _edges(_tangents(part[:, :SIZE].astype(np.float64)))
+        part[:, SIZE] = _edges(part[:, :SIZE].astype(np.float64))
     return values
 
 
@@ -88,23 +88,33 @@ def _unexplained(left: Floats, right: Floats) -> Floats:
     return np.sqrt(np.einsum("nf,nf->n", rest_NF, rest_NF))
 
 
-def _edges(tangents_NKF: Floats) -> Floats:
+def _edges(values: Floats) -> Floats:
     """How much a shift by one pixel changes a picture."""
-    return np.sqrt(np.einsum("nkf,nkf->n", tangents_NKF[:, :2], tangents_NKF[:, :2]))
+    squares = np.zeros(len(values))
+    shift, _ = _moves()
+    for flat, count in _channels(values):
+        rows_NVU = flat.reshape(-1, count, count)
+        for lines in (rows_NVU, rows_NVU.swapaxes(1, 2)):
+            moved = product(lines.reshape(-1, count), shift[:count, :count].T).reshape(len(values), -1)
+            squares += np.einsum("nf,nf->n", moved, moved)
+    return np.sqrt(squares)
+
+
+def _channels(values: Floats) -> list[tuple[Floats, int]]:
+    """The values of luma and of both chroma channels, each with its number of frequencies per axis."""
+    chroma = [LUMA * LUMA + index * CHROMA * CHROMA for index in (0, 1)]
+    return [(values[:, : LUMA * LUMA], LUMA), *((values[:, at : at + CHROMA * CHROMA], CHROMA) for at in chroma)]
 
 
 def _tangents(values: Floats) -> Floats:
     """Changes of the signature by a shift and a scaling along each axis: [N, 4, F], shifts first."""
-    parts = [(values[:, : LUMA * LUMA], LUMA)]
-    start = LUMA * LUMA
-    parts += [(values[:, start + index * CHROMA**2 : start + (index + 1) * CHROMA**2], CHROMA) for index in (0, 1)]
     shift, scale = _moves()
     moved: list[list[Floats]] = [[], [], [], []]
-    for flat, count in parts:
+    for flat, count in _channels(values):
         channel_NVU = flat.reshape(-1, count, count)
         for index, matrix in enumerate((shift, scale)):
             kept = matrix[:count, :count]
-            across = (channel_NVU.reshape(-1, count) @ kept.T).reshape(flat.shape)
+            across = product(channel_NVU.reshape(-1, count), kept.T).reshape(flat.shape)
             down = np.einsum("wv,nvu->nwu", kept, channel_NVU).reshape(flat.shape)
             moved[2 * index].append(across)
             moved[2 * index + 1].append(down)

@@ -34,7 +34,6 @@ COMBINED = {"image_width": "min", "image_height": "min", "image_entropy": "min",
 
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512
-LUMA_LEVELS = 256
 DECIMALS = 6
 HASH_SIDE, HASH_BITS_SIDE = 32, 8
 DEAD_BAND = 50
@@ -45,17 +44,19 @@ Ints = npt.NDArray[np.int64]
 def measure(image: DecodedImage, config: object) -> dict[str, object]:
     """The columns for one picture."""
     del config
-    luma = _luma(image)
-    mean, variance = _mean_and_variance(luma)
+    grey = image.rgb.convert("L")
+    luma = _working_luma(image, grey)
+    levels = np.asarray(luma.histogram(), dtype=np.int64)
+    mean, variance = _mean_and_variance(levels)
     return {
         "image_width": image.width,
         "image_height": image.height,
         "image_aspect": aspect_ratio(image.width, image.height),
-        "image_entropy": entropy(luma),
-        "sharpness": sharpness(luma),
+        "image_entropy": entropy(levels),
+        "sharpness": sharpness(np.asarray(luma)),
         "brightness": mean / 255.0,
         "contrast": float(np.sqrt(variance)) / 255.0,
-        "image_phash": perceptual_hash(image),
+        "image_phash": perceptual_hash(grey),
         "image_pixels_digest": pixels_digest(image),
         "image_signature": signature(image),
     }
@@ -66,29 +67,34 @@ def aspect_ratio(width: int, height: int) -> float:
     return round(width / height, DECIMALS)
 
 
-def entropy(luma: Ints) -> float:
-    """Entropy of the histogram of luma, in bits per pixel: 0 for one level, 8 for 256 equally frequent ones.
+def entropy(levels: Ints) -> float:
+    """Entropy of a histogram of luma, in bits per pixel: 0 for one level, 8 for 256 equally frequent ones.
 
     Source: Shannon 1948, over the 256 levels of 8-bit luma.
     """
-    counts = np.bincount(luma.ravel(), minlength=LUMA_LEVELS)
-    shares = counts[counts > 0] / luma.size
+    shares = levels[levels > 0] / levels.sum()
     # Added one by one, exactly: numpy's own order of summation depends on the CPU.
     return round(abs(math.fsum(-share * math.log2(share) for share in shares.tolist())), DECIMALS)
 
 
-def sharpness(luma: Ints) -> float:
+def sharpness(luma: npt.NDArray[np.uint8]) -> float:
     """Variance of the Laplacian of luma in [0, 255]; 0 for pictures below 3 x 3.
 
     Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
     """
     if min(luma.shape) < 3:
         return 0.0
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
-    return _mean_and_variance(laplacian)[1]
+    wide = luma.astype(np.int16)
+    laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1]
+    laplacian += wide[1:-1, :-2]
+    laplacian += wide[1:-1, 2:]
+    laplacian -= 4 * wide[1:-1, 1:-1]
+    # Whole numbers whose squares sum to less than 2 ** 53: exact in any order of summation.
+    values = laplacian.ravel().astype(np.float64)
+    return _variance(values.size, int(values.sum()), int(np.einsum("n,n->", values, values)))
 
 
-def perceptual_hash(image: DecodedImage) -> str:
+def perceptual_hash(grey: Image.Image) -> str:
     """16 hex digits: which of the 8 x 8 lowest DCT coefficients of 32 x 32 luma are clearly positive.
 
     "Clearly" is more than 1 / ``DEAD_BAND`` of the largest one. The usual median as threshold makes half the bits of a
@@ -96,7 +102,7 @@ def perceptual_hash(image: DecodedImage) -> str:
 
     Source: Zauner 2010, "Implementation and benchmarking of perceptual image hash functions".
     """
-    small = np.asarray(image.rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR))
+    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR))
     basis = dct_basis(HASH_SIDE, HASH_BITS_SIDE)
     coefficients = np.einsum("ux,xy,vy->uv", basis, small.astype(np.int64), basis).ravel()
     coefficients[0] = 0  # The mean: brightness does not enter the hash.
@@ -112,16 +118,21 @@ def pixels_digest(image: DecodedImage) -> str:
     return "sha256:" + hasher.hexdigest()
 
 
-def _luma(image: DecodedImage) -> Ints:
-    picture = image.rgb
-    longer = max(picture.size)
-    if longer > WORKING_SIDE:
-        scale = WORKING_SIDE / longer
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(picture.convert("L")).astype(np.int64)
+def _working_luma(image: DecodedImage, grey: Image.Image) -> Image.Image:
+    longer = max(image.width, image.height)
+    if longer <= WORKING_SIDE:
+        return grey
+    scale = WORKING_SIDE / longer
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
 
 
-def _mean_and_variance(values: Ints) -> tuple[float, float]:
-    count, total, squares = values.size, int(values.sum()), int((values * values).sum())
-    return total / count, (squares * count - total * total) / (count * count)
+def _mean_and_variance(levels: Ints) -> tuple[float, float]:
+    """Of the values that a histogram counts."""
+    values = np.arange(len(levels))
+    count, total, squares = int(levels.sum()), int((levels * values).sum()), int((levels * values * values).sum())
+    return total / count, _variance(count, total, squares)
+
+
+def _variance(count: int, total: int, squares: int) -> float:
+    return (squares * count - total * total) / (count * count)

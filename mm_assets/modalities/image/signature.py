@@ -3,6 +3,8 @@
 It stays nearly the same when a picture is compressed, scaled or cropped by a pixel. ``nearness`` compares signatures.
 """
 
+from functools import cache
+
 import numpy as np
 from PIL import Image
 
@@ -27,6 +29,7 @@ def signature(image: DecodedImage) -> bytes:
     return np.round(kept * _scales()).astype("<i2").tobytes()
 
 
+@cache
 def _scales() -> np.ndarray:
     """From products of the integer basis to steps."""
     norm = np.sqrt(np.where(np.arange(LUMA) == 0, SIDE, SIDE / 2)) * 1024

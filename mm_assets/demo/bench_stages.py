@@ -1,0 +1,171 @@
+"""What snapshot and features cost beside the bare work: ratios of CPU seconds within one run.
+
+Pictures are drawn with edges and noise, so that a JPEG of 512 x 384 pixels has about the bytes of a photograph.
+"""
+
+import hashlib
+import io
+import multiprocessing
+import tarfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from mm_assets.configurations import ReleaseRequest, open_named_release
+from mm_assets.demo.bench_runs import Figure
+from mm_assets.drops.create import create_drop, push_drop
+from mm_assets.features.blobs import TarBlobs
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.features.extract import READ_COLUMNS, extract_shard
+from mm_assets.identity.canonical import digest_bytes
+from mm_assets.materialize import Workspace
+from mm_assets.modalities.table import aspect
+from mm_assets.store.manifest import Partition
+from mm_assets.store.objects import Store
+from mm_assets.store.tables import read_parquet, write_parquet
+
+SOURCE = "stages"
+WIDTH, HEIGHT = 512, 384
+NUM_PICTURES = 400
+ROUNDS = 3
+
+Blobs = Sequence[bytes]
+
+
+def measure_stages(workspace: Workspace, folder: Path) -> list[Figure]:
+    """The figures of snapshot and features."""
+    folder.mkdir(parents=True)
+    pictures = [draw_jpeg(number) for number in range(NUM_PICTURES)]
+    return [_snapshot(workspace, folder / "raw", pictures), *_features(folder, pictures)]
+
+
+def draw_jpeg(number: int) -> bytes:
+    """A picture of shapes and noise; one in ten is progressive."""
+    rng = np.random.default_rng(number)
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    waves = rng.uniform(0.005, 0.08, (3, 2))
+    planes = [np.sin(columns * x + rows * y) * 80 + 128 for x, y in waves]
+    pixels = np.stack(planes, axis=-1) + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
+    file = io.BytesIO()
+    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    picture.save(file, "JPEG", quality=88, progressive=number % 10 == 0)
+    return file.getvalue()
+
+
+def _snapshot(workspace: Workspace, folder: Path, pictures: Blobs) -> Figure:
+    """CPU of the snapshot of a shard, and of getting, hashing and putting the same bytes."""
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(4 * len(pictures)):
+            data = pictures[number % len(pictures)] + b"%08d" % number
+            info = tarfile.TarInfo(f"s{number:06d}.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    create_drop(folder, SOURCE, "pictures")
+    push_drop(workspace.store, folder)
+    request = ReleaseRequest(release="stages", drops=((SOURCE, "pictures"),), configuration="smoke", num_shards=1)
+    open_named_release(workspace, request)
+    size = (folder / "a.tar").stat().st_size
+    key = f"raw/{SOURCE}/pictures/a.tar"
+    bare = min(_cpu_s(lambda: _copy(workspace.store, key, folder / "copy")) for _ in range(ROUNDS))
+    partition = Partition(release="stages", shard="0000")
+    made = min(_cpu_s(lambda: workspace.run("snapshot", partition, environment={}, force=True)) for _ in range(ROUNDS))
+    return Figure(
+        what="snapshot against get + sha256 + put",
+        value=f"{made / bare:.2f}",
+        detail=f"CPU of {size / 1e6:.0f} MB: {made:.2f} s against {bare:.2f} s",
+    )
+
+
+def _copy(store: Store, key: str, path: Path) -> None:
+    hasher = hashlib.sha256()
+    with store.open_key(key) as body, path.open("wb") as file:
+        while chunk := body.read(1 << 20):
+            hasher.update(chunk)
+            file.write(chunk)
+    store.upload_key(f"copies/{hasher.hexdigest()}", path)
+
+
+def _features(folder: Path, pictures: Blobs) -> list[Figure]:
+    config = FeaturesConfig()
+    decode, tensor, signals = (aspect("image", name) for name in ("decode", "tensor", "signals"))
+    decoded = [decode.decode(data, config) for data in pictures]
+    bare = _best(lambda: [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures])
+    judged = _best(lambda: [decode.decode(data, config) for data in pictures])
+    tensors = _best(lambda: [tensor.make_tensor(image, config) for image in decoded])
+    measured = _best(lambda: [signals.measure(image, config) for image in decoded])
+    work = folder / "features"
+    write_blobs(work, pictures)
+    whole = _best(lambda: extract(work))
+    without = whole - measured
+    count = len(pictures)
+    one, two = _wall_s(work, pictures, 1), _wall_s(work, pictures, 2)
+    parts = ", ".join(
+        f"{name} {seconds / count * 1e6:.0f}"
+        for name, seconds in (("decode", judged), ("tensor", tensors), ("signals", measured), ("all", whole))
+    )
+    return [
+        Figure(
+            what="features without signals against bare decoding",
+            value=f"{bare / without:.2f}",
+            detail=f"pictures a CPU second; bare {bare / count * 1e6:.0f} us a picture, {parts}",
+        ),
+        Figure(
+            what="signals, of features without them",
+            value=f"{measured / without:+.0%}",
+            detail=f"{measured / count * 1e6:.0f} us a picture of {WIDTH} x {HEIGHT}",
+        ),
+        Figure(
+            what="features with two workers against one",
+            value=f"{2 * one / two:.2f}",
+            detail=f"wall: {2 * count} pictures in {two:.2f} s with two, {count} in {one:.2f} s with one",
+        ),
+    ]
+
+
+def write_blobs(folder: Path, pictures: Blobs) -> None:
+    """Writes pictures one behind the other, and the rows that say where each is."""
+    folder.mkdir()
+    rows: list[Mapping[str, Any]] = []
+    with (folder / "blobs").open("wb") as file:
+        for number, data in enumerate(pictures):
+            place = {"image_digest": digest_bytes(data), "image_offset": file.tell(), "image_size_bytes": len(data)}
+            file.write(data)
+            rows.append({"id": f"s{number:06d}", "object": "a.tar", **place})
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in READ_COLUMNS})
+    write_parquet(table, folder / "rows")
+
+
+def extract(folder: Path) -> None:
+    """Tensors and signals of the pictures in a folder, as the stage makes them."""
+    with TarBlobs(folder / "blobs") as blobs:
+        extract_shard(read_parquet(folder / "rows"), blobs, FeaturesConfig(), folder)
+
+
+def _wall_s(folder: Path, pictures: Blobs, workers: int) -> float:
+    """Seconds that ``workers`` processes take, each with all pictures, once they are started."""
+    folders = [folder / f"{workers}-{number}" for number in range(workers)]
+    for own in folders:
+        write_blobs(own, pictures)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        list(pool.map(extract, folders))
+        started = time.monotonic()
+        list(pool.map(extract, folders))
+        return time.monotonic() - started
+
+
+def _best(work: Callable[[], object]) -> float:
+    return min(_cpu_s(work) for _ in range(ROUNDS))
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
