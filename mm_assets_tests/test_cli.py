@@ -371,3 +371,15 @@ def test_an_unusable_setting_is_one_sentence(tmp_path: Path) -> None:
     answer = run_mm("release", "list", env={"MM_NUM_SHARDS": "many"}, cwd=tmp_path)
     assert answer.returncode == 1
     assert_one_sentence(answer, "MM_NUM_SHARDS", "'many'")
+
+
+@pytest.mark.integration
+def test_push_prints_what_check_notes(seaweed_env: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "index.jsonl").write_text('{"id": "a", "text": "one"}\n', encoding="utf-8")
+    (folder / ".hidden").write_text("x", encoding="utf-8")
+    assert run_mm("drop", "create", "folder", "--source", "s", "--drop", "d", env={}, cwd=tmp_path).returncode == 0
+    pushed = run_mm("drop", "push", "folder", env=seaweed_env, cwd=tmp_path)
+    assert pushed.returncode == 0, pushed.stderr
+    assert "Note: .hidden: is hidden, so it is not pushed." in pushed.stdout
