@@ -13,7 +13,7 @@ import pytest
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.drops.labels import LABEL_FIELDS
-from mm_assets.features.schema import EMBEDDING_SIGNALS, SIGNALS
+from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
 from mm_assets.identity.canonical import digest_bytes, digest_file, to_json
 from mm_assets.materialize import packaged_rules
 from mm_assets.pipeline import ASSETS
@@ -109,7 +109,10 @@ class World:
         """Commits the three assets of a shard."""
         rows = sorted(rows, key=lambda row: row["id"])
         partition = Partition(release=release, shard=shard)
-        signals = _table(rows, SIGNALS).replace_schema_metadata(PARAMS)
+        schema = SIGNALS.append(MEASURED_PARTS_FIELD) if any("parts" in row for row in rows) else SIGNALS
+        signals = _table(rows, schema).replace_schema_metadata(
+            PARAMS
+        )
         letters = pa.table({"id": pa.array([f"dead {number}" for number in range(dead)], pa.string())})
         tables: dict[str, dict[str, pa.Table]] = {
             "snapshot": {"samples.parquet": _table(rows, ORIGIN), "dead_letters.parquet": letters.slice(0, 0)},

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.errors import GateError
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.labels import LABELS
 from mm_assets.releases.spec import ReleasePin
@@ -70,6 +71,22 @@ def test_keys_of_a_line_are_handed_down(world, sample):
     assert len(keys(parent)) == 3 * len(held_out_keys(world, parent))
     assert world.findings(child.manifest)["contamination"].passed
     assert "held against: r1" in world.findings(child.manifest)["contamination"].detail
+
+
+def test_a_part_that_an_evaluation_set_tests_on_keeps_its_sample_out(world, sample):
+    def with_part(key, content):
+        part = {"modality": "image", "length": 1, "digest": digest_bytes(content.encode())}
+        return sample(key, parts=[part, part | {"digest": digest_bytes(key.encode())}])
+
+    held_out = world.release([sample(f"e{i:02d}", drop="eval") for i in range(30)], release="h")
+    tested = held_out_keys(world, held_out)
+    rows = [with_part(f"p{key}", f"image {key}") for key in tested] + [
+        with_part(f"k{i:02d}", f"own {i}") for i in range(30)
+    ]
+    frozen = world.rows(world.release(rows, release="r2", evaluation_sets=[pin(held_out)]))
+    for key, row in frozen.items():
+        is_kept_out = key.startswith("p") and row["split"] != "test"
+        assert row["reasons"] == ("contamination" if is_kept_out else ""), key
 
 
 def test_an_experiment_is_held_against_the_sets_of_its_own_spec(world, sample):
