@@ -110,9 +110,7 @@ class World:
         rows = sorted(rows, key=lambda row: row["id"])
         partition = Partition(release=release, shard=shard)
         schema = SIGNALS.append(MEASURED_PARTS_FIELD) if any("parts" in row for row in rows) else SIGNALS
-        signals = _table(rows, schema).replace_schema_metadata(
-            PARAMS
-        )
+        signals = _table(rows, schema).replace_schema_metadata(PARAMS)
         letters = pa.table({"id": pa.array([f"dead {number}" for number in range(dead)], pa.string())})
         tables: dict[str, dict[str, pa.Table]] = {
             "snapshot": {"samples.parquet": _table(rows, ORIGIN), "dead_letters.parquet": letters.slice(0, 0)},
