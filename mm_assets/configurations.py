@@ -21,6 +21,8 @@ from mm_assets.features import production
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.inputs import check_redactions
+from mm_assets.features.kinds import PRETRAINED
+from mm_assets.features.pretrained import read_encoder
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
@@ -29,6 +31,7 @@ from mm_assets.promotion.config import parse_thresholds
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import parse_policy
+from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
 from mm_assets.releases.evaluation_sets import list_evaluation_sets
 from mm_assets.releases.opening import open_release, require_allowed
 from mm_assets.releases.policies import pin_policy
@@ -113,12 +116,18 @@ SMOKE = replace(
     ),
 )
 
-CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
+#: The same, for encoders of the store whose embeddings have the usual 512 numbers.
+MULTIMODAL_CPU_512 = replace(MULTIMODAL_CPU, encoder=EncoderConfig(dim=512))
+
+CONFIGURATIONS: dict[str, PipelineConfig] = {
+    "multimodal_cpu": MULTIMODAL_CPU,
+    "multimodal_cpu_512": MULTIMODAL_CPU_512,
+    "smoke": SMOKE,
+}
 #: Sections that decide the bytes of a shard: an experiment on another release's data must have the same ones.
 SHARD_SECTIONS = ("snapshot", "features", "encoder")
-#: What may embed a new release, with its kind: classical descriptors, or the towers of the model in production.
-ENCODERS = {"bootstrap": KIND, "production": production.KIND}
-DEFAULT_ENCODER = "bootstrap"
+#: Kinds of the encoders that are made when a release is opened, by name.
+ENCODER_KINDS = {BOOTSTRAP: KIND, PRODUCTION: production.KIND}
 #: Who says whether a rules file has a usable form.
 PARSERS: dict[str, Callable[[bytes, str], object]] = {
     SNAPSHOT_RULES: parse_suite,
@@ -140,7 +149,8 @@ class ReleaseRequest:
         policy: A curation policy: ``NAME``, or ``NAME@VERSION``.
         configuration: Name of a configuration.
         exclusions: Ids or globs of samples to leave out.
-        encoder: One of ``ENCODERS``; None is ``DEFAULT_ENCODER``.
+        encoder: ``bootstrap`` (or None): classical descriptors; ``production``: the towers of the model in production;
+            else the name of an encoder of the store.
         num_shards: How many shards; chosen from the size of the drops where None.
         use: What it is for, which its sources must allow; None if that is not declared.
     """
@@ -204,7 +214,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         if opened.policy["name"] == policy["name"] and "@" not in (request.policy or ""):
             policy = opened.policy
         inherited = [name for name in inherited if name in opened.exclusions]
-    encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or DEFAULT_ENCODER, opened)
+    encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
     use = request.use or (base_spec.use if base_spec else None)
     require_allowed(store, request.release, all_drops(store, [], parent, base), use)
     return open_release(
@@ -327,18 +337,23 @@ def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
 
 
 def _encoder(store: Store, sections: Mapping[str, Json], name: str, opened: ReleaseSpec | None) -> dict[str, str]:
-    """The encoder of an open release, or a new one: the bootstrap one, or the towers of what is in production now."""
+    """The encoder of an open release, or of a new one by its name."""
     config = TypeAdapter(EncoderConfig).validate_python(sections["encoder"])
-    if opened is not None and opened.encoder["kind"] == ENCODERS[name]:
+    if opened is not None and opened.encoder["kind"] == ENCODER_KINDS.get(name):
         return opened.encoder
-    if name == DEFAULT_ENCODER:
+    if name == BOOTSTRAP:
         return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}
-    record = read_production(store)
-    if record is None:
-        raise UsageError(
-            "--encoder production: no model is in production. Open the release with the bootstrap encoder."
-        )
-    return pin_towers(store, record.model, config)
+    if name == PRODUCTION:
+        record = read_production(store)
+        if record is None:
+            raise UsageError(
+                "--encoder production: no model is in production. Open the release with the bootstrap encoder."
+            )
+        return pin_towers(store, record.model, config)
+    entry = find_encoder(store, name)
+    features = TypeAdapter(FeaturesConfig).validate_python(sections["features"])
+    read_encoder(store, entry.digest).require_fit(name, config, features)
+    return {"kind": PRETRAINED, "digest": entry.digest, "name": name}
 
 
 def pin_towers(store: Store, model: str, config: EncoderConfig) -> dict[str, str]:

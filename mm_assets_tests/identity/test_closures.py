@@ -34,6 +34,9 @@ UNCOUNTED_OF = {
         "mm_assets.features.towers": "the same",
         "mm_assets.modalities.kinds": "the same",
         "mm_assets.modalities.layer": "the same",
+        "mm_assets.features.mel_bands": "the same of one with weights from elsewhere",
+        "mm_assets.features.pretrained_models": "the same",
+        "mm_assets.features.pretrained_types": "the same",
     },
     "model": {
         "mm_assets.settings": "says in which environment ranks start: without what would change a bit",
