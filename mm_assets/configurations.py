@@ -36,7 +36,7 @@ from mm_assets.releases.evaluation_sets import list_evaluation_sets
 from mm_assets.releases.opening import open_release, require_allowed
 from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, read_spec, spec_key
-from mm_assets.releases.terms import all_drops
+from mm_assets.releases.terms import deliveries_of
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -216,7 +216,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         inherited = [name for name in inherited if name in opened.exclusions]
     encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
     use = request.use or (base_spec.use if base_spec else None)
-    require_allowed(store, request.release, all_drops(store, [], parent, base), use)
+    require_allowed(store, request.release, deliveries_of(store, [], parent, base), use)
     return open_release(
         store,
         release=request.release,
