@@ -26,9 +26,11 @@ from mm_assets.features.pretrained import read_encoder
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
-from mm_assets.promotion.chain import read_production
+from mm_assets.promotion.chain import read_production, read_registry
 from mm_assets.promotion.config import parse_thresholds
-from mm_assets.release.config import FreezeConfig
+from mm_assets.promotion.record import STATES
+from mm_assets.release.config import PARENT, FreezeConfig
+from mm_assets.release.contamination import KEYS_FILE
 from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import parse_policy
 from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
@@ -231,7 +233,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         num_shards=request.num_shards or (opened.num_shards or None if opened else None),
         max_shards=settings.num_shards,
         use=use,
-        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request.release),
+        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request, seed, parent),
         exclusions=[*inherited, *request.exclusions],
     )
 
@@ -262,13 +264,36 @@ def _policy(store: Store, name: str) -> dict[str, str]:
     return pinned
 
 
-def _evaluation_sets(store: Store, release: str) -> list[ReleasePin]:
-    """The named evaluation sets but ``release`` itself."""
-    return [
-        ReleasePin(release=entry.release, digest=entry.digest)
-        for entry in list_evaluation_sets(store)
-        if entry.release != release
-    ]
+def _evaluation_sets(store: Store, request: ReleaseRequest, seed: int, parent: ReleasePin | None) -> list[ReleasePin]:
+    """The evaluation sets in force for a new release.
+
+    In force is what was named, and what the models of the registry were tested on now. An experiment is held against
+    what was named alone: its data were judged when the release whose data they are was opened.
+    """
+    named = [ReleasePin(release=entry.release, digest=entry.digest) for entry in list_evaluation_sets(store)]
+    registered = [] if request.data_of else _registered_sets(store, request, seed)
+    pins = {pin.digest: pin for pin in (*named, *registered) if pin.release != request.release}
+    # What a line tested on comes with its parent.
+    return [pin for digest, pin in pins.items() if parent is None or digest != parent.digest or pin in named]
+
+
+def _registered_sets(store: Store, request: ReleaseRequest, seed: int) -> list[ReleasePin]:
+    """Frozen releases of the models that the registry holds, but those of the very data and seed of this release.
+
+    Equal data have equal splits under one seed, so that their test split is this release's own.
+    """
+    pins: list[ReleasePin] = []
+    for record in filter(None, (read_registry(store, state) for state in STATES)):
+        manifest = read_manifest(store, record.dataset_release)
+        if not any(output.name == KEYS_FILE for output in manifest.outputs):
+            continue
+        drops = [(entry.partition["source"], entry.partition["drop"]) for entry in manifest.inputs_of("drop")]
+        is_own = (tuple(drops), manifest.params["seed"], bool(manifest.inputs_of("dataset_release", PARENT))) == (
+            request.drops, seed, request.parent is not None,
+        )  # fmt: skip
+        if not is_own:
+            pins.append(ReleasePin(release=manifest.partition.release, digest=record.dataset_release))
+    return pins
 
 
 def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:

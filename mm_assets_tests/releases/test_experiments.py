@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,13 @@ from mm_assets.errors import CommitConflictError, GateError, SettingsError, Spec
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import to_json
 from mm_assets.materialize import Workspace
+from mm_assets.promotion.record import RegistryRecord, registry_key
 from mm_assets.releases.policies import add_policy, pin_policy
 from mm_assets.releases.spec import ReleaseSpec, list_releases
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
 
 BASE = "r1"
 
@@ -85,6 +88,29 @@ def test_rules_without_a_usable_form_are_refused_when_a_release_is_opened(
     with pytest.raises(SettingsError, match=r"snapshot\.yaml"):
         open_named_release(elsewhere, ReleaseRequest(release="r2", drops=(("shapes", "d1"),)))
     assert list_releases(workspace.store) == [BASE]
+
+
+def test_what_the_model_in_production_was_tested_on_is_an_evaluation_set_of_other_data(
+    workspace: Workspace, frozen: ReleaseSpec, push_samples: Callable[..., Path]
+) -> None:
+    """Not of an experiment, of the same data under the same seed, or of a child, whose line it is."""
+    store = workspace.store
+    digest = require_ref(store, "dataset_release", Partition(release=BASE)).manifest
+    record = RegistryRecord(
+        schema="mm.production/2", sequence=1, state="production", release=BASE, model=digest, dataset_release=digest,
+        decision=digest, previous=None,
+    )  # fmt: skip
+    assert store.create_key(registry_key("production"), record.encode())
+    push_samples(store, "shapes", "d2", num_samples=4)
+
+    def sets(release: str, **request: Any) -> list[str]:
+        opened = open_named_release(workspace, ReleaseRequest(release=release, **request))
+        return [pin.release for pin in opened.evaluation_sets]
+
+    assert sets("other", drops=(("shapes", "d2"),), configuration="smoke") == [BASE]
+    assert sets("same", drops=(("shapes", "d1"),), configuration="smoke") == []
+    assert sets("experiment", data_of=BASE) == []
+    assert sets("child", drops=(("shapes", "d2"),), parent=BASE, configuration="smoke") == []
 
 
 @pytest.mark.parametrize("option", ["data_of", "parent"])
