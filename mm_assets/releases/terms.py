@@ -75,7 +75,9 @@ def deliveries_of(store: Store, drops: Sequence[DropPin], *built_on: ReleasePin 
 
 def _recorded(store: Store, pin: ReleasePin) -> Iterator[Delivery]:
     """Of a record that does not say which description is which drop's, every description of its source."""
-    record: Any = json.loads(store.get_bytes(read_manifest(store, pin.digest).output("record.json").digest))
+    found = [output.digest for output in read_manifest(store, pin.digest).outputs if output.name == "record.json"]
+    # What is no frozen release has no record; it is refused where its manifest is taken as an input.
+    record: Any = json.loads(store.get_bytes(found[0])) if found else {"sources": [], "drops": []}
     described: dict[str, dict[str, Source]] = {}
     for entry in record["sources"]:
         content = {name: value for name, value in entry.items() if name != "digest"}
