@@ -21,8 +21,8 @@ BLOCK_FRAMES = 4096
 TRIM = 0.001
 #: Levels this far below the loudest are cut: encoders fill silence differently.
 RANGE_DB = 40.0
-#: Root mean square, over the parts of a clip, of what bands differ from their own means: a clip below it is silence or a
-#: steady sound, which a spectrum of 12 bands does not tell from other ones.
+#: Root mean square, over the parts of a clip, of what bands differ from their own means: below it a clip is silence or
+#: a steady sound, which a spectrum of 12 bands does not tell from other ones.
 MIN_CHANGE_DB = 1.0
 FLOOR = 1e-12
 
