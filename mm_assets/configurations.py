@@ -155,6 +155,7 @@ class ReleaseRequest:
             else the name of an encoder of the store.
         num_shards: How many shards; chosen from the size of the drops where None.
         use: What it is for, which its sources must allow; None if that is not declared.
+        like: A release whose encoder and rules in force it takes over, instead of ``encoder`` and this version's rules.
     """
 
     release: str
@@ -167,6 +168,7 @@ class ReleaseRequest:
     encoder: str | None = None
     num_shards: int | None = None
     use: str | None = None
+    like: str | None = None
 
 
 def configuration_named(name: str) -> PipelineConfig:
@@ -216,7 +218,11 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         if opened.policy["name"] == policy["name"] and "@" not in (request.policy or ""):
             policy = opened.policy
         inherited = [name for name in inherited if name in opened.exclusions]
-    encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
+    like = base_spec or (workspace.spec(request.like) if request.like else None)
+    if like is not None and (base_spec or like.encoder["kind"] != KIND):
+        encoder = _encoder_of(like, sections)
+    else:
+        encoder = _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
     use = request.use or (base_spec.use if base_spec else None)
     require_allowed(store, request.release, deliveries_of(store, [], parent, base), use)
     return open_release(
@@ -226,7 +232,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         parent=parent,
         data_of=base,
         policy=policy,
-        rules=pin_rules(store, settings),
+        rules=_rules_of(workspace, request.like) if request.like else pin_rules(store, settings),
         configuration=sections,
         encoder=encoder,
         seed=seed,
@@ -251,6 +257,29 @@ def pin_rules(store: Store, settings: Settings) -> dict[str, str]:
         PARSERS[name](data, str(path))
         digests[name] = store.put_bytes(data)
     return digests
+
+
+def _rules_of(workspace: Workspace, release: str) -> dict[str, str]:
+    """The rules in force for another release, stored; its exclusions are no rules that a release is opened with."""
+    rules = workspace.rules(release)
+    return {name: workspace.store.put_bytes(rules.read(name)) for name in RULES_FILES}
+
+
+def _encoder_of(spec: ReleaseSpec, sections: Mapping[str, Json]) -> dict[str, str]:
+    """The encoder that another release pins.
+
+    Raises:
+        SpecError: the configuration asks for embeddings of another length.
+    """
+    dims = [
+        TypeAdapter(EncoderConfig).validate_python(given["encoder"]).dim for given in (spec.configuration, sections)
+    ]
+    if dims[0] != dims[1]:
+        raise SpecError(
+            f"encoder of release {spec.release}: gives other embeddings than the configuration asks for: expected "
+            f"encoder.dim {dims[0]}, got {dims[1]}. Name a configuration that has it."
+        )
+    return spec.encoder
 
 
 def _policy(store: Store, name: str) -> dict[str, str]:
