@@ -27,6 +27,8 @@ EXACT_PAIRS = 4_000_000
 #: Members of a bucket that a signature is compared with at most, and the share of a set that may be in larger ones: a
 #: table uses as many components as that takes.
 BUCKET, MAX_CROWDED = 64, 0.01
+#: Places between two rows of one set that are compared.
+NEIGHBOURS = 16
 #: Signatures of the release that are looked at at a time, and pairs that are verified at a time.
 CHUNK, PAIRS = 1 << 15, 1 << 16
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -88,6 +90,22 @@ def near_positions(found: Signatures, others: Data, *, exact_pairs: int = EXACT_
     return np.concatenate(near)
 
 
+def near_pairs(data: Data, nearness: Any) -> Ints:
+    """Pairs [pairs, 2] of rows that are near and at most ``NEIGHBOURS`` places apart in the order of some table.
+
+    Rows are ordered by all components of a table, so that neighbours share as many of the first ones as any rows do.
+    The work is linear in the number of rows, whatever share of them is near to each other.
+    """
+    index = _Index(data, nearness)
+    pairs: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
+    for number in range(nearness.NUM_TABLES):
+        components = nearness.components(index.outlines, table=number, first=0, last=nearness.MAX_DEPTH)
+        order = np.lexsort(components.T[::-1])
+        for distance in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
+            pairs.append(index.pairs(order[:-distance], order[distance:]))
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """Signatures of a set by the bucket of one table: its keys in order, whose each is, and of how many components."""
@@ -129,6 +147,17 @@ class _Index:
             right = table.rows[np.repeat(first, count) + place]
             hit[self._verified(values, outlines, np.repeat(rows, count), right)] = True
         return hit
+
+    def pairs(self, left: Ints, right: Ints) -> Ints:
+        """Those of some pairs of rows of the set that are near."""
+        near: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
+        for part in _parts(len(left)):
+            one, other = left[part], right[part]
+            kept = self.nearness.may_be_near(self.outlines[one], self.outlines[other])
+            one, other = one[kept], other[kept]
+            kept = self.nearness.are_near(self.values[one], self.values[other])
+            near.append(np.stack([one[kept], other[kept]], axis=1))
+        return np.concatenate(near)
 
     def _table(self, number: int) -> _Table:
         while len(self.tables) <= number:
