@@ -148,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     diff.add_argument("--html", type=Path, metavar="FILE", help="also write one page with tables and charts")
     _add_rules(commands)
     _add_policy(commands)
+    _add_encoder(commands)
     _add_deadletter(commands)
     adopt = _command(commands, "adopt", "adopt:adopt", "Prove that changed code makes the same bytes, on a sample.")
     adopt.add_argument("--asset", required=True, metavar="A", help="the asset whose code changed")
@@ -202,8 +203,9 @@ def _add_release(commands: "_Commands") -> None:
     opened.add_argument("--parent", metavar="R0", help="the release this one adds to")
     opened.add_argument(
         "--encoder",
-        choices=("bootstrap", "production"),
-        help="what embeds: classical descriptors, or the towers of the model in production (default: bootstrap)",
+        metavar="E",
+        help="what embeds: bootstrap (classical descriptors), production (the towers of the model in production), or "
+        "the name of an encoder of the store (default: bootstrap)",
     )
     opened.add_argument("--policy", metavar="P", help="curation policy (default: default, or that of R0)")
     opened.add_argument("--config", metavar="X", help="configuration (default: multimodal_cpu, or that of R0)")
@@ -242,6 +244,14 @@ def _add_policy(commands: "_Commands") -> None:
     tried = _command(family, "try", "policy:try_on", "Show what a policy would do to a frozen release.")
     tried.add_argument("policy", metavar="FILE", help="a policy file, or the name of a policy of the store")
     tried.add_argument("--release", required=True, metavar="R", help="a frozen release")
+
+
+def _add_encoder(commands: "_Commands") -> None:
+    family = _family(commands, "encoder", "Add and list encoders with weights from elsewhere.")
+    added = _command(family, "add", "encoder:add", "Store a model saved by transformers as an encoder.")
+    added.add_argument("folder", type=Path, metavar="FOLDER", help="config.json, model.safetensors, and its processor")
+    added.add_argument("--name", required=True, metavar="N", help="what releases call it")
+    _command(family, "list", "encoder:list_all", "List what can embed a release.")
 
 
 def _add_deadletter(commands: "_Commands") -> None:

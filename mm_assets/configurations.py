@@ -21,19 +21,24 @@ from mm_assets.features import production
 from mm_assets.features.bootstrap import KIND, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.inputs import check_redactions
+from mm_assets.features.kinds import PRETRAINED
+from mm_assets.features.pretrained import read_encoder
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
-from mm_assets.promotion.chain import read_production
+from mm_assets.promotion.chain import read_production, read_registry
 from mm_assets.promotion.config import parse_thresholds
-from mm_assets.release.config import FreezeConfig
+from mm_assets.promotion.record import STATES
+from mm_assets.release.config import PARENT, FreezeConfig
+from mm_assets.release.contamination import KEYS_FILE
 from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import parse_policy
+from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
 from mm_assets.releases.evaluation_sets import list_evaluation_sets
 from mm_assets.releases.opening import open_release, require_allowed
 from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, read_spec, spec_key
-from mm_assets.releases.terms import all_drops
+from mm_assets.releases.terms import deliveries_of
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -113,12 +118,18 @@ SMOKE = replace(
     ),
 )
 
-CONFIGURATIONS: dict[str, PipelineConfig] = {"multimodal_cpu": MULTIMODAL_CPU, "smoke": SMOKE}
+#: The same, for encoders of the store whose embeddings have the usual 512 numbers.
+MULTIMODAL_CPU_512 = replace(MULTIMODAL_CPU, encoder=EncoderConfig(dim=512))
+
+CONFIGURATIONS: dict[str, PipelineConfig] = {
+    "multimodal_cpu": MULTIMODAL_CPU,
+    "multimodal_cpu_512": MULTIMODAL_CPU_512,
+    "smoke": SMOKE,
+}
 #: Sections that decide the bytes of a shard: an experiment on another release's data must have the same ones.
 SHARD_SECTIONS = ("snapshot", "features", "encoder")
-#: What may embed a new release, with its kind: classical descriptors, or the towers of the model in production.
-ENCODERS = {"bootstrap": KIND, "production": production.KIND}
-DEFAULT_ENCODER = "bootstrap"
+#: Kinds of the encoders that are made when a release is opened, by name.
+ENCODER_KINDS = {BOOTSTRAP: KIND, PRODUCTION: production.KIND}
 #: Who says whether a rules file has a usable form.
 PARSERS: dict[str, Callable[[bytes, str], object]] = {
     SNAPSHOT_RULES: parse_suite,
@@ -140,9 +151,11 @@ class ReleaseRequest:
         policy: A curation policy: ``NAME``, or ``NAME@VERSION``.
         configuration: Name of a configuration.
         exclusions: Ids or globs of samples to leave out.
-        encoder: One of ``ENCODERS``; None is ``DEFAULT_ENCODER``.
+        encoder: ``bootstrap`` (or None): classical descriptors; ``production``: the towers of the model in production;
+            else the name of an encoder of the store.
         num_shards: How many shards; chosen from the size of the drops where None.
         use: What it is for, which its sources must allow; None if that is not declared.
+        like: A release whose encoder and rules in force it takes over, instead of ``encoder`` and this version's rules.
     """
 
     release: str
@@ -155,6 +168,7 @@ class ReleaseRequest:
     encoder: str | None = None
     num_shards: int | None = None
     use: str | None = None
+    like: str | None = None
 
 
 def configuration_named(name: str) -> PipelineConfig:
@@ -204,9 +218,13 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         if opened.policy["name"] == policy["name"] and "@" not in (request.policy or ""):
             policy = opened.policy
         inherited = [name for name in inherited if name in opened.exclusions]
-    encoder = base_spec.encoder if base_spec else _encoder(store, sections, request.encoder or DEFAULT_ENCODER, opened)
+    like = base_spec or (workspace.spec(request.like) if request.like else None)
+    if like is not None and (base_spec or like.encoder["kind"] != KIND):
+        encoder = _encoder_of(like, sections)
+    else:
+        encoder = _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
     use = request.use or (base_spec.use if base_spec else None)
-    require_allowed(store, request.release, all_drops(store, [], parent, base), use)
+    require_allowed(store, request.release, deliveries_of(store, [], parent, base), use)
     return open_release(
         store,
         release=request.release,
@@ -214,14 +232,14 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         parent=parent,
         data_of=base,
         policy=policy,
-        rules=pin_rules(store, settings),
+        rules=_rules_of(workspace, request.like) if request.like else pin_rules(store, settings),
         configuration=sections,
         encoder=encoder,
         seed=seed,
         num_shards=request.num_shards or (opened.num_shards or None if opened else None),
         max_shards=settings.num_shards,
         use=use,
-        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request.release),
+        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request, seed, parent),
         exclusions=[*inherited, *request.exclusions],
     )
 
@@ -241,6 +259,29 @@ def pin_rules(store: Store, settings: Settings) -> dict[str, str]:
     return digests
 
 
+def _rules_of(workspace: Workspace, release: str) -> dict[str, str]:
+    """The rules in force for another release, stored; its exclusions are no rules that a release is opened with."""
+    rules = workspace.rules(release)
+    return {name: workspace.store.put_bytes(rules.read(name)) for name in RULES_FILES}
+
+
+def _encoder_of(spec: ReleaseSpec, sections: Mapping[str, Json]) -> dict[str, str]:
+    """The encoder that another release pins.
+
+    Raises:
+        SpecError: the configuration asks for embeddings of another length.
+    """
+    dims = [
+        TypeAdapter(EncoderConfig).validate_python(given["encoder"]).dim for given in (spec.configuration, sections)
+    ]
+    if dims[0] != dims[1]:
+        raise SpecError(
+            f"encoder of release {spec.release}: gives other embeddings than the configuration asks for: expected "
+            f"encoder.dim {dims[0]}, got {dims[1]}. Name a configuration that has it."
+        )
+    return spec.encoder
+
+
 def _policy(store: Store, name: str) -> dict[str, str]:
     """What a spec pins of a named policy, which this version can carry out.
 
@@ -252,13 +293,36 @@ def _policy(store: Store, name: str) -> dict[str, str]:
     return pinned
 
 
-def _evaluation_sets(store: Store, release: str) -> list[ReleasePin]:
-    """The named evaluation sets but ``release`` itself."""
-    return [
-        ReleasePin(release=entry.release, digest=entry.digest)
-        for entry in list_evaluation_sets(store)
-        if entry.release != release
-    ]
+def _evaluation_sets(store: Store, request: ReleaseRequest, seed: int, parent: ReleasePin | None) -> list[ReleasePin]:
+    """The evaluation sets in force for a new release.
+
+    In force is what was named, and what the models of the registry were tested on now. An experiment is held against
+    what was named alone: its data were judged when the release whose data they are was opened.
+    """
+    named = [ReleasePin(release=entry.release, digest=entry.digest) for entry in list_evaluation_sets(store)]
+    registered = [] if request.data_of else _registered_sets(store, request, seed)
+    pins = {pin.digest: pin for pin in (*named, *registered) if pin.release != request.release}
+    # What a line tested on comes with its parent.
+    return [pin for digest, pin in pins.items() if parent is None or digest != parent.digest or pin in named]
+
+
+def _registered_sets(store: Store, request: ReleaseRequest, seed: int) -> list[ReleasePin]:
+    """Frozen releases of the models that the registry holds, but those of the very data and seed of this release.
+
+    Equal data have equal splits under one seed, so that their test split is this release's own.
+    """
+    pins: list[ReleasePin] = []
+    for record in filter(None, (read_registry(store, state) for state in STATES)):
+        manifest = read_manifest(store, record.dataset_release)
+        if not any(output.name == KEYS_FILE for output in manifest.outputs):
+            continue
+        drops = [(entry.partition["source"], entry.partition["drop"]) for entry in manifest.inputs_of("drop")]
+        is_own = (tuple(drops), manifest.params["seed"], bool(manifest.inputs_of("dataset_release", PARENT))) == (
+            request.drops, seed, request.parent is not None,
+        )  # fmt: skip
+        if not is_own:
+            pins.append(ReleasePin(release=manifest.partition.release, digest=record.dataset_release))
+    return pins
 
 
 def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:
@@ -327,18 +391,23 @@ def _completed(spec: ReleaseSpec, section: str, kind: type) -> Json:
 
 
 def _encoder(store: Store, sections: Mapping[str, Json], name: str, opened: ReleaseSpec | None) -> dict[str, str]:
-    """The encoder of an open release, or a new one: the bootstrap one, or the towers of what is in production now."""
+    """The encoder of an open release, or of a new one by its name."""
     config = TypeAdapter(EncoderConfig).validate_python(sections["encoder"])
-    if opened is not None and opened.encoder["kind"] == ENCODERS[name]:
+    if opened is not None and opened.encoder["kind"] == ENCODER_KINDS.get(name):
         return opened.encoder
-    if name == DEFAULT_ENCODER:
+    if name == BOOTSTRAP:
         return {"kind": KIND, "digest": store.put_bytes(bootstrap_encoder_bytes(config))}
-    record = read_production(store)
-    if record is None:
-        raise UsageError(
-            "--encoder production: no model is in production. Open the release with the bootstrap encoder."
-        )
-    return pin_towers(store, record.model, config)
+    if name == PRODUCTION:
+        record = read_production(store)
+        if record is None:
+            raise UsageError(
+                "--encoder production: no model is in production. Open the release with the bootstrap encoder."
+            )
+        return pin_towers(store, record.model, config)
+    entry = find_encoder(store, name)
+    features = TypeAdapter(FeaturesConfig).validate_python(sections["features"])
+    read_encoder(store, entry.digest).require_fit(name, config, features)
+    return {"kind": PRETRAINED, "digest": entry.digest, "name": name}
 
 
 def pin_towers(store: Store, model: str, config: EncoderConfig) -> dict[str, str]:

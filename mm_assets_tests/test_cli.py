@@ -53,6 +53,8 @@ COMMANDS = {
     "policy show": {"policy"},
     "policy add": {"file"},
     "policy try": {"policy", "--release"},
+    "encoder add": {"folder", "--name"},
+    "encoder list": set[str](),
     "deadletter list": {"--release", "--reason", "--modality", "--source"},
     "deadletter show": {"letter", "--release"},
     "deadletter replay": {"--release", "--reason", "--modality", "--source", "--config", "--into"},

@@ -22,6 +22,7 @@ from mm_assets.errors import StageError
 from mm_assets.features.bootstrap import ENCODER_FILE
 from mm_assets.features.config import TOWERS_CODE, EncoderConfig
 from mm_assets.features.encoder import load_encoder
+from mm_assets.features.kinds import PRETRAINED
 from mm_assets.features.neighbours import KEY_COLUMNS, Present, coherence, near_duplicate_keys
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
@@ -30,8 +31,10 @@ from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_parquet
 
-#: Loaded by name, so that an edit of the training network is no edit of the bootstrap encoder.
+#: Loaded by name, so that an edit of the training network is no edit of the bootstrap encoder, and that the library
+#: that pretrained models need is loaded for them alone.
 TOWERS_MODULE = "mm_assets.features.towers"
+PRETRAINED_MODULE = "mm_assets.features.pretrained_models"
 #: Rows per forward pass where the configuration does not say; no embedding depends on it.
 DEFAULT_MICROBATCH_SIZE = 64
 #: Sums of vectors shorter than this point nowhere.
@@ -51,6 +54,11 @@ class Encoder(Protocol):
         """Rows per forward pass that its embeddings are defined by; None where any number gives the same bits."""
         ...
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it embeds; the columns of others stay empty."""
+        ...
+
     def misfit(self, shape: Mapping[str, int]) -> str | None:
         """What is expected of the tensors and not so."""
         ...
@@ -67,7 +75,7 @@ def compute_embeddings(job: Job) -> StageResult:
         StageError: the encoder does not fit the configuration or the tensors.
     """
     config = TypeAdapter(EncoderConfig).validate_python(
-        {name: value for name, value in job.params.items() if name != TOWERS_CODE}
+        {name: value for name, value in job.params.items() if name not in (TOWERS_CODE, PRETRAINED)}
     )
     encoder = _load(job, config)
     tensors = map_arrow(job.fetch("features", "tensors.arrow"))
@@ -81,6 +89,8 @@ def compute_embeddings(job: Job) -> StageResult:
 
 def _load(job: Job, config: EncoderConfig) -> Any:
     """The pinned encoder; the code of another kind than the bootstrap one is named by a parameter and loaded here."""
+    if PRETRAINED in job.params:
+        return importlib.import_module(PRETRAINED_MODULE).load_pretrained(job, dim=config.dim)
     digest = job.digest("encoder", ENCODER_FILE)
     if TOWERS_CODE not in job.params:
         return load_encoder(job.store.get_bytes(digest), dim=config.dim, digest=digest)
@@ -120,7 +130,7 @@ def embed_table(encoder: Encoder, tensors: pa.Table, *, microbatch_size: int) ->
     with torch.inference_mode():
         for start in range(0, tensors.num_rows, step):
             batch = tensors.slice(start, step)
-            for name in NAMES:
+            for name in encoder.modalities:
                 column = batch.column(name).combine_chunks()
                 present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
                 if len(present):

@@ -27,6 +27,7 @@ class BootstrapEncoder(nn.Module):
     """
 
     batch_rows: int | None = None
+    modalities = NAMES
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()

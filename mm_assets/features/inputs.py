@@ -7,15 +7,21 @@ from mm_assets.features import production
 from mm_assets.features.bootstrap import ENCODER_FILE, KIND
 from mm_assets.features.codecs import codec_versions
 from mm_assets.features.config import TOWERS_CODE, EncoderConfig, FeaturesConfig
-from mm_assets.identity.canonical import to_json
+from mm_assets.features.kinds import EMBEDDED, PRETRAINED
+from mm_assets.features.pretrained import read_encoder
+from mm_assets.features.pretrained_types import LIBRARIES
+from mm_assets.identity.canonical import Json, to_json
 from mm_assets.identity.code import code_digest
-from mm_assets.modalities.table import modality_modules
+from mm_assets.modalities.table import PACKAGE, modality_modules
 from mm_assets.modalities.text.personal_data import REDACTIONS, unknown_redactions
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.store.manifest import Input, NamedDigest
+from mm_assets.store.objects import Store
 
 #: What makes the embeddings of an encoder of towers.
 TOWERS_ROOTS = ("mm_assets.features.towers", *modality_modules("column", "embedder", "tokens"))
+#: What runs encoders with weights from elsewhere, beside the aspect ``pretrained`` of what they embed.
+PRETRAINED_ROOT = "mm_assets.features.pretrained_models"
 
 
 def resolve_features(context: InputContext) -> Resolved:
@@ -43,25 +49,39 @@ def resolve_embeddings(context: InputContext) -> Resolved:
     """
     spec = context.spec
     kind = spec.encoder.get("kind")
-    if kind not in (KIND, production.KIND):
+    if kind not in (KIND, production.KIND, PRETRAINED):
         raise SpecError(
-            f"release {spec.release}: encoder kind {kind!r} is unknown: expected {KIND!r} or {production.KIND!r}. "
-            "Open a release with one."
+            f"release {spec.release}: encoder kind {kind!r} is unknown: expected {KIND!r}, {production.KIND!r} or "
+            f"{PRETRAINED!r}. Open a release with one."
         )
-    # Edits of the training network change the code of encoders that are made of one, and of no other.
-    code = {TOWERS_CODE: code_digest(*TOWERS_ROOTS)} if kind == production.KIND else {}
     digest = spec.encoder["digest"]
-    encoder = Input(
-        asset="encoder",
-        partition={"kind": kind},
-        manifest=digest,
-        outputs=[NamedDigest(name=ENCODER_FILE, digest=digest)],
-    )
+    files, params = _pretrained(context.store, digest) if kind == PRETRAINED else _single(kind, digest)
+    encoder = Input(asset="encoder", partition={"kind": kind}, manifest=digest, outputs=files)
     return Resolved(
-        params={**_params(spec.config("encoder", EncoderConfig)), **code},
+        params={**_params(spec.config("encoder", EncoderConfig)), **params},
         environment=context.environment,
         inputs=(*context.all_upstream(), encoder),
     )
+
+
+def _single(kind: str, digest: str) -> tuple[list[NamedDigest], dict[str, Json]]:
+    """The only file of an encoder that is made here, and the parameters that it adds."""
+    # Edits of the training network change the code of encoders that are made of one, and of no other.
+    params: dict[str, Json] = {TOWERS_CODE: code_digest(*TOWERS_ROOTS)} if kind == production.KIND else {}
+    return [NamedDigest(name=ENCODER_FILE, digest=digest)], params
+
+
+def _pretrained(store: Store, digest: str) -> tuple[list[NamedDigest], dict[str, Json]]:
+    """The files of an encoder with weights from elsewhere, and what else decides what it gives."""
+    encoder = read_encoder(store, digest)
+    roots = (PRETRAINED_ROOT, *(f"{PACKAGE}.{name}.pretrained" for name in encoder.modalities))
+    facts: dict[str, Json] = {
+        "code": code_digest(*roots),
+        "libraries": dict(LIBRARIES),
+        "model_type": encoder.model_type,
+        EMBEDDED: list(encoder.modalities),
+    }
+    return [NamedDigest(name=file.name, digest=file.digest) for file in encoder.files], {PRETRAINED: facts}
 
 
 def check_redactions(config: FeaturesConfig) -> None:

@@ -31,6 +31,7 @@ class TowerEncoder(nn.Module):
     """The towers of a model, as unit vectors of one length."""
 
     batch_rows = BATCH_ROWS
+    modalities = NAMES
 
     def __init__(self, model: Any, shape: Mapping[str, int]) -> None:
         super().__init__()

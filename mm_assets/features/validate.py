@@ -16,6 +16,7 @@ from mm_assets.checks.rules import Rules
 from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.judging import judge_rows, suite_parts
+from mm_assets.features.kinds import EMBEDDED, PRETRAINED
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES, aspect
 from mm_assets.scratch import scratch_folder
@@ -52,8 +53,9 @@ def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[F
 
 
 def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
-    """The same samples as the features, and finite vectors of length one."""
+    """The same samples as the features, and finite vectors of length one for what the encoder embeds."""
     del rules
+    embedded = _embedded(manifest)
     with scratch_folder("check") as folder:
         expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder))
         embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
@@ -61,7 +63,8 @@ def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple
         return (
             _ids_finding("ids of embeddings.parquet and of features", _ids(embeddings), _ids(expected)),
             _ids_finding("ids of signals.parquet and of features", _ids(signals), _ids(expected)),
-            *(_presence_finding(modality, embeddings, expected.column(f"has_{modality}")) for modality in NAMES),
+            *(_presence_finding(modality, embeddings, expected.column(f"has_{modality}")) for modality in embedded),
+            *(_absence_finding(modality, embeddings, embedded) for modality in NAMES if modality not in embedded),
             *(embedding_finding(modality, embeddings) for modality in NAMES),
         )
 
@@ -121,6 +124,19 @@ def _presence_finding(modality: str, embeddings: pa.Table, expected: pa.ChunkedA
         name for name, is_there, due in zip(names, present, expected.to_pylist(), strict=False) if is_there != due
     ]
     return _finding(f"{modality}_present", failing, f"{modality}: a vector exactly where features have the modality")
+
+
+def _embedded(manifest: Manifest) -> tuple[str, ...]:
+    """The modalities that the encoder embeds: what the parameters of one with weights from elsewhere say, else all."""
+    facts = manifest.params.get(PRETRAINED)
+    return tuple(facts[EMBEDDED]) if isinstance(facts, dict) else NAMES
+
+
+def _absence_finding(modality: str, embeddings: pa.Table, embedded: Sequence[str]) -> Finding:
+    column = embeddings.column(modality)
+    failing = [name for name, is_there in zip(_ids(embeddings), column.is_valid().to_pylist(), strict=True) if is_there]
+    promise = f"{modality}: no vectors, since the encoder embeds {' and '.join(embedded)} alone"
+    return _finding(f"{modality}_absent", failing, promise)
 
 
 def _ids_finding(subject: str, actual: Sequence[str], expected: Sequence[str]) -> Finding:

@@ -9,6 +9,7 @@ from mm_assets.promotion.chain import read_history
 from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.record import STATES
+from mm_assets.releases.encoders import list_encoders
 from mm_assets.releases.policies import list_policies
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.action import find_action_problem
@@ -37,8 +38,9 @@ class VerifyReport:
 def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> VerifyReport:
     """Re-hashes every manifest that a ref, an open release or the registry names, and all that it makes reachable.
 
-    Reachable are inputs and outputs, the raw objects of drops and every version of a policy. Of the registry, every
-    head, numbered entry and record is checked, and that each record is what its decision says.
+    Reachable are inputs and outputs, the raw objects of drops, every version of a policy and every encoder that was
+    added. Of the registry, every head, numbered entry and record is checked, and that each record is what its decision
+    says.
 
     Args:
         store: The store to read.
@@ -65,7 +67,7 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
             corrupt[spec_key(release)] = str(error)
         except ObjectMissingError as error:
             missing[spec_key(release)] = str(error)
-    roots += [object_target(entry.digest, is_input=True) for entry in list_policies(store)]
+    roots += [object_target(entry.digest, is_input=True) for entry in (*list_policies(store), *list_encoders(store))]
     walk = walk_objects(store, roots, on_object)
     for problem in find_registry_problems(store):
         (missing if problem.is_missing else corrupt)[problem.key] = problem.detail

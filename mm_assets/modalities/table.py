@@ -18,6 +18,8 @@ Aspects and what each must define:
 - ``embedder`` (torch): ``Embedder(config, shape)``, a module of (values, positions).
 - ``bootstrap``: ``make_tensors(dim)`` of the bootstrap encoder.
 - ``descriptor`` (torch): ``Descriptor(tensors)``, ``collect(column, shape)``, its inputs, and ``misfit(shape)``.
+- ``pretrained``, where a model of ``features/pretrained_types.py`` embeds it: ``collect(column, shape)``, its values as
+  such models take them.
 - ``preview``, where ``is_pictured``: ``tile(data, side)``.
 - ``nearness``, where ``has_nearness``: ``COLUMN`` of signals and its ``NUM_BYTES``, ``NUM_TABLES``, ``MAX_DEPTH``,
   ``parse(bytes)``, ``are_near(left, right)`` of parsed values, ``outlines(values)``, and of these

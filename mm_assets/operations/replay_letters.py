@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.errors import GateError, UsageError
-from mm_assets.features.bootstrap import KIND
 from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_place
 from mm_assets.lineage.records import Row
 from mm_assets.materialize import Workspace
@@ -95,12 +94,7 @@ def replay_letters(
 
 
 def _open(workspace: Workspace, spec: ReleaseSpec, into: str, configuration: str) -> ReleaseSpec:
-    """A release of the same data with another configuration."""
-    if spec.encoder["kind"] != KIND:
-        raise UsageError(
-            f"release {spec.release}: is embedded by an encoder of kind {spec.encoder['kind']}, which a replay does "
-            f"not pin again. Open {into} with `mm release open --encoder production`, then run it."
-        )
+    """A release of the same data with another configuration, under the rules in force for the first."""
     return open_named_release(
         workspace,
         ReleaseRequest(
@@ -111,6 +105,7 @@ def _open(workspace: Workspace, spec: ReleaseSpec, into: str, configuration: str
             configuration=configuration,
             exclusions=(*spec.exclusions, *read_exclusions(workspace.rules(spec.release)).samples),
             use=spec.use,
+            like=spec.release,
             num_shards=spec.num_shards,
         ),
     )

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from mm_assets.drops.record import Drop, DropObject, parse_drop
 from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError
+from mm_assets.features.pretrained import parse_encoder
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.store.manifest import parse_manifest
 from mm_assets.store.objects import Store, object_key
@@ -163,6 +164,8 @@ def _named_by(store: Store, target: Target, data: bytes) -> list[Target]:
                 Target(key=_version_of(drop, entry), digest=entry.digest, uri=entry.uri, version_id=entry.version_id)
                 for entry in drop.objects
             ]
+        if schema.startswith("mm.encoder/"):
+            return [object_target(file.digest) for file in parse_encoder(data, where).files]
     except DropError as error:
         raise ObjectCorruptError(str(error)) from error
     return []

@@ -2,8 +2,9 @@
 
 Every frozen release keeps the keys of its test split: of each sample its whole content, its picture, its recording and
 its text where that is long; of a sample with parts also each picture and recording. The keys of its line come from its
-parent; those of releases that were named evaluation sets are inputs of their own. A sample with one of the keys stays
-out of every split but test.
+parent; those of evaluation sets in force are inputs of their own. A sample with one of the keys stays out of every
+split but test, and so does one that is near to a sample of an evaluation set (``near_sets.py``); what is near to the
+line's is in one leakage group with it.
 """
 
 import json

@@ -37,11 +37,13 @@ from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.drift import measure_drift
 from mm_assets.release.labels import LABELS_FILE, register_labels, summarize_labels, write_labels
 from mm_assets.release.links import find_links
+from mm_assets.release.near_sets import SIGNATURES_FILE, find_near, write_signatures
 from mm_assets.release.originals import originals
 from mm_assets.release.policies import policy_of
 from mm_assets.release.record import release_record
 from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
+from mm_assets.release.signatures import Signatures
 from mm_assets.release.splits import assign, draws, separate
 from mm_assets.release.statistics import release_statistics
 from mm_assets.snapshot.schema import UNKNOWN_KEY
@@ -66,7 +68,7 @@ def compute_dataset_release(job: Job) -> StageResult:
         params: Mapping[str, Any] = job.params
         policy = policy_of(params["policy"])
         verdicts = judge(database, policy=policy, exclusions=params["exclusions"], config=config)
-        decisions = _decide(job, rows, config, parent=parent, verdicts=verdicts)
+        decisions, signatures = _decide(job, rows, config, parent=parent, verdicts=verdicts)
         path = write_samples(rows, decided(database, verdicts, decisions), workdir / "samples.parquet")
         num_dead_letters, unknown = _dead_letters(job)
         statistics = release_statistics(database, num_dead_letters=num_dead_letters + parent.num_dead_letters)
@@ -87,11 +89,12 @@ def compute_dataset_release(job: Job) -> StageResult:
         record["label_provenance"] = summarize_labels(database)
         num_labels = write_labels(database, workdir / LABELS_FILE)
         num_keys = write_evaluation_keys(database, job, config, workdir / KEYS_FILE)
+        num_signatures = write_signatures(signatures, _is_tested(rows), workdir / SIGNATURES_FILE)
     files = _write_documents(workdir, shards, record, {**statistics, "drift": drift})
     samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=rows.num_rows)
     tables = [
         OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
-        for name, num_rows in ((LABELS_FILE, num_labels), (KEYS_FILE, num_keys))
+        for name, num_rows in ((LABELS_FILE, num_labels), (KEYS_FILE, num_keys), (SIGNATURES_FILE, num_signatures))
     ]
     return StageResult(files=(samples_file, *tables, *files), stats=_stats(statistics, drift))
 
@@ -130,7 +133,10 @@ def _parent(job: Job) -> _Parent:
     )
 
 
-def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts) -> Decisions:
+def _decide(
+    job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
+) -> tuple[Decisions, Mapping[str, Signatures]]:
+    """What is decided about every row, and the signatures that it was decided by."""
     database = rows.database
     inherited, left_out, selected_before = _inherited(database, parent.samples)
     links = find_links(rows, config, inherited=inherited, buckets=_buckets(job))
@@ -142,7 +148,10 @@ def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verd
         groups=links.groups,
         selected_before=selected_before,
     )
-    contaminated = find_contaminated(database, job.store, evaluation_sets(job), config, job.workdir / "evaluated")
+    sets, evaluated = evaluation_sets(job), job.workdir / "evaluated"
+    contaminated = find_contaminated(database, job.store, sets, config, evaluated)
+    near = find_near(links.signatures, job.store, sets, evaluated, num_rows=len(inherited))
+    contaminated = np.where(contaminated >= 0, contaminated, near)
     groups, leaked = separate(len(inherited), links.rows, links.keys, inherited=inherited, left_out=left_out)
     is_original = original == np.arange(len(original))
     split = assign(
@@ -153,7 +162,16 @@ def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verd
         labels=_labels(database),
         config=config,
     )
-    return Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
+    decisions = Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
+    return decisions, links.signatures
+
+
+def _is_tested(rows: Rows) -> Bools:
+    """By position, whether a row is selected for test."""
+    found = rows.database.execute("SELECT position FROM judged WHERE split = 'test' AND selected").fetchnumpy()
+    is_tested = np.zeros(rows.num_rows, dtype=np.bool_)
+    is_tested[found["position"]] = True
+    return is_tested
 
 
 def _buckets(job: Job) -> int:

@@ -10,6 +10,7 @@ from mm_assets.errors import GateError, ObjectMissingError
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.contamination import EVALUATION_OUTPUTS, EVALUATION_SET, KEYS_FILE
+from mm_assets.release.near_sets import SIGNATURES_FILE
 from mm_assets.release.policies import parse_policy
 from mm_assets.release.shards import SHARD_ASSETS
 from mm_assets.releases.inputs import InputContext, Resolved
@@ -135,11 +136,14 @@ def _evaluation_inputs(context: InputContext) -> Iterator[Input]:
     """The evaluation sets that the release is held against."""
     for pin in context.spec.evaluation_sets:
         manifest = read_manifest(context.store, pin.digest)
+        # A set that was frozen by older code has kept no signatures: it is compared by keys alone.
+        near = [output.name for output in manifest.outputs if output.name == SIGNATURES_FILE]
+        names = [*EVALUATION_OUTPUTS, *near]
         yield Input(
             asset="dataset_release",
             partition={"release": pin.release},
             manifest=pin.digest,
-            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in EVALUATION_OUTPUTS],
+            outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in names],
             role=EVALUATION_SET,
         )
 

@@ -12,8 +12,12 @@ import numpy as np
 
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import PART_KEYS, Bools, Ints, link_expressions, shared_keys
+from mm_assets.release.near_sets import near_pairs
 from mm_assets.release.rows import Rows
 from mm_assets.release.signatures import NEAR, Signatures, read_signatures
+
+#: Members of a group of which every pair is compared.
+MAX_COMPARED = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +83,12 @@ def _torn(num_rows: int, position: Ints, leader: Ints, inherited: Ints | None) -
 
 
 def _near_pairs(found: Signatures, members: Ints) -> Ints:
-    """The positions [pairs, 2] of every pair of members, rows of ``found``, that are near to each other."""
+    """The positions [pairs, 2] of pairs of members, rows of ``found``, that are near to each other.
+
+    Of a group of more than ``MAX_COMPARED`` members, pairs of neighbours: comparing all would be quadratic.
+    """
+    if len(members) > MAX_COMPARED:
+        return found.position[members][near_pairs(found.read(members), found.nearness)]
     values, position = found.values(members), found.position[members]
     pairs: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
     for one in range(len(members) - 1):

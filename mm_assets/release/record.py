@@ -92,12 +92,17 @@ def _origins(job: Job, parent: Mapping[str, Any] | None) -> tuple[Origins, Origi
     """Sources and drops of a release, its parent's included, sorted and without repetition."""
     known = parent or {"sources": [], "drops": []}
     sources = known["sources"] + [_source(job.store, entry) for entry in job.inputs_of("source")]
-    drops = known["drops"] + [_drop(job.store, entry) for entry in job.inputs_of("drop")]
+    described = {entry.partition["source"]: entry.manifest for entry in job.inputs_of("source")}
+    own = [_drop(job.store, entry) for entry in job.inputs_of("drop")]
+    drops = known["drops"] + [{**entry, "source_digest": described[str(entry["source"])]} for entry in own]
     return _distinct(sources), _distinct(drops)
 
 
 def _distinct(entries: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    by_name = {json.dumps([entry["source"], entry.get("drop"), entry["digest"]]): entry for entry in entries}
+    by_name = {
+        json.dumps([entry["source"], entry.get("drop"), entry["digest"], entry.get("source_digest")]): entry
+        for entry in entries
+    }
     return [by_name[name] for name in sorted(by_name)]
 
 

@@ -19,8 +19,10 @@ from mm_assets.release.crossings import find_crossings
 from mm_assets.release.dedup import components, link_expressions, shared_keys
 from mm_assets.release.frozen import Frozen, ids_of, load_frozen
 from mm_assets.release.links import find_links
+from mm_assets.release.near_sets import find_near, has_signatures
 from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
+from mm_assets.release.signatures import NEAR, read_signatures
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
@@ -46,7 +48,7 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
                 _ids_unique(database),
                 _no_leakage(rows, frozen, config),
                 _no_near_leakage(rows, frozen, config),
-                _no_contamination(database, store, manifest, config, Path(folder)),
+                _no_contamination(rows, store, manifest, config, Path(folder)),
                 _splits_filled(database, config),
                 _classes_taught(rows, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
@@ -137,12 +139,13 @@ def _no_near_leakage(rows: Rows, frozen: Frozen, config: FreezeConfig) -> Findin
     )
 
 
-def _no_contamination(
-    database: duckdb.DuckDBPyConnection, store: Store, manifest: Manifest, config: FreezeConfig, folder: Path
-) -> Finding:
-    """No selected sample outside test has a key of an evaluation set; sets are named by their releases."""
-    sets = evaluation_sets(manifest)
+def _no_contamination(rows: Rows, store: Store, manifest: Manifest, config: FreezeConfig, folder: Path) -> Finding:
+    """No selected sample outside test is in an evaluation set or near to it; sets are named by their releases."""
+    sets, database = evaluation_sets(manifest), rows.database
     found = find_contaminated(database, store, sets, config, folder / "evaluated")
+    if any(map(has_signatures, sets)) and (config.group_near_duplicates or config.drop_near_duplicates):
+        signatures = {name: read_signatures(rows, name, config) for name in NEAR}
+        found = np.maximum(found, find_near(signatures, store, sets, folder / "evaluated", num_rows=len(found)))
     database.register("held_out", pa.table({"position": np.arange(len(found), dtype=np.int64), "number": found}))
     failing = _strings(
         database,

@@ -12,7 +12,7 @@ from mm_assets.drops.source import parse_source
 from mm_assets.errors import DropError, GateError, SpecError, UsageError
 from mm_assets.releases.sizing import choose_num_shards
 from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
-from mm_assets.releases.terms import all_drops, judge_terms
+from mm_assets.releases.terms import Delivery, deliveries_of, judge_terms
 from mm_assets.settings import MAX_SHARDS
 from mm_assets.store.objects import Store
 
@@ -76,7 +76,7 @@ def open_release(
         raise SpecError(
             f"release {release}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}."
         ) from error
-    require_allowed(store, release, spec.drops, use)
+    require_allowed(store, release, deliveries_of(store, spec.drops), use)
     return write_spec(store, spec)
 
 
@@ -86,17 +86,17 @@ def require_terms(store: Store, spec: ReleaseSpec) -> tuple[str, ...]:
     Raises:
         GateError: a source is revoked, its consent is withdrawn, its retention is over, or it is for other uses.
     """
-    pins = all_drops(store, spec.drops, spec.parent, spec.data_of)
-    return require_allowed(store, spec.release, pins, spec.use)
+    deliveries = deliveries_of(store, spec.drops, spec.parent, spec.data_of)
+    return require_allowed(store, spec.release, deliveries, spec.use)
 
 
-def require_allowed(store: Store, release: str, pins: Sequence[DropPin], use: str | None) -> tuple[str, ...]:
+def require_allowed(store: Store, release: str, deliveries: Sequence[Delivery], use: str | None) -> tuple[str, ...]:
     """``require_terms`` of a release that is not open yet, by the drops it would read.
 
     Raises:
         GateError: as ``require_terms``.
     """
-    terms = judge_terms(store, pins, use=use, today=datetime.now(UTC).date())
+    terms = judge_terms(store, deliveries, use=use, today=datetime.now(UTC).date())
     if terms.refused:
         raise GateError(f"release {release}: {'; '.join(terms.refused)}. Leave these sources out, or ask their owners.")
     return terms.undeclared

@@ -4,10 +4,12 @@ Refused by name is a source whose approval is revoked, whose consent is withdraw
 allowed uses do not hold the use that the release declares. What an owner has not declared is allowed, and said.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from mm_assets.drops.record import parse_drop, source_key
 from mm_assets.drops.source import UNDECLARED, Source, parse_source
@@ -26,46 +28,70 @@ class Terms:
     undeclared: tuple[str, ...]
 
 
-def judge_terms(store: Store, pins: Sequence[DropPin], *, use: str | None, today: date) -> Terms:
-    """Judges every source of the pinned drops, by the description that is pinned and by the store's present one.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """What is judged of a drop: the description of its source as a release pinned it, and the day it was captured."""
+
+    source: Source
+    captured: date | None
+
+
+def judge_terms(store: Store, deliveries: Sequence[Delivery], *, use: str | None, today: date) -> Terms:
+    """Judges every source, by the description that is pinned and by the store's present one.
+
+    An approval can be revoked after a release opened.
 
     Args:
-        store: Where the descriptions are.
-        pins: The drops.
+        store: Where the present descriptions are.
+        deliveries: Of the drops.
         use: What the release is for; None if it does not say.
         today: The day that retention is compared with.
     """
     refused: dict[str, None] = {}
     undeclared: dict[str, None] = {}
-    for pin in pins:
-        for source in _descriptions(store, pin):
-            captured = _captured(store, pin)
-            refused |= dict.fromkeys(_refusals(source, use, _ends(source.retention, captured), today))
-            undeclared |= dict.fromkeys(_undeclared(source, use, captured))
+    present = {name: _present(store, name) for name in dict.fromkeys(entry.source.source for entry in deliveries)}
+    for entry in deliveries:
+        for source in (entry.source, present[entry.source.source]):
+            if source is not None:
+                ends = _ends(source.retention, entry.captured)
+                refused |= dict.fromkeys(_refusals(source, use, ends, today))
+                undeclared |= dict.fromkeys(_undeclared(source, use, entry.captured))
     return Terms(refused=tuple(refused), undeclared=tuple(undeclared))
 
 
-def all_drops(store: Store, drops: Sequence[DropPin], *built_on: ReleasePin | None) -> list[DropPin]:
-    """The drops of a release, and of every release it is built on as that was frozen."""
-    found = list(drops)
-    digests = [pin.digest for pin in built_on if pin is not None]
-    while digests:
-        manifest = read_manifest(store, digests.pop(0))
-        sources = {entry.partition["source"]: entry.manifest for entry in manifest.inputs_of("source")}
-        for entry in manifest.inputs_of("drop"):
-            source, drop = entry.partition["source"], entry.partition["drop"]
-            found.append(DropPin(source=source, drop=drop, digest=entry.manifest, source_digest=sources[source]))
-        digests += [entry.manifest for entry in manifest.inputs_of("dataset_release", "parent")]
-    return list(dict.fromkeys(found))
+def deliveries_of(store: Store, drops: Sequence[DropPin], *built_on: ReleasePin | None) -> list[Delivery]:
+    """Deliveries of a release's own drops, and of all drops of the releases it is built on.
+
+    A frozen release's record describes every drop of its line: however long that is, one record is read.
+    """
+    own = [
+        Delivery(
+            source=parse_source(store.get_bytes(pin.source_digest), pin.source_digest), captured=_captured(store, pin)
+        )
+        for pin in drops
+    ]
+    return [*own, *(entry for pin in built_on if pin is not None for entry in _recorded(store, pin))]
 
 
-def _descriptions(store: Store, pin: DropPin) -> Iterator[Source]:
-    """The pinned description, and the one that the store has now: an approval can be revoked after a release opened."""
-    pinned = store.get_bytes(pin.source_digest)
-    yield parse_source(pinned, pin.source_digest)
-    current = store.read_key(source_key(pin.source))
-    if current is not None and current.data != pinned:
-        yield parse_source(current.data, store.uri(source_key(pin.source)))
+def _recorded(store: Store, pin: ReleasePin) -> Iterator[Delivery]:
+    """Of a record that does not say which description is which drop's, every description of its source."""
+    found = [output.digest for output in read_manifest(store, pin.digest).outputs if output.name == "record.json"]
+    # What is no frozen release has no record; it is refused where its manifest is taken as an input.
+    record: Any = json.loads(store.get_bytes(found[0])) if found else {"sources": [], "drops": []}
+    described: dict[str, dict[str, Source]] = {}
+    for entry in record["sources"]:
+        content = {name: value for name, value in entry.items() if name != "digest"}
+        source = parse_source(json.dumps(content).encode(), f"record of {pin.release}, source {entry['source']}")
+        described.setdefault(source.source, {})[entry["digest"]] = source
+    for drop in record["drops"]:
+        known = described[drop["source"]]
+        for source in [known[drop["source_digest"]]] if "source_digest" in drop else known.values():
+            yield Delivery(source=source, captured=_day(drop.get("captured_to") or drop.get("captured_from")))
+
+
+def _present(store: Store, name: str) -> Source | None:
+    current = store.read_key(source_key(name))
+    return None if current is None else parse_source(current.data, store.uri(source_key(name)))
 
 
 def _refusals(source: Source, use: str | None, ends: date | None, today: date) -> Iterator[str]:
@@ -101,7 +127,10 @@ def _undeclared(source: Source, use: str | None, captured: date | None) -> Itera
 def _captured(store: Store, pin: DropPin) -> date | None:
     """The day that a duration counts from."""
     drop = parse_drop(store.get_bytes(pin.digest), pin.digest)
-    captured = drop.captured_to or drop.captured_from
+    return _day(drop.captured_to or drop.captured_from)
+
+
+def _day(captured: str | None) -> date | None:
     return None if captured is None else datetime.fromisoformat(captured).date()
 
 

@@ -134,6 +134,8 @@ def test_replay_under_other_ceilings_recovers_what_they_let_in(shards: Workspace
     report = replay_letters(shards, "r1", LetterFilter(reason="too_large"), into="r2", configuration="large")
     assert (report.release, report.recovered, report.still_dead) == ("r2", ("shapes/d1/k4",), ())
     assert report.computed == ("r2/0000",)
+    # Its rules were replaced since it was opened: those in force are taken over.
+    assert shards.spec("r2").rules == shards.rules("r1").digests != shards.spec("r1").rules
     assert ids(shards, "r2", tmp_path, "0000") == {"k0", "k2", "k4", "k6", "k8"}
     assert ids(shards, "r1", tmp_path) == before
 
@@ -151,6 +153,28 @@ def test_budgets_of_sources_are_judged_apart(shards: Workspace) -> None:
     record = Workspace(shards.settings, shards.store).check("snapshot", Partition(release="r1", shard="0000"))
     assert record.passed
     assert any(finding["rule"] == "exclusions" for finding in record.findings)
+
+
+def test_an_exclusion_makes_the_checks_of_no_other_shard_run_again(shards: Workspace) -> None:
+    files = {"features.yaml": LENIENT.replace(b"0.5", b"0.1")}
+    replace_rules(shards.store, "r1", shards.rules("r1"), files, reason="stricter", by="ada")
+    fresh = Workspace(shards.settings, shards.store)
+    partitions = [Partition(release="r1", shard=shard) for shard in ("0000", "0001")]
+    before = {partition: fresh.check("features", partition) for partition in partitions}
+    [failed] = [partition for partition, record in before.items() if not record.passed]
+    [passed] = [partition for partition in partitions if partition != failed]
+    excluded = {EXCLUSIONS: Exclusions(samples={"shapes/d1/k3": "cut"}).encode()}
+    replace_rules(shards.store, "r1", fresh.rules("r1"), excluded, reason="known", by="ada", optional=OPTIONAL_RULES)
+    after = Workspace(shards.settings, shards.store)
+    assert after.require_passed("features", passed)
+    assert after.check("features", passed) == before[passed]
+    with pytest.raises(GateError, match="was not checked under the rules in force"):
+        after.require_passed("features", failed)
+    assert after.check("features", failed).passed
+    assert after.require_passed("features", failed)
+    again = {EXCLUSIONS: Exclusions(samples={"shapes/d1/k3": "cut", "shapes/d1/k0": "more"}).encode()}
+    replace_rules(shards.store, "r1", after.rules("r1"), again, reason="more", by="ada", optional=OPTIONAL_RULES)
+    assert Workspace(shards.settings, shards.store).require_passed("features", passed)
 
 
 #: Makes and checks the shards of r1 as far as their features.

@@ -1,14 +1,19 @@
 """What a frozen evaluation set tests on never trains, and labels keep where they come from."""
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.errors import GateError
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.table import aspect
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.labels import LABELS
+from mm_assets.release.near_sets import near_positions
+from mm_assets.release.signatures import Signatures
 from mm_assets.releases.spec import ReleasePin
 from mm_assets_tests.release.conftest import SOURCE_YAML
+from mm_assets_tests.release.drawings import picture
 
 
 def pin(committed):
@@ -160,3 +165,45 @@ def test_what_is_allowed_or_undeclared_is_frozen(world, sample, old, new):
     source = SOURCE_YAML.replace(old.encode(), new.encode(), 1)
     committed = world.release([sample("a")], source_yaml=source, use="research")
     assert world.document(committed, "record.json")["use"] == "research"
+
+
+def test_what_is_near_to_a_sample_of_an_evaluation_set_never_trains(world, sample):
+    """Copies that share no digest: pictures a little lighter, and a text with a typo."""
+    held_out = world.release(
+        [sample(f"e{n:02d}", audio=None, image_signature=picture(n), drop="eval") for n in range(30)], release="h"
+    )
+    tested = [int(key[1:]) for key in held_out_keys(world, held_out)]
+    assert tested
+    rows = [sample(f"n{n:02d}", audio=None, image_signature=picture(n, shade=3)) for n in range(60)]
+    committed = world.release(rows, release="r2", evaluation_sets=[pin(held_out)])
+    frozen = world.rows(committed)
+    contaminated = {key for key, row in frozen.items() if row["reasons"] == "contamination"}
+    assert contaminated
+    assert contaminated | {key for key, row in frozen.items() if row["split"] == "test" and row["selected"]} >= {
+        f"n{n:02d}" for n in tested
+    }
+    assert contaminated <= {f"n{n:02d}" for n in tested}
+    finding = world.findings(committed.manifest)["contamination"]
+    assert finding.passed, finding.detail
+    alone = world.release(rows, release="r3")
+    action = world.action(world.spec("r3", 2, evaluation_sets=[pin(held_out)]))
+    lying = alone.manifest.model_copy(update={"inputs": list(action.inputs)})
+    assert set(world.findings(lying)["contamination"].failing_ids) == {f"zoo/d1/{key}" for key in contaminated}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_near_samples_are_found_through_buckets_as_by_every_pair(seed, tmp_path):
+    nearness = aspect("image", "nearness")
+    rng = np.random.default_rng(seed)
+    held = np.stack([np.frombuffer(picture(n), np.uint8) for n in range(120)])
+    shades = rng.integers(0, 8, 200)
+    data = np.stack([np.frombuffer(picture(n, shade=int(shades[n])), np.uint8) for n in range(200)])
+    order = rng.permutation(200)
+    (tmp_path / "signatures").write_bytes(data[order].tobytes())
+    rows = np.arange(200)
+    found = Signatures(position=rows, row=rows, path=tmp_path / "signatures", nearness=nearness)
+    every = near_positions(found, held)
+    assert set(order[every].tolist()) >= set(range(120))
+    assert len(every) <= 122
+    assert near_positions(found, held, exact_pairs=0).tolist() == every.tolist()
+    assert near_positions(found, held[::-1], exact_pairs=0).tolist() == every.tolist()

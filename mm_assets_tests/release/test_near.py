@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mm_assets.modalities.table import aspect
 from mm_assets.release.dedup import components
 from mm_assets.release.near import near_groups
+from mm_assets.release.near_sets import NEIGHBOURS, near_pairs
 from mm_assets_tests.release import near_measured
 from mm_assets_tests.release.drawings import noise_field, picture
 
@@ -89,6 +90,22 @@ def test_what_outlines_rule_out_is_not_near():
         maybe = nearness.may_be_near(outlines[left], outlines[right])
         assert maybe[nearness.are_near(values[left], values[right])].all()
         assert not maybe.all()
+
+
+def test_near_pairs_of_a_group_are_those_that_comparing_every_pair_finds():
+    signatures = vectors(300, centres=30, noise=5)
+    values = AUDIO.parse(signatures)
+    left, right = np.triu_indices(len(values), 1)
+    near = AUDIO.are_near(values[left], values[right])
+    assert near_pairs(signatures, AUDIO).tolist() == np.stack([left[near], right[near]], axis=1).tolist()
+
+
+def test_pairs_of_a_large_group_grow_with_its_members_and_leave_nobody_alone():
+    signatures = vectors(800, centres=1, noise=4)
+    pairs = near_pairs(signatures, AUDIO)
+    assert len(pairs) <= 800 * NEIGHBOURS * AUDIO.NUM_TABLES
+    connected = components(800, pairs.T.ravel(), np.tile(np.arange(len(pairs)), 2))
+    assert not connected.any()
 
 
 def holds(figures):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,16 @@ from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.errors import CommitConflictError, GateError, SettingsError, SpecError, UsageError
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
-from mm_assets.identity.canonical import to_json
+from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.materialize import Workspace
+from mm_assets.promotion.record import RegistryRecord, registry_key
 from mm_assets.releases.policies import add_policy, pin_policy
 from mm_assets.releases.spec import ReleaseSpec, list_releases
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
+from mm_assets_tests.by_hand import open_by_hand
 
 BASE = "r1"
 
@@ -85,6 +89,43 @@ def test_rules_without_a_usable_form_are_refused_when_a_release_is_opened(
     with pytest.raises(SettingsError, match=r"snapshot\.yaml"):
         open_named_release(elsewhere, ReleaseRequest(release="r2", drops=(("shapes", "d1"),)))
     assert list_releases(workspace.store) == [BASE]
+
+
+def test_what_the_model_in_production_was_tested_on_is_an_evaluation_set_of_other_data(
+    workspace: Workspace, frozen: ReleaseSpec, push_samples: Callable[..., Path]
+) -> None:
+    """Not of an experiment, of the same data under the same seed, or of a child, whose line it is."""
+    store = workspace.store
+    digest = require_ref(store, "dataset_release", Partition(release=BASE)).manifest
+    record = RegistryRecord(
+        schema="mm.production/2", sequence=1, state="production", release=BASE, model=digest, dataset_release=digest,
+        decision=digest, previous=None,
+    )  # fmt: skip
+    assert store.create_key(registry_key("production"), record.encode())
+    push_samples(store, "shapes", "d2", num_samples=4)
+
+    def sets(release: str, **request: Any) -> list[str]:
+        opened = open_named_release(workspace, ReleaseRequest(release=release, **request))
+        return [pin.release for pin in opened.evaluation_sets]
+
+    assert sets("other", drops=(("shapes", "d2"),), configuration="smoke") == [BASE]
+    assert sets("same", drops=(("shapes", "d1"),), configuration="smoke") == []
+    assert sets("experiment", data_of=BASE) == []
+    assert sets("child", drops=(("shapes", "d2"),), parent=BASE, configuration="smoke") == []
+
+
+def test_a_release_like_another_takes_over_its_encoder_and_rules(workspace: Workspace, base: ReleaseSpec) -> None:
+    store = workspace.store
+    towers = open_by_hand(store, "t", encoder={"kind": "towers", "digest": store.put_bytes(b"e")})
+    weak = b"schema: mm.suite/1\nname: weak\nexpectations: []\n"
+    replace_rules(store, "t", workspace.rules("t"), {"snapshot.yaml": weak}, reason="on record", by="ada")
+    fresh = Workspace(workspace.settings, store)
+    request = ReleaseRequest(release="x", drops=(("shapes", "d1"),), configuration="smoke", like="t")
+    opened = open_named_release(fresh, request)
+    assert opened.encoder == towers.encoder
+    assert opened.rules == {**base.rules, "snapshot.yaml": digest_bytes(weak)}
+    with pytest.raises(SpecError, match=r"encoder of release t: .* expected encoder\.dim 64, got 512"):
+        open_named_release(fresh, replace(request, release="y", configuration="multimodal_cpu_512"))
 
 
 @pytest.mark.parametrize("option", ["data_of", "parent"])

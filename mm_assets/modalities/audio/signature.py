@@ -21,18 +21,26 @@ BLOCK_FRAMES = 4096
 TRIM = 0.001
 #: Levels this far below the loudest are cut: encoders fill silence differently.
 RANGE_DB = 40.0
+#: Root mean square, over the parts of a clip, of what bands differ from their own means: below it a clip is silence or
+#: a steady sound, which a spectrum of 12 bands does not tell from other ones.
+MIN_CHANGE_DB = 1.0
 FLOOR = 1e-12
 
 Floats = npt.NDArray[np.float64]
 
 
-def signature(audio: DecodedAudio) -> bytes:
-    """``PARTS`` x ``BANDS`` int8: level of each band in each part of the clip, half decibels around their mean."""
+def signature(audio: DecodedAudio) -> bytes | None:
+    """``PARTS`` x ``BANDS`` int8: level of each band in each part of the clip, half decibels around their mean.
+
+    None for silence and steady sounds, which are near to nothing.
+    """
     energy_FB = band_energies(audio)
     energy_PB = _parts(energy_FB)
     level_PB = 10.0 * np.log10(energy_PB + FLOOR)
     level_PB = np.maximum(level_PB, level_PB.max() - RANGE_DB)
     steps = np.round((level_PB - level_PB.mean()) * STEPS_PER_DB)
+    if np.square(steps - steps.mean(axis=0)).mean() < (MIN_CHANGE_DB * STEPS_PER_DB) ** 2:
+        return None
     return np.clip(steps, -127, 127).astype(np.int8).tobytes()
 
 
