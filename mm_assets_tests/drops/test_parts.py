@@ -168,7 +168,8 @@ def test_content_holds_the_parts_of_a_sample_in_order(store: Store, settings: Se
     assert [(problem.line, problem.message) for problem in report.problems] == [
         (
             3,
-            "part 0 of content has text and image; an object with one of text, image, audio, video is expected (bad_row)",
+            "part 0 of content has text and image; an object with one of text, image, audio, video is expected "
+            "(bad_row)",
         ),
         (4, "row has content and text of its own; one of them is expected (bad_row)"),
     ]

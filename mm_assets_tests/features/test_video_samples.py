@@ -170,3 +170,25 @@ def test_videos_are_embedded(
     assert rows["a"]["video"] == rows["b"]["video"] != rows["c"]["video"]
     assert rows["b"]["audio"] is not None
     assert keys["a"]["near_duplicate_key"].startswith("video:") == keys["b"]["near_duplicate_key"].startswith("video:")
+
+
+def test_videos_among_the_parts_of_a_sample_have_their_sound_behind_them(
+    store: Store, settings: Settings, tmp_path: Path, rules: Rules
+) -> None:
+    rows = [
+        {"id": "two", "video": ["film.mp4", "silent.webm"], "text": "both"},
+        {"id": "plain", "text": "alone"},
+        {"id": "x", "video": ["film.mp4", "silent.webm"], "start_s": 1},
+    ]
+    deliver(store, make_folder(tmp_path / "drop", {"index.jsonl": jsonl(*rows), **FILES}))
+    shard = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings)
+    letters = rows_of(store, shard, "dead_letters.parquet", tmp_path)
+    assert letters["x"]["detail"] == "sample has 2 videos; start_s and end_s are about one"
+    made = features_of(store, shard, tmp_path / "features")
+    signals = rows_of(store, made, "signals.parquet", tmp_path)["two"]
+    assert [(part["modality"], part["length"]) for part in signals["parts"]] == [
+        ("video", 8), ("audio", 200), ("video", 8), ("text", 6),
+    ]  # fmt: skip
+    assert (signals["video_frames"], signals["video_seconds"], signals["audio_origin"]) == (16, 4.0, "video")
+    passed = {finding.rule: finding.passed for finding in validate_features(store, made.manifest, rules)}
+    assert passed["tensors"]
