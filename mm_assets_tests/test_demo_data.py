@@ -8,14 +8,18 @@ import wave
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
 from mm_assets.demo.data import SEED, SOURCE_YAML, build_demo_tars
+from mm_assets.demo.films import build_films_drop
 from mm_assets.demo.speech import SAMPLE_RATE, Utterance, speak
 from mm_assets.drops.source import parse_source
 from mm_assets.errors import StageError
+from mm_assets.features.config import FeaturesConfig
+from mm_assets.modalities.video.decode import decode
 
 NUM_EMOJI = 60
 
@@ -120,3 +124,32 @@ def test_the_catalog_keeps_the_flaws_of_its_packages() -> None:
 
 def test_the_source_description_is_valid() -> None:
     assert parse_source(SOURCE_YAML.encode(), "source.yaml").licence.startswith("CC-BY-4.0")
+
+
+def test_films_are_the_same_bytes_each_time_and_their_scenes_are_what_is_said(tmp_path: Path) -> None:
+    captured = ("2026-11-01T00:00:00Z", "2026-11-21T00:00:00Z")
+    for name in ("one", "two"):
+        build_films_drop(tmp_path / name, "d", num_emoji=80, seed=SEED, captured=captured)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    rows = [json.loads(line) for line in (tmp_path / "one" / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 10
+    assert {row["video"] for row in rows} == {"film-00.mkv", "film-01.mkv"}
+    assert "Synthetic" in (tmp_path / "one" / "source.yaml").read_text(encoding="utf-8")
+    scene, config = rows[1], FeaturesConfig()
+    whole = decode((tmp_path / "one" / scene["video"]).read_bytes(), config)
+    ends = round(scene["start_s"] * 1e6), round(scene["end_s"] * 1e6)
+    made = decode((tmp_path / "one" / scene["video"]).read_bytes(), config, ends)
+    emoji = next(emoji for emoji in read_catalog() if emoji.codepoints == scene["group"])
+    assert emoji.picture is not None
+    with Image.open(emoji.picture) as file:
+        shown = Image.new("RGBA", (96, 96), "white")
+        shown.alpha_composite(file.convert("RGBA"), (24 * (made.times_us[0] // 100_000) // (made.num_frames - 1), 12))
+    # Without loss: the pixels of the film are those of the picture.
+    assert made.frames[0].rgb.tobytes() == shown.convert("RGB").tobytes()
+    assert made.audio is not None
+    assert whole.audio is not None
+    first = round(scene["start_s"] * SAMPLE_RATE)
+    assert (made.audio.mono == whole.audio.mono[first : first + len(made.audio.mono)]).all()
+    (wav,) = speak([Utterance(voice=scene["language"], text=scene["text"])], num_workers=1)
+    spoken = np.frombuffer(wav[44:], "<i2") / np.float32(32768)
+    assert (made.audio.mono[: len(spoken)] == spoken).all()

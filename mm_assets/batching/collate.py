@@ -19,6 +19,7 @@ from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
 from mm_assets.modalities.kinds import CLS, KIND_OF
 from mm_assets.modalities.parts import Parts, lengths_of, split
+from mm_assets.modalities.shapes import modalities_of
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
 SCHEMA = "mm.batch/3"
@@ -31,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 class Layout:
     """How samples become tokens; part of a model's configuration.
 
-    ``shape`` holds the numbers of all modalities, ``places`` how many places a model tells apart: 0 where all samples
+    ``shape`` holds the numbers of its modalities, ``places`` how many places a model tells apart: 0 where all samples
     it was trained on are plain.
     """
 
@@ -39,16 +40,22 @@ class Layout:
     shape: Mapping[str, int]
     places: int = 0
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those it has tokens for, in the order of the table."""
+        return modalities_of(self.shape)
+
     def tokens(self, sample: Sample) -> tuple[int, ...]:
         """Tokens of a sample, by modality in the order of the table."""
         if sample.parts is not None:
             kept = self.kept(sample.parts)
             return tuple(sum(count for modality, count in kept if modality == name) for name in NAMES)
-        return tuple(self._count(name, sample.tensors.get(name)) for name in NAMES)
+        known = self.modalities
+        return tuple(self._count(name, sample.tensors.get(name)) if name in known else 0 for name in NAMES)
 
     def kept(self, parts: Parts) -> list[tuple[str, int]]:
         """Modality and tokens of the parts that a pack has room for, in reading order."""
-        return part_tokens(parts, self.shape, self.pack_tokens)
+        return part_tokens(parts, self.shape, self.pack_tokens, known=self.modalities)
 
     def length(self, sample: Sample) -> int:
         """Length of a sample in a pack."""
@@ -62,7 +69,7 @@ class Layout:
 
 
 def layout_of(values: Mapping[str, int]) -> Layout:
-    """The layout in a model's ``config.json``: ``pack_tokens``, ``places`` and the numbers of all modalities."""
+    """The layout in a model's ``config.json``: ``pack_tokens``, ``places`` and the numbers of its modalities."""
     shape = {name: value for name, value in values.items() if name not in ("pack_tokens", "places")}
     return Layout(pack_tokens=values["pack_tokens"], shape=shape, places=values.get("places", 0))
 
@@ -89,7 +96,7 @@ class Batch:
     ``segments_PT`` is 0 for padding and dead samples, else 1 + the sample's number in ``ids``; ``kinds_PT`` is one of
     PAD, CLS and ``KIND_OF``; ``positions_PT`` counts within a sample's modality, over all of its parts; ``places_PT``
     is 1 + the place of the part that a token is of, 0 for other tokens. ``values`` holds by modality what stands behind
-    its tokens, in pack order. ``presence_SM`` is in the order of the table and all False for a dead
+    its tokens, in pack order. ``presence_SM`` has the layout's modalities in their order; it is all False for a dead
     sample.
     """
 
@@ -114,7 +121,7 @@ def collate(packs: Sequence[Sequence[Slot]], layout: Layout) -> Batch:
     shape = (len(packs), layout.pack_tokens)
     segments, kinds, positions, places = (np.zeros(shape, np.int64) for _ in range(4))
     values: dict[str, list[npt.NDArray[Any]]] = {
-        name: [aspect(name, "tokens").values(None, 0, layout.shape)] for name in NAMES
+        name: [aspect(name, "tokens").values(None, 0, layout.shape)] for name in layout.modalities
     }
     for index, (pack, slot) in enumerate(slots):
         _check(slot, layout, free=kinds[pack])
@@ -136,8 +143,12 @@ def collate(packs: Sequence[Sequence[Slot]], layout: Layout) -> Batch:
         values={name: np.concatenate(parts) for name, parts in values.items()},
         labels_S=np.array([NO_LABEL if slot.sample is None else slot.label for _, slot in slots], np.int64),
         presence_SM=np.array(
-            [[slot.sample is not None and count > 0 for count in slot.num_tokens] for _, slot in slots], np.bool_
-        ).reshape(-1, len(NAMES)),
+            [
+                [slot.sample is not None and slot.num_tokens[NAMES.index(name)] > 0 for name in layout.modalities]
+                for _, slot in slots
+            ],
+            np.bool_,
+        ).reshape(-1, len(layout.modalities)),
     )
 
 

@@ -16,6 +16,7 @@ class PlanConfig:
         window: Samples of one lane that are shuffled and packed together.
         block: Rows that stay together on their way to a lane, so that reading them is sequential.
         image_patch: Side of the square patch that becomes one token, pixels.
+        video_patch: The same of a video's frames.
         audio_stack: Log-mel frames that become one token.
     """
 
@@ -27,4 +28,5 @@ class PlanConfig:
     window: int = 1024
     block: int = 16
     image_patch: int = 8
+    video_patch: int = 16
     audio_stack: int = 8

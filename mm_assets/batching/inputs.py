@@ -17,15 +17,16 @@ def resolve_batch_plan(context: InputContext) -> Resolved:
     """
     spec = context.spec
     config = spec.config("plan", PlanConfig)
-    image_size = spec.config("features", FeaturesConfig).image_size
-    check_plan_config(spec.release, config, image_size=image_size)
+    features = spec.config("features", FeaturesConfig)
+    sizes = {"image_size": features.image_size, "video_size": features.video_size}
+    check_plan_config(spec.release, config, **sizes)
     return Resolved(
-        params={"plan": to_json(config), "seed": spec.seed, "image_size": image_size},
+        params={"plan": to_json(config), "seed": spec.seed, **sizes},
         inputs=context.all_upstream(),
     )
 
 
-def check_plan_config(release: str, config: PlanConfig, *, image_size: int) -> None:
+def check_plan_config(release: str, config: PlanConfig, *, image_size: int, video_size: int) -> None:
     """Refuses parameters no plan can be made with.
 
     Raises:
@@ -37,6 +38,8 @@ def check_plan_config(release: str, config: PlanConfig, *, image_size: int) -> N
         problem = f"num_lanes: expected a power of two up to {MAX_LANES}, got {lanes}"
     elif config.image_patch < 1 or image_size % config.image_patch:
         problem = f"image_patch: expected a divisor of features.image_size {image_size}, got {config.image_patch}"
+    elif config.video_patch < 1 or video_size % config.video_patch:
+        problem = f"video_patch: expected a divisor of features.video_size {video_size}, got {config.video_patch}"
     elif config.num_steps is not None and config.num_steps < 1:
         problem = f"num_steps: expected at least 1 or null, got {config.num_steps}"
     else:

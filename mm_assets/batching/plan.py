@@ -48,11 +48,11 @@ def compute_batch_plan(job: Job) -> StageResult:
     workdir = job.workdir
     samples = read_samples(job.fetch("dataset_release", "samples.parquet"), COLUMNS)
     config = PlanConfig(**job.params["plan"])  # pyright: ignore[reportCallIssue]
-    seed, image_size = job.params["seed"], job.params["image_size"]
+    seed = job.params["seed"]
     assert isinstance(seed, int)
-    assert isinstance(image_size, int)
-    table = build_plan(samples, config, seed=seed, image_size=image_size)
-    lengths = token_lengths(samples, train_rows(samples), config, image_size=image_size)
+    sizes = {name: int(str(job.params[name])) for name in ("image_size", "video_size")}
+    table = build_plan(samples, config, seed=seed, **sizes)
+    lengths = token_lengths(samples, train_rows(samples), config, **sizes)
     summary = {
         **summarise(table, config),
         "num_samples": len(lengths.total),
@@ -77,13 +77,13 @@ def compute_batch_plan(job: Job) -> StageResult:
         "padding_efficiency": summary["padding_efficiency"],
     }
     if PARTS in samples.column_names:
-        stats["samples_cut"] = count_cut(samples, train_rows(samples), config, image_size=image_size)
+        stats["samples_cut"] = count_cut(samples, train_rows(samples), config, **sizes)
     return StageResult(files=files, stats=stats)
 
 
-def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> Lengths:
+def token_lengths(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int, video_size: int) -> Lengths:
     """Tokens of the given rows, by modality; of parts those that a pack has room for."""
-    shape = {"image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack}
+    shape = _shape(config, image_size=image_size, video_size=video_size)
     tokens: dict[str, Ints] = {
         name: aspect(name, "tokens").count(samples[column].to_numpy(zero_copy_only=False)[rows].astype(np.int64), shape)
         for name, column in LENGTH_COLUMNS.items()
@@ -105,16 +105,23 @@ def _parts(samples: pa.Table, rows: Ints) -> Iterator[tuple[int, Parts]]:
             yield int(position), parse_parts(column[int(position)].as_py()) or ()
 
 
-def count_cut(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int) -> int:
+def _shape(config: PlanConfig, *, image_size: int, video_size: int) -> dict[str, int]:
+    return {
+        "image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack,
+        "video_size": video_size, "video_patch": config.video_patch,
+    }  # fmt: skip
+
+
+def count_cut(samples: pa.Table, rows: Ints, config: PlanConfig, *, image_size: int, video_size: int) -> int:
     """Samples whose last parts a pack has no room for."""
-    shape = {"image_size": image_size, "image_patch": config.image_patch, "audio_stack": config.audio_stack}
+    shape = _shape(config, image_size=image_size, video_size=video_size)
     return sum(len(part_tokens(parts, shape, config.pack_tokens)) < len(parts) for _, parts in _parts(samples, rows))
 
 
-def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: int) -> pa.Table:
+def build_plan(samples: pa.Table, config: PlanConfig, *, seed: int, image_size: int, video_size: int) -> pa.Table:
     """The plan of a release, sorted by (step, lane, pack, slot); ``start`` is a sample's first token in its pack."""
     rows = train_rows(samples)
-    lengths = token_lengths(samples, rows, config, image_size=image_size)
+    lengths = token_lengths(samples, rows, config, image_size=image_size, video_size=video_size)
     _check_lengths(samples, rows, lengths, config)
     total = lengths.total
     slots: list[tuple[int, int, int, int, int, int, int]] = []
@@ -162,7 +169,7 @@ def _check_lengths(samples: pa.Table, rows: Ints, lengths: Lengths, config: Plan
         raise StageError(
             f"batch plan: sample {samples['id'][int(rows[first])].as_py()} does not fit a pack: expected at most "
             f"{config.pack_tokens} tokens, got {lengths.total[first]}. Raise plan.pack_tokens or lower "
-            "features.max_text_tokens and features.max_audio_seconds."
+            "features.max_text_tokens, features.max_audio_seconds and features.video_frames."
         )
 
 

@@ -32,12 +32,17 @@ def read_samples(path: Path, columns: Sequence[str]) -> pa.Table:
     return read_parquet(path, [*columns, PARTS] if has_parts else list(columns))
 
 
-def part_tokens(parts: Parts, shape: Mapping[str, int], pack_tokens: int) -> list[tuple[str, int]]:
-    """Modality and tokens of the parts that a pack has room for, in reading order: the first ones, at least one."""
+def part_tokens(
+    parts: Parts, shape: Mapping[str, int], pack_tokens: int, *, known: Sequence[str] = NAMES
+) -> list[tuple[str, int]]:
+    """Modality and tokens of the parts that a pack has room for, in reading order: the first ones, at least one.
+
+    Parts of a modality that is not ``known`` have no tokens.
+    """
     kept: list[tuple[str, int]] = []
     room = pack_tokens - CLS_TOKENS
     for modality, length in parts:
-        num_tokens = aspect(modality, "tokens").count(length, shape)
+        num_tokens = aspect(modality, "tokens").count(length, shape) if modality in known else 0
         if kept and num_tokens > room:
             break
         kept.append((modality, num_tokens))

@@ -44,7 +44,8 @@ class TensorFile:
 
     def read(self, row: int) -> Sample:
         """The sample in that row."""
-        values = {name: self._table[name][row] for name in NAMES}
+        # A file that was made before a modality was known lacks its column.
+        values = {name: self._table[name][row] for name in NAMES if name in self._table.column_names}
         return Sample(
             id=self._table["id"][row].as_py(),
             parts=parse_parts(self._table[PARTS][row].as_py()) if self._has_parts else None,

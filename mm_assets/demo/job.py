@@ -1,4 +1,4 @@
-"""The main job: build a real drop once, push it, open a release of it and materialize everything.
+"""The main job: build two drops once, push them, open a release of it and materialize everything.
 
 Every step is idempotent: a second run finds the drop in the store, the release open and every partition cached.
 """
@@ -11,7 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.data import DROP, NUM_EMOJI, SOURCE, build_demo_drop
+from mm_assets.demo.data import CAPTURED_FROM, CAPTURED_TO, DROP, NUM_EMOJI, SEED, SOURCE, build_demo_drop
+from mm_assets.demo.films import SOURCE as FILMS
+from mm_assets.demo.films import build_films_drop
 from mm_assets.demo.report import (
     AssetSummary,
     print_decision,
@@ -49,7 +51,7 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     """
     started = time.monotonic()
     store = open_store(settings)
-    _ensure_drop(console, settings, store, num_emoji)
+    _ensure_drops(console, settings, store, num_emoji)
     open_named_release(Workspace(settings, store), demo_request(release, settings))
     report, timeline = run_with_display(console, store, settings, RunRequest(release=release))
     summaries = summarize(store, read_spec(store, release))
@@ -75,21 +77,27 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
 def demo_request(release: str, settings: Settings) -> ReleaseRequest:
     """What the demo opens."""
     num_shards = min(NUM_SHARDS, settings.num_shards)
-    return ReleaseRequest(release=release, drops=((SOURCE, DROP),), num_shards=num_shards)
+    return ReleaseRequest(release=release, drops=((SOURCE, DROP), (FILMS, DROP)), num_shards=num_shards)
 
 
-def _ensure_drop(console: Console, settings: Settings, store: Store, num_emoji: int) -> None:
-    where = store.uri(drop_key(SOURCE, DROP))
-    if store.read_key(drop_key(SOURCE, DROP)) is not None:
-        console.print(f"The drop is in the store: {where}", markup=False, soft_wrap=True)
-        return
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="demo-drop-", dir=settings.home) as name:
-        folder = Path(name)
+def _ensure_drops(console: Console, settings: Settings, store: Store, num_emoji: int) -> None:
+    def build(folder: Path) -> None:
         with progress_bar(console, "speaking names") as show:
             build_demo_drop(folder, num_emoji=num_emoji, on_progress=show)
-        push_drop(store, folder)
-    console.print(f"Pushed the drop: {where}", markup=False, soft_wrap=True)
+
+    def film(folder: Path) -> None:
+        build_films_drop(folder, DROP, num_emoji=num_emoji, seed=SEED, captured=(CAPTURED_FROM, CAPTURED_TO))
+
+    for source, write in ((SOURCE, build), (FILMS, film)):
+        where = store.uri(drop_key(source, DROP))
+        if store.read_key(drop_key(source, DROP)) is not None:
+            console.print(f"The drop is in the store: {where}", markup=False, soft_wrap=True)
+            continue
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="demo-drop-", dir=settings.home) as name:
+            write(Path(name))
+            push_drop(store, Path(name))
+        console.print(f"Pushed the drop: {where}", markup=False, soft_wrap=True)
 
 
 def _print_outcome(console: Console, store: Store, summaries: Mapping[str, AssetSummary]) -> str | None:

@@ -83,7 +83,7 @@ class Collection(AbstractContextManager["Collection"]):
         place = self.descriptions.append(metadata), len(metadata)
         parts = [asdict(part) for part in sample.parts]
         labels = sample.label, sample.language, sample.group
-        self._append(sample.key, "sample", sample.object, parts, labels, place)
+        self._append(sample.key, "sample", sample.object, parts, labels, place, sample.time_range)
 
     def add_rejection(self, rejection: Rejection) -> None:
         """Something that was refused, a sample or not."""
@@ -125,7 +125,15 @@ class Collection(AbstractContextManager["Collection"]):
         if pieces:
             yield from assemble(key, pieces, object_key, self.config, self.descriptions)
 
-    def _sample(self, key: str, object_key: str, parts: list[Any], labels: list[Any], place: list[int]) -> Sample:
+    def _sample(
+        self,
+        key: str,
+        object_key: str,
+        parts: list[Any],
+        labels: list[Any],
+        place: list[int],
+        time_range: list[int | None] | None,
+    ) -> Sample:
         label, language, group = labels
         return Sample(
             key=key,
@@ -135,6 +143,7 @@ class Collection(AbstractContextManager["Collection"]):
             language=language,
             group=group,
             metadata=self.descriptions.read(*place).decode(),
+            time_range=None if time_range is None else (time_range[0], time_range[1]),
         )
 
     def _count_unknown(self, piece: Piece) -> None:

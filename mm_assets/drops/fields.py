@@ -11,9 +11,11 @@ from typing import Any, cast
 from mm_assets.drops.limits import MAX_METADATA_DEPTH, SnapshotConfig
 from mm_assets.drops.parts import too_many, wrong_cell
 from mm_assets.drops.samples import LABEL_COLUMNS, Blob, Rejection, Sample, metadata_json
+from mm_assets.drops.time_ranges import COLUMNS as RANGE_COLUMNS
+from mm_assets.drops.time_ranges import parse_time_range
 from mm_assets.errors import IdentityError
 from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.table import NAMES
+from mm_assets.modalities.table import MODALITIES, NAMES
 
 #: Columns of an index. All but ``id`` may be missing, and all are strings or null.
 KNOWN_COLUMNS = ("id", *NAMES, *LABEL_COLUMNS)
@@ -131,10 +133,15 @@ def finish_sample(
 ) -> Sample | Rejection:
     """The sample made of ``parts`` and ``columns``, or why its key, its parts or its metadata are refused."""
     trouble = _bad_key(key, config)
-    further = {name: value for name, value in columns.items() if name not in LABEL_COLUMNS}
+    ranged = [part for part in parts if MODALITIES[part.modality].has_time_ranges]
+    time_range = parse_time_range(columns, len(ranged)) if ranged else None
+    own = (*LABEL_COLUMNS, *RANGE_COLUMNS) if ranged else LABEL_COLUMNS
+    further = {name: value for name, value in columns.items() if name not in own}
     metadata = "{}"
     if trouble is None:
         trouble = _bad_label(columns)
+    if isinstance(time_range, Refusal):
+        trouble, time_range = trouble or (time_range.reason, time_range.detail), None
     if trouble is None:
         trouble = _too_many(parts, config)
     if trouble is None:
@@ -149,13 +156,18 @@ def finish_sample(
     if trouble is not None:
         reason, detail = trouble
         return Rejection(reason=reason, detail=detail, object=object_key, key=printable(key), line=line)
+    # Many exports spell "none" as an empty string.
+    labels = {name: cast("str | None", columns.get(name) or None) for name in LABEL_COLUMNS}
+    if time_range is not None:
+        # Neighbouring scenes of one video must not fall on both sides of a split.
+        labels["group"] = labels["group"] or ranged[0].digest
     return Sample(
         key=key,
         object=object_key,
         parts=tuple(parts),
         metadata=metadata,
-        # Many exports spell "none" as an empty string.
-        **{name: cast("str | None", columns.get(name) or None) for name in LABEL_COLUMNS},
+        time_range=time_range,
+        **labels,
     )
 
 

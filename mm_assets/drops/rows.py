@@ -59,9 +59,13 @@ def read_rows(
 
 
 def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) -> Iterator[tuple["_Parts", Wanted]]:
-    """The rows in order, each with its files, which are read while earlier rows are worked on."""
+    """The rows in order, each with its files, which are read while earlier rows are worked on.
+
+    A file that the row before names too is not read again.
+    """
     waiting: deque[tuple[_Parts, Wanted, int]] = deque()
     held_bytes = 0
+    before: dict[tuple[str, str], Future[bytes | Refusal]] = {}
     for row in rows:
         read = reader.parts(row)
         size_bytes = sum(read.size_bytes)
@@ -70,7 +74,14 @@ def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) 
             held_bytes -= taken_bytes
             yield earlier, wanted
         held_bytes += size_bytes
-        futures = {place: pool.submit(reader.fetch, read, place) for place in read.files}
+        futures: dict[int, Future[bytes | Refusal]] = {}
+        reading: dict[tuple[str, str], Future[bytes | Refusal]] = {}
+        for place, entry in read.files.items():
+            # What a refusal calls the file is in the key too.
+            key = read.names[place], entry.name
+            futures[place] = before.get(key) or pool.submit(reader.fetch, read, place)
+            reading[key] = futures[place]
+        before = reading
         waiting.append((read, futures, size_bytes))
     yield from ((read, wanted) for read, wanted, _ in waiting)
 
@@ -104,6 +115,7 @@ class _RowReader:
         self._open = open_object
         self._config = found.config
         self._blobs = found.blobs
+        self._kept: dict[str, Blob | Refusal] = {}
 
     def parts(self, row: Row) -> _Parts:
         """What a row holds and names."""
@@ -212,6 +224,15 @@ class _RowReader:
         return self._keep(modality, data, name)
 
     def _keep(self, modality: str, data: bytes, name: str) -> Blob | Refusal:
+        if not MODALITIES[modality].has_time_ranges or name != modality:
+            return self._spool(modality, data, name)
+        # Many rows may be ranges of time of one blob: it is judged and kept once.
+        digest = digest_bytes(data)
+        if digest not in self._kept:
+            self._kept[digest] = self._spool(modality, data, name)
+        return self._kept[digest]
+
+    def _spool(self, modality: str, data: bytes, name: str) -> Blob | Refusal:
         found = inspect_blob(modality, data, self._config)
         if isinstance(found, Refusal):
             # What judges a blob does not know which of several it is.

@@ -15,6 +15,8 @@ from mm_assets.store.client import translated
 
 #: Columns about a sample rather than of it; they are strings or null.
 LABEL_COLUMNS = ("label", "language", "group")
+#: Start and end of a range of time, microseconds; None where the blob begins or ends.
+TimeRange = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +34,8 @@ class Blob:
 class Sample:
     """One raw sample that passed every structural check.
 
-    ``object`` is the key within the drop it came from; ``parts`` are its blobs in reading order.
+    ``object`` is the key within the drop it came from; ``parts`` are its blobs in reading order; ``time_range`` is the
+    range of time of its blob that it is, if any.
     """
 
     key: str
@@ -42,6 +45,7 @@ class Sample:
     language: str | None
     group: str | None
     metadata: str
+    time_range: TimeRange | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

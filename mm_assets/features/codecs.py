@@ -14,6 +14,8 @@ import soundfile
 import soxr
 from PIL import features as pillow
 
+from mm_assets.modalities.video.container import ffmpeg_versions
+
 
 def codec_versions() -> dict[str, str]:
     """Name and version of every library that turns blobs into numbers, sorted by name."""
@@ -25,6 +27,7 @@ def codec_versions() -> dict[str, str]:
         "pillow": PIL.__version__,
         "libsndfile": soundfile.__libsndfile_version__,
         "soxr": soxr.__libsoxr_version__,
+        **ffmpeg_versions(),
         "numpy": np.__version__,
         "unicode": unicodedata.unidata_version,
         "machine": platform.machine(),

@@ -26,6 +26,11 @@ class FeaturesConfig:
         max_image_pixels: Width times height of a picture; decoding takes about 9 bytes for each.
         max_decoded_bytes: Size of one decoded clip (float32, all channels).
         max_decoded_seconds: Duration of one decoded clip.
+        video_frames: Frames of a clip, at most: those that are shown in the middle of as many equal parts of it.
+        video_size: Height and width of each frame's square, pixels.
+        max_video_pixels: Width times height of a frame.
+        max_video_seconds: Duration of a video.
+        max_video_frames: Frames of a video.
         max_text_bytes: UTF-8 bytes of one text.
         min_language_confidence: A language guess below it is left out.
         redactions: Kinds of personal data, each with the version of its patterns (``email@1``), that a placeholder
@@ -43,6 +48,11 @@ class FeaturesConfig:
     max_image_pixels: int = 64_000_000
     max_decoded_bytes: int = 256 << 20
     max_decoded_seconds: float = 600.0
+    video_frames: int = 8
+    video_size: int = 64
+    max_video_pixels: int = 16_000_000
+    max_video_seconds: float = 3600.0
+    max_video_frames: int = 250_000
     max_text_bytes: int = 1 << 20
     min_language_confidence: float = 0.2
     redactions: tuple[str, ...] = ()
@@ -54,7 +64,7 @@ class EncoderConfig:
 
     Attributes:
         dim: Length of an embedding; a newly built bootstrap encoder has it, and a pinned one must.
-        near_duplicate_bits: Sign bits of an image or audio embedding that enter the near-duplicate key.
+        near_duplicate_bits: Sign bits of an image or video embedding that enter the near-duplicate key.
         neighbours: Size of the neighbourhoods that coherence compares.
         reference_rows: Rows of the shard among which neighbours are looked for, so that cost stays linear.
     """

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_assets.errors import StageError
-from mm_assets.modalities.table import NAMES, aspect
+from mm_assets.modalities.table import MODALITIES, NAMES, aspect
 
 
 class BootstrapEncoder(nn.Module):
@@ -32,7 +32,7 @@ class BootstrapEncoder(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.descriptors = nn.ModuleDict(
-            {name: aspect(name, "descriptor").Descriptor(_own(tensors, name)) for name in NAMES}
+            {name: aspect(name, "descriptor").Descriptor(_own(tensors, name)) for name in _modalities(tensors)}
         )
         self.dim = tensors[f"{NAMES[0]}.projection"].shape[1]
 
@@ -46,12 +46,21 @@ class BootstrapEncoder(nn.Module):
         return _unit(self.descriptors[modality](*(tensor.to(self.device) for tensor in inputs)))
 
     def encode_column(self, modality: str, column: pa.Array, shape: Mapping[str, int]) -> Tensor:
-        """The values of a column without nulls as float32 unit vectors [B, D]."""
+        """The values of a column without nulls as float32 unit vectors [B, D].
+
+        Raises:
+            StageError: the encoder was made before the modality was known.
+        """
+        if modality not in self.descriptors:
+            raise StageError(
+                f"encoder: does not know {modality}: expected one of {', '.join(self.descriptors)}. Open a release "
+                "with the bootstrap encoder of this version."
+            )
         return self.encode(modality, *aspect(modality, "descriptor").collect(column, shape))
 
     def misfit(self, shape: Mapping[str, int]) -> str | None:
         """What is expected of the tensors and not so."""
-        found = [aspect(name, "descriptor").misfit(shape) for name in NAMES]
+        found = [aspect(name, "descriptor").misfit(shape) for name in self.descriptors]
         return next((expected for expected in found if expected), None)
 
 
@@ -64,7 +73,7 @@ def load_encoder(data: bytes, *, dim: int, digest: str) -> BootstrapEncoder:
     tensors = safetensors.torch.load(data)
     expected = {
         f"{modality}.{name}": list(tensor.shape)
-        for modality in NAMES
+        for modality in _modalities(tensors)
         for name, tensor in aspect(modality, "bootstrap").make_tensors(dim).items()
     }
     actual = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
@@ -74,6 +83,11 @@ def load_encoder(data: bytes, *, dim: int, digest: str) -> BootstrapEncoder:
             "Open a release with the encoder of its configuration."
         )
     return BootstrapEncoder(tensors).eval()
+
+
+def _modalities(tensors: Mapping[str, Tensor]) -> list[str]:
+    """All but the optional ones that a file leaves out."""
+    return [name for name, row in MODALITIES.items() if not row.is_optional or _own(tensors, name)]
 
 
 def _own(tensors: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
-from mm_assets.modalities import caption
+from mm_assets.modalities import caption, origin
 from mm_assets.modalities.combine import combine
 from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.reasons import BlobRejectedError
@@ -134,15 +134,21 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
         _SampleRejectedError: one of its blobs does not decode; the first in the order of the table.
     """
     refs = blobs_of(row)
-    parts: dict[int, _Part] = {}
+    parts: dict[int, tuple[_Part, list[_Part]]] = {}
     for position in sorted(range(len(refs)), key=lambda position: NAMES.index(refs[position].modality)):
         ref = refs[position]
         try:
             parts[position] = _decoded(ref, blobs.read(ref), config)
         except BlobRejectedError as error:
             raise _SampleRejectedError(row, ref, error) from error
-    ordered = [parts[position] for position in range(len(refs))]
+    delivered = {ref.modality for ref in refs}
+    ordered = [
+        part
+        for position in range(len(refs))
+        for part in (parts[position][0], *(track for track in parts[position][1] if track.modality not in delivered))
+    ]
     tensors, signals = _rows(row["id"], ordered)
+    signals |= origin.measure(delivered, {part.modality for part in ordered})
     if any(ref.place is not None for ref in refs):
         tensors[PARTS] = [{"modality": part.modality, "length": part.length} for part in ordered]
         signals[PARTS] = [
@@ -162,12 +168,21 @@ class _Part:
     signals: Mapping[str, Any]
 
 
-def _decoded(ref: BlobRef, data: bytes, config: FeaturesConfig) -> _Part:
+def _decoded(ref: BlobRef, data: bytes, config: FeaturesConfig) -> tuple[_Part, list[_Part]]:
+    """A blob, and what it holds of other modalities."""
     kind = MODALITIES[ref.modality]
-    decoded = kind.aspect("decode").decode(data, config)
+    time_range = (ref.time_range,) if kind.has_time_ranges else ()
+    decoded = kind.aspect("decode").decode(data, config, *time_range)
+    tracks = {name: kind.aspect("tracks").TRACKS[name](decoded) for name in kind.tracks}
+    held = [_part(name, track, config) for name, track in tracks.items() if track is not None]
+    return _part(ref.modality, decoded, config), held
+
+
+def _part(modality: str, decoded: Any, config: FeaturesConfig) -> _Part:
+    kind = MODALITIES[modality]
     tensor, length = kind.aspect("tensor").make_tensor(decoded, config)
     signals = kind.aspect("signals").measure(decoded, config)
-    return _Part(modality=ref.modality, tensor=tensor, length=length, signals=signals)
+    return _Part(modality=modality, tensor=tensor, length=length, signals=signals)
 
 
 def _rows(sample: str, parts: Sequence[_Part]) -> tuple[Row, Row]:

@@ -66,7 +66,7 @@ def coherence(ids: Sequence[str], embeddings: Mapping[str, Present], config: Enc
     """
     order = [hashlib.sha256(name.encode()).digest() for name in ids]
     scores: list[list[float]] = [[] for _ in ids]
-    for first, second in combinations(NAMES, 2):
+    for first, second in combinations((name for name in NAMES if name in embeddings), 2):
         rows, vectors = _both(embeddings[first], embeddings[second])
         chosen = sorted(range(len(rows)), key=lambda position: order[rows[position]])[: config.reference_rows]
         if len(chosen) <= 2 * config.neighbours:

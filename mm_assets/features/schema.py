@@ -7,7 +7,7 @@ reading order.
 import pyarrow as pa
 
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.modalities import caption
+from mm_assets.modalities import caption, origin
 from mm_assets.modalities.parts import PART_TYPE, PARTS
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED, aspect
 
@@ -19,7 +19,7 @@ def _columns() -> list[pa.Field]:
         *(pa.field(row.length_column, pa.int32()) for row in rows if row.length_column is not None),
         *(pa.field(f"has_{name}", pa.bool_()) for name in NAMES),
         *(pa.field(name, kind) for modality in PACKED for name, kind in aspect(modality, "signals").COLUMNS),
-        *(pa.field(name, kind) for name, kind in caption.COLUMNS),
+        *(pa.field(name, kind) for name, kind in (*caption.COLUMNS, *origin.COLUMNS)),
     ]
 
 

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from mm_assets.errors import StageError
 from mm_assets.features.production import CONFIG
 from mm_assets.modalities.kinds import KIND_OF
-from mm_assets.modalities.layer import NUM_KINDS, Layer
+from mm_assets.modalities.layer import Layer, num_kinds
+from mm_assets.modalities.shapes import modalities_of
 from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES, aspect
 
 BATCH_ROWS = 64
@@ -37,11 +38,14 @@ class TowerEncoder(nn.Module):
         super().__init__()
         self.shape = dict(shape)
         self.dim = int(model.projection_dim)
-        self.kind_embedding = nn.Embedding(NUM_KINDS, model.width)
-        self.embedders = nn.ModuleDict({name: aspect(name, "embedder").Embedder(model, shape) for name in NAMES})
+        self.modalities = modalities_of(shape)
+        self.kind_embedding = nn.Embedding(num_kinds(self.modalities), model.width)
+        self.embedders = nn.ModuleDict(
+            {name: aspect(name, "embedder").Embedder(model, shape) for name in self.modalities}
+        )
         self.towers = nn.ModuleList(Layer(model) for _ in range(model.tower_layers))
         self.tower_norm = nn.LayerNorm(model.width)
-        self.projections = nn.ModuleDict({name: nn.Linear(model.width, self.dim) for name in NAMES})
+        self.projections = nn.ModuleDict({name: nn.Linear(model.width, self.dim) for name in self.modalities})
 
     def misfit(self, shape: Mapping[str, int]) -> str | None:
         """What is expected of the tensors and not so."""
@@ -49,7 +53,16 @@ class TowerEncoder(nn.Module):
         return ", ".join(f"{name} {self.shape[name]}, got {shape[name]}" for name in wrong) or None
 
     def encode_column(self, modality: str, column: pa.Array, shape: Mapping[str, int]) -> Tensor:
-        """The values of a column without nulls as float32 unit vectors [B, D]."""
+        """The values of a column without nulls as float32 unit vectors [B, D].
+
+        Raises:
+            StageError: the model has no tower for the modality.
+        """
+        if modality not in self.modalities:
+            raise StageError(
+                f"encoder: has no tower for {modality}: expected one of {', '.join(self.modalities)}. Open a release "
+                f"with the bootstrap encoder, or with towers of a model that was trained on {modality}."
+            )
         tensors = [aspect(modality, "column").read(value, shape) for value in column]
         tokens = aspect(modality, "tokens")
         length = MODALITIES[modality].length_column

@@ -3,15 +3,18 @@
 Legend of shapes: P packs, T tokens per pack, W width.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm_assets.modalities.kinds import CLS
-from mm_assets.modalities.table import NAMES
+from mm_assets.modalities.kinds import CLS, KIND_OF
 
-NUM_KINDS = CLS + 1 + len(NAMES)
+
+def num_kinds(modalities: Iterable[str]) -> int:
+    """Kinds of tokens that a network of these modalities tells apart."""
+    return 1 + max(CLS, *(KIND_OF[name] for name in modalities))
 
 
 class Layer(nn.Module):

@@ -7,7 +7,8 @@ the aspects that it uses (``modality_modules``).
 Aspects and what each must define:
 
 - ``header``: ``inspect_header(data, limits) -> str | Refusal``, the format or why the blob is refused.
-- ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``.
+- ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``. Where ``has_time_ranges``, a
+  third argument is the start and the end of a range of time in microseconds, or None.
 - ``tensor``: ``make_tensor(decoded, config) -> (value, length)`` and ``metadata(config)`` of ``tensors.arrow``.
 - ``column``: ``ARROW_TYPE`` of the value, ``read(scalar, shape)`` as an array, ``is_sound(scalar, shape)``.
 - ``signals``: ``COLUMNS`` (name and Arrow type), ``measure(decoded, config)``, ``NUMBERS`` and ``FLAGS`` for a
@@ -21,6 +22,7 @@ Aspects and what each must define:
 - ``pretrained``, where a model of ``features/pretrained_types.py`` embeds it: ``collect(column, shape)``, its values as
   such models take them.
 - ``preview``, where ``is_pictured``: ``tile(data, side)``.
+- ``tracks``, where ``tracks``: ``TRACKS``, by modality a function of the decoded blob that gives a decoded one or None.
 - ``nearness``, where ``has_nearness``: ``COLUMN`` of signals and its ``NUM_BYTES``, ``NUM_TABLES``, ``MAX_DEPTH``,
   ``parse(bytes)``, ``are_near(left, right)`` of parsed values, ``outlines(values)``, and of these
   ``components(outlines, table, first, last)`` and ``may_be_near(left, right)``.
@@ -45,6 +47,9 @@ class Modality:
         is_inline: An index holds the value itself rather than the name of a file.
         is_causal: Its tokens are read in order, and the model predicts each next one; it comes last in a pack.
         is_pictured: It has an aspect ``preview``.
+        is_optional: A model has parameters for it only if its plan has samples of it; ``tokens`` names numbers then.
+        has_time_ranges: A sample may be a range of time of a blob, which several samples then share.
+        tracks: Modalities that its blobs may hold besides; it has an aspect ``tracks``.
         length_column: The column of ``signals.parquet`` with its length; None where every tensor is equally long.
         digest_column: The column of ``signals.parquet`` that is equal for equal content.
         near_key_column: The column that begins its near-duplicate key, if any.
@@ -61,6 +66,9 @@ class Modality:
     is_inline: bool = False
     is_causal: bool = False
     is_pictured: bool = False
+    is_optional: bool = False
+    has_time_ranges: bool = False
+    tracks: tuple[str, ...] = ()
     length_column: str | None
     digest_column: str
     near_key_column: str | None = None
@@ -95,12 +103,21 @@ MODALITIES: dict[str, Modality] = {
             has_nearness=True,
             corruptions=("audio_noise", "audio_clipping", "audio_low_pass"), further_corruptions=("audio_gaps",),
         ),
+        Modality(
+            name="video", extensions=("mp4", "m4v", "mov", "webm", "mkv", "avi"),
+            formats=("mp4", "mov", "webm", "mkv", "avi"), max_bytes=256 << 20, is_pictured=True, is_optional=True,
+            has_time_ranges=True, tracks=("audio",), length_column="video_frames", digest_column="video_decode_digest",
+            near_key_column="video_phash", near_key_bits="near_duplicate_bits", has_nearness=True,
+            corruptions=("video_low_light", "video_lost_frames", "video_shuffled_time"),
+        ),
     )
 }  # fmt: skip
 
 NAMES = tuple(MODALITIES)
 #: Context first, then what is predicted from it: the order of tokens in a pack and of columns of signals.
 PACKED = tuple(sorted(NAMES, key=lambda name: MODALITIES[name].is_causal))
+#: By modality the others whose blobs may hold it.
+HELD_BY = {name: tuple(row.name for row in MODALITIES.values() if name in row.tracks) for name in NAMES}
 CAUSAL = tuple(name for name in NAMES if MODALITIES[name].is_causal)
 MODALITY_OF = {extension: row.name for row in MODALITIES.values() for extension in row.extensions}
 
@@ -116,7 +133,7 @@ def modality_modules(*aspects: str) -> tuple[str, ...]:
         f"{PACKAGE}.{name}.{asked}"
         for name in NAMES
         for asked in aspects
-        if asked != "nearness" or MODALITIES[name].has_nearness
+        if (asked != "nearness" or MODALITIES[name].has_nearness) and (asked != "tracks" or MODALITIES[name].tracks)
     )
 
 

@@ -8,11 +8,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mm_assets.drops.parts import part_names
-from mm_assets.modalities.table import NAMES, PACKED
+from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 from mm_assets.snapshot.schema import PARTS_SCHEMA
 
 #: Columns that say where a blob is; those of parts are there where a sample of the shard is not plain.
-BLOB_COLUMNS = [f"{modality}_{name}" for modality in NAMES for name in ("offset", "size_bytes", "format", "digest")]
+BLOB_COLUMNS = [f"{modality}_{name}" for modality in NAMES for name in ("offset", "size_bytes", "format", "digest")] + [
+    f"{modality}_{end}"
+    for modality, kind in MODALITIES.items()
+    if kind.has_time_ranges
+    for end in ("start_us", "end_us")
+]
 
 PART_COLUMNS = tuple(PARTS_SCHEMA.names)
 
@@ -21,7 +26,8 @@ PART_COLUMNS = tuple(PARTS_SCHEMA.names)
 class BlobRef:
     """One blob: bytes ``[offset, offset + size_bytes)`` of ``samples.tar``.
 
-    ``place`` is where the part is read in a sample that is not plain, else None; ``name`` is what messages call it.
+    ``place`` is where the part is read in a sample that is not plain, else None; ``name`` is what messages call it;
+    ``time_range`` is the range of time that the sample is, start and end in microseconds.
     """
 
     sample: str
@@ -32,6 +38,7 @@ class BlobRef:
     format: str
     name: str
     place: int | None = None
+    time_range: tuple[int | None, int | None] | None = None
 
     @property
     def extension(self) -> str:
@@ -53,7 +60,7 @@ def blobs_of(row: Mapping[str, Any]) -> list[BlobRef]:
     ordered = sorted(parts, key=lambda part: part[0])
     names = part_names([modality for _, modality, _ in ordered])
     return [
-        BlobRef(sample=row["id"], modality=modality, name=name, **part)
+        BlobRef(sample=row["id"], modality=modality, name=name, time_range=_time_range(row, modality), **part)
         for (_, modality, part), name in zip(ordered, names, strict=True)
     ]
 
@@ -63,5 +70,11 @@ def _ref(row: Mapping[str, Any], modality: str) -> BlobRef:
         sample=row["id"],
         modality=modality,
         name=modality,
+        time_range=_time_range(row, modality),
         **{name: row[f"{modality}_{name}"] for name in ("digest", "offset", "size_bytes", "format")},
     )
+
+
+def _time_range(row: Mapping[str, Any], modality: str) -> tuple[int | None, int | None] | None:
+    start, end = (row.get(f"{modality}_{name}") for name in ("start_us", "end_us"))
+    return None if start is None and end is None else (start, end)

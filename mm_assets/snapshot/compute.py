@@ -8,7 +8,7 @@ their members for the tar and by id for the table.
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote
@@ -21,8 +21,9 @@ from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.parts import is_plain
 from mm_assets.drops.record import Drop, parse_drop
 from mm_assets.drops.samples import Rejection, Sample, id_of
+from mm_assets.drops.time_ranges import ranged
 from mm_assets.identity.canonical import Json, canonical_json
-from mm_assets.modalities.table import NAMES
+from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.snapshot.blobs import blobs_of
 from mm_assets.snapshot.schema import DEAD_LETTERS_SCHEMA, UNKNOWN_KEY, samples_schema
 from mm_assets.snapshot.shard import ShardPlace, read_shard
@@ -111,7 +112,11 @@ def _sort_out(found: Collection, samples: DiskSort, letters: DiskSort) -> bool:
 
 
 def _write_tar(samples: DiskSort, found: Collection, file: IO[bytes], rows: DiskSort) -> None:
-    """Writes the members, sorted by name, and passes on each sample's row with the offsets of its blobs."""
+    """Writes the members, sorted by name, and passes on each sample's row with the offsets of its blobs.
+
+    A blob that samples are ranges of time of is written with the first of them; ``owners`` knows where.
+    """
+    owners: dict[str, tuple[str, int]] = {}
     for stem, row, parts, place in samples:
         numbered = not is_plain([part[0] for part in parts])
         members = [
@@ -121,10 +126,16 @@ def _write_tar(samples: DiskSort, found: Collection, file: IO[bytes], rows: Disk
         offsets: dict[int, int] = {}
         for name, number in sorted([*members, (f"{stem}json", -1)]):
             if number < 0:
-                _append_member(file, name, _description(row, found.descriptions.read(*place)))
+                time_range = _time_range(row, parts, [member for member, _ in members], owners)
+                _append_member(file, name, _description(row, found.descriptions.read(*place), time_range))
                 continue
-            _, offset, _, size_bytes, _ = parts[number]
+            modality, offset, digest, size_bytes, _ = parts[number]
+            if digest in owners and f"{modality}_start_us" in row:
+                offsets[number] = owners[digest][1]
+                continue
             offsets[number] = _append_member(file, name, found.blobs.read(offset, size_bytes))
+            if MODALITIES[modality].has_time_ranges:
+                owners.setdefault(digest, (name, offsets[number]))
         rows.append(row["id"], row | _blob_columns(parts, offsets, numbered=numbered), place)
     end = file.tell() + 2 * tarfile.BLOCKSIZE
     file.write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
@@ -162,6 +173,9 @@ def _row(sample_id: str, drop: Drop, sample: Sample) -> dict[str, object]:
         "group": sample.group,
     }
     present = {part.modality for part in sample.parts}
+    modality = ranged(present)
+    if modality is not None and sample.time_range is not None:
+        row[f"{modality}_start_us"], row[f"{modality}_end_us"] = sample.time_range
     return row | {f"has_{modality}": modality in present for modality in NAMES}
 
 
@@ -176,10 +190,23 @@ def _append_member(file: IO[bytes], name: str, data: bytes) -> int:
     return offset
 
 
-def _description(row: Mapping[str, Any], metadata: bytes) -> bytes:
+def _time_range(
+    row: Mapping[str, Any], parts: Sequence[list[Any]], members: Sequence[str], owners: Mapping[str, tuple[str, int]]
+) -> dict[str, Json] | None:
+    """Of a sample that is a range of time the member that holds its blob, and the range; else None."""
+    for (modality, _, digest, _, _), name in zip(parts, members, strict=True):
+        if f"{modality}_start_us" in row:
+            ends = {end: row[f"{modality}_{end}"] for end in ("start_us", "end_us")}
+            return {"member": owners[digest][0] if digest in owners else name, **ends}
+    return None
+
+
+def _description(row: Mapping[str, Any], metadata: bytes, time_range: dict[str, Json] | None) -> bytes:
+    """The sample's JSON member; ``metadata`` is canonical JSON already."""
     head = canonical_json({name: row[name] for name in ("id", "label", "language", "group")})
-    # The metadata is canonical JSON already; "metadata" sorts after the other names.
-    return head[:-1] + b',"metadata":' + metadata + b"}"
+    # "metadata" and "time_range" sort after the other names.
+    tail = b"}" if time_range is None else b',"time_range":' + canonical_json(time_range) + b"}"
+    return head[:-1] + b',"metadata":' + metadata + tail
 
 
 def _letter(drop: Drop, rejection: Rejection) -> dict[str, object]:

@@ -11,6 +11,7 @@ from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.record import Drop, DropObject, parse_drop
 from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import digest_json
+from mm_assets.modalities.video.container import ffmpeg_versions
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.releases.spec import DropPin, shard_key
 from mm_assets.snapshot.shard import ShardPlace, deal_tars
@@ -55,7 +56,7 @@ def resolve_snapshot(context: InputContext) -> Resolved:
             # The rows of an index are dealt by number; which tars fall to a shard is said by the inputs.
             "rows": asdict(ShardPlace(index=index, num_shards=spec.num_shards)) if has_index else None,
         },
-        environment={"libsndfile": soundfile.__libsndfile_version__},
+        environment={"libsndfile": soundfile.__libsndfile_version__, **ffmpeg_versions()},
         inputs=tuple(entry for entry in inputs if entry.outputs),
     )
 

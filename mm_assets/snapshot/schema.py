@@ -7,7 +7,7 @@ A sample that is not plain has its first part of a modality in the modality's co
 import pyarrow as pa
 
 from mm_assets.drops.labels import LABEL_FIELDS
-from mm_assets.modalities.table import NAMES
+from mm_assets.modalities.table import MODALITIES, NAMES
 
 SAMPLES_SCHEMA = pa.schema(
     [
@@ -21,6 +21,11 @@ SAMPLES_SCHEMA = pa.schema(
                 (f"{modality}_offset", pa.int64()),
                 (f"{modality}_size_bytes", pa.int64()),
                 (f"{modality}_format", pa.string()),
+                *(
+                    ((f"{modality}_start_us", pa.int64()), (f"{modality}_end_us", pa.int64()))
+                    if MODALITIES[modality].has_time_ranges
+                    else ()
+                ),
             )
         ),
         *((name, pa.string()) for name in ("label", "language", "group", "metadata")),

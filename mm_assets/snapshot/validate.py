@@ -20,8 +20,9 @@ from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.disk_sort import DiskSort
 from mm_assets.drops.judging import judge_rows, suite_parts
 from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.scratch import scratch_folder
-from mm_assets.snapshot.blobs import blob_columns, blobs_of
+from mm_assets.snapshot.blobs import BlobRef, blob_columns, blobs_of
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
@@ -92,7 +93,7 @@ def _tar_findings(tar: Path, samples: Path, folder: Path) -> tuple[Finding, Find
     """The tar holds exactly the members the table promises, where it promises them, and each blob has its digest."""
     members, blobs = _Wrong(), _Wrong()
     num_members = num_blobs = 0
-    promised = _promised(samples, folder)
+    promised = _promised(samples, folder, members)
     due = next(promised, None)
     with tarfile.open(tar, "r:") as archive, tar.open("rb") as file:
         for info in archive:
@@ -127,18 +128,38 @@ def _tar_findings(tar: Path, samples: Path, folder: Path) -> tuple[Finding, Find
     )
 
 
-def _promised(samples: Path, folder: Path) -> Iterator[_Member]:
-    """The members that the table promises, sorted by name, as they are in the tar."""
+def _promised(samples: Path, folder: Path, wrong: _Wrong) -> Iterator[_Member]:
+    """The members that the table promises, sorted by name, as they are in the tar.
+
+    A range of time of a blob that an earlier sample has is no member; it has to be where the blob is.
+    """
     stems = DiskSort(folder, "stems", num_keys=1)
     columns = ["id", *blob_columns(samples)]
     with pq.ParquetFile(samples) as table:
         for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 stem = member_stem(row["id"]) + "."
-                blobs = [[stem + blob.extension, blob.offset, blob.size_bytes, blob.digest] for blob in blobs_of(row)]
-                stems.append(stem, row["id"], sorted([*blobs, [f"{stem}json", None, None, None]], key=itemgetter(0)))
+                blobs = [
+                    [stem + blob.extension, blob.offset, blob.size_bytes, blob.digest, _is_time_range(blob)]
+                    for blob in blobs_of(row)
+                ]
+                described = [f"{stem}json", None, None, None, None]
+                stems.append(stem, row["id"], sorted([*blobs, described], key=itemgetter(0)))
+    owners: dict[str, list[int]] = {}
     for _, sample, members in stems:
-        yield from (_Member(name, sample, *place) for name, *place in members)
+        for name, *place, is_range in members:
+            if is_range and owners.setdefault(place[-1], place) is not place:
+                if owners[place[-1]] != place:
+                    wrong.add(name)
+                continue
+            if is_range is False:
+                owners.setdefault(place[-1], place)
+            yield _Member(name, sample, *place)
+
+
+def _is_time_range(blob: BlobRef) -> bool | None:
+    """Whether it is a range of time of a blob; None for a modality that has none."""
+    return blob.time_range is not None if MODALITIES[blob.modality].has_time_ranges else None
 
 
 def _has_digest(file: IO[bytes], member: _Member) -> bool:

@@ -15,7 +15,12 @@ from mm_assets.training.network import Inputs, to_inputs
 def augment(batch: Batch, config: AugmentConfig, *, seed: int, step: int, lane: int) -> Inputs:
     """The batch's tensors as the model sees them at this step."""
     rng = keyed_rng("augment", seed, step, lane)
-    values = {name: aspect(name, "augment").augment(batch.values[name], config, rng) for name in PACKED}
+    changed = {
+        name: aspect(name, "augment").augment(batch.values[name], config, rng)
+        for name in PACKED
+        if name in batch.values
+    }
+    values = {name: changed[name] for name in batch.values}
     inputs = to_inputs(replace(batch, values=values))
     return replace(inputs, visible_SM=torch.from_numpy(_hide(batch.presence_SM, config, rng)))
 

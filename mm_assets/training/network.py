@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm_assets.batching.collate import CLS, KIND_OF, Batch, Layout, layout_of
-from mm_assets.modalities.layer import NUM_KINDS, Layer
-from mm_assets.modalities.table import CAUSAL, NAMES, aspect
+from mm_assets.modalities.layer import Layer, num_kinds
+from mm_assets.modalities.table import CAUSAL, aspect
 from mm_assets.training.config import ModelConfig
 
 
@@ -49,7 +49,10 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """A ``Batch`` as tensors. ``visible_SM`` hides a sample's modality from the fused layers where it is False."""
+    """A ``Batch`` as tensors; ``values`` and the columns of ``presence_SM`` are in the order of the table.
+
+    ``visible_SM`` hides a sample's modality from the fused layers where it is False.
+    """
 
     segments_PT: Tensor
     kinds_PT: Tensor
@@ -85,15 +88,15 @@ class Network(nn.Module):
         self.layout = layout
         self.classes = tuple(classes)
         width = config.width
-        self.kind_embedding = nn.Embedding(NUM_KINDS, width)
+        self.kind_embedding = nn.Embedding(num_kinds(layout.modalities), width)
         self.embedders = nn.ModuleDict(
-            {name: aspect(name, "embedder").Embedder(config, layout.shape) for name in NAMES}
+            {name: aspect(name, "embedder").Embedder(config, layout.shape) for name in layout.modalities}
         )
         self.towers = nn.ModuleList(Layer(config) for _ in range(config.tower_layers))
         self.fused = nn.ModuleList(Layer(config) for _ in range(config.fused_layers))
         self.tower_norm = nn.LayerNorm(width)
-        self.projections = nn.ModuleDict({name: nn.Linear(width, config.projection_dim) for name in NAMES})
-        self.summaries = nn.ModuleDict({name: nn.Linear(width, width) for name in NAMES})
+        self.projections = nn.ModuleDict({name: nn.Linear(width, config.projection_dim) for name in layout.modalities})
+        self.summaries = nn.ModuleDict({name: nn.Linear(width, width) for name in layout.modalities})
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleDict(
@@ -111,7 +114,7 @@ class Network(nn.Module):
         mask_PTT = tower_mask(inputs)
         for layer in self.towers:
             x_PTW = layer(x_PTW, mask_PTT)
-        pooled = {name: pool(self.tower_norm(x_PTW), inputs, name) for name in NAMES}
+        pooled = {name: pool(self.tower_norm(x_PTW), inputs, name) for name in self.layout.modalities}
         x_PTW = self._add_summaries(x_PTW, pooled, inputs)
         mask_PTT = fused_mask(inputs)
         for layer in self.fused:
@@ -142,7 +145,7 @@ class Network(nn.Module):
         """Starts CLS with what the towers found in the modalities it may see."""
         flat = x_PTW.reshape(-1, x_PTW.shape[-1])
         cls_S = cls_places(inputs)
-        for index, name in enumerate(NAMES):
+        for index, name in enumerate(pooled):
             rows_R, pooled_RW = pooled[name]
             shown_R1 = inputs.visible_SM[rows_R, index].unsqueeze(-1)
             flat = flat.index_add(0, cls_S[rows_R], self.summaries[name](pooled_RW) * shown_R1)
@@ -230,9 +233,9 @@ def _itself(inputs: Inputs) -> Tensor:
 
 def _visible_tokens(inputs: Inputs) -> Tensor:
     """[P, T]: False for tokens of a hidden modality."""
-    visible = torch.cat([inputs.visible_SM.new_ones((1, len(NAMES))), inputs.visible_SM])
+    visible = torch.cat([inputs.visible_SM.new_ones((1, inputs.visible_SM.shape[1])), inputs.visible_SM])
     shown = torch.ones_like(inputs.kinds_PT, dtype=torch.bool)
-    for index, name in enumerate(NAMES):
+    for index, name in enumerate(inputs.values):
         shown &= (inputs.kinds_PT != KIND_OF[name]) | visible[inputs.segments_PT][..., index]
     return shown
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mm_assets.batching.collate import KIND_OF, NO_LABEL, Batch
-from mm_assets.modalities.table import CAUSAL, NAMES
+from mm_assets.modalities.table import CAUSAL
 from mm_assets.training.config import LossConfig
 from mm_assets.training.network import Inputs, Network, Outputs
 
@@ -65,7 +65,7 @@ def contrastive_loss(towers: dict[str, tuple[Tensor, Tensor]], logit_scale: Tens
     """
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     losses: list[Tensor] = []
-    for first, second in combinations(NAMES, 2):
+    for first, second in combinations(towers, 2):
         rows_a, a_RD = towers[first]
         rows_b, b_RD = towers[second]
         in_a, in_b = torch.isin(rows_a, rows_b), torch.isin(rows_b, rows_a)

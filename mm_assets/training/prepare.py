@@ -4,18 +4,20 @@ Class order, token layout and everything else that decides a byte of the model i
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from mm_assets.batching.rows import read_samples, train_rows
+from mm_assets.batching.rows import LENGTH_COLUMNS, read_samples, train_rows
 from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.modalities.parts import PARTS
-from mm_assets.modalities.table import CAUSAL, NAMES, aspect
+from mm_assets.modalities.table import CAUSAL, MODALITIES, aspect
 from mm_assets.store.job import Job
 from mm_assets.training.spec import training_spec
 
@@ -25,8 +27,8 @@ def prepare_job(task: Job) -> dict[str, Any]:
     frozen = task.fetch("dataset_release", "samples.parquet")
     samples = read_samples(frozen, COLUMNS)
     tensors = _fetch_tensors(task, samples)
-    layout = _layout(task, tensors) | _places(samples)
     rows = train_rows(samples)
+    layout = _layout(task, tensors, _trained(samples, rows)) | _places(samples)
     labels = Counter(label for label in samples["label"].take(pa.array(rows)).to_pylist() if label is not None)
     classes = sorted(labels)
     training = task.params["training"]
@@ -64,22 +66,31 @@ def _fetch_tensors(task: Job, samples: pa.Table) -> dict[int, Path]:
     return {shard: task.store.fetch(digests[shard], task.workdir / "inputs") for shard in used}
 
 
-def _layout(task: Job, tensors: Mapping[int, Path]) -> dict[str, Json]:
-    """The token layout, which all shards must share.
+def _trained(samples: pa.Table, rows: npt.NDArray[np.int64]) -> list[str]:
+    """The modalities that a model of these rows has parameters for: of the optional ones those that occur."""
+    lengths = {name: samples[column].take(pa.array(rows)) for name, column in LENGTH_COLUMNS.items()}
+    return [
+        name for name, row in MODALITIES.items() if not row.is_optional or any(filter(None, lengths[name].to_pylist()))
+    ]
+
+
+def _layout(task: Job, tensors: Mapping[int, Path], modalities: Sequence[str]) -> dict[str, Json]:
+    """The token layout of these modalities, which all shards must share.
 
     Raises:
         StageError: shards were made with different feature parameters.
     """
     plan = _plan(task)
-    names = sorted({name for modality in NAMES for name in aspect(modality, "tokens").SHAPE})
+    names = sorted({name for modality in modalities for name in aspect(modality, "tokens").SHAPE})
     stored = [TensorFile(path).shape for path in tensors.values()]
-    shapes = {tuple((name, shape[name]) for name in names if name in shape) for shape in stored}
-    if len(shapes) != 1:
+    # A shard without a column of its own for a modality says nothing about its shape.
+    shapes = {(name, shape[name]) for name in names for shape in stored if name in shape}
+    made = dict(shapes)
+    if len(made) != len(shapes):
         raise StageError(
             f"model: shards have tensors of different shapes: expected one, got {sorted(shapes)}. "
             "Compute the features of all of them with the same parameters."
         )
-    made = dict(shapes.pop())
     return {"pack_tokens": plan["pack_tokens"], **{name: made.get(name, plan.get(name)) for name in names}}
 
 

@@ -45,6 +45,7 @@ def reader(tmp_path: Path) -> LocalReader:
             "has_image": [row["image"] is not None for row in rows],
             "text_tokens": pa.array([len(row["text"]) for row in rows], pa.int32()),
             "audio_frames": pa.array([len(row["audio"] or b"") // 16 for row in rows], pa.int32()),
+            "video_frames": pa.array([0] * len(rows), pa.int32()),
         }
     )
     return LocalReader(samples, lambda _: path)
@@ -52,7 +53,7 @@ def reader(tmp_path: Path) -> LocalReader:
 
 @pytest.fixture
 def loader(reader: LocalReader) -> PlanLoader:
-    plan = build_plan(reader.samples, PLAN, seed=1, image_size=16)
+    plan = build_plan(reader.samples, PLAN, seed=1, image_size=16, video_size=64)
     return PlanLoader(plan, reader, LAYOUT, {"a": 0, "b": 1})
 
 
@@ -116,11 +117,11 @@ def test_reader_refuses_a_row_that_holds_another_sample(reader: LocalReader) -> 
 
 def test_collate_names_a_sample_that_changed_since_the_plan() -> None:
     sample = Sample(id="s/d/1", tensors={"text": np.arange(5, dtype=np.int32)})
-    with pytest.raises(StageError, match=r"s/d/1: has other tensors than planned: expected \(6, 0, 0\)"):
-        collate([[Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0), sample=sample)]], LAYOUT)
+    with pytest.raises(StageError, match=r"s/d/1: has other tensors than planned: expected \(6, 0, 0, 0\)"):
+        collate([[Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0, 0), sample=sample)]], LAYOUT)
 
 
 def test_collate_refuses_overlapping_slots() -> None:
-    slot = Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0), sample=None)
+    slot = Slot(id="s/d/1", start=0, num_tokens=(6, 0, 0, 0), sample=None)
     with pytest.raises(StageError, match="does not fit its slot"):
         collate([[slot, slot]], LAYOUT)

@@ -39,13 +39,14 @@ def release_of(rows: list[tuple[int, bool, int]], splits: list[str] | None = Non
             "has_image": pa.array([image for _, image, _ in rows], pa.bool_()),
             "text_tokens": pa.array([text for text, _, _ in rows], pa.int32()),
             "audio_frames": pa.array([frames for _, _, frames in rows], pa.int32()),
+            "video_frames": pa.array([0] * len(rows), pa.int32()),
         }
     )
 
 
 def lengths_of(totals: list[int]) -> Lengths:
     zeros = np.zeros(len(totals), np.int64)
-    return Lengths(tokens={"text": np.array(totals, np.int64) - 1, "image": zeros, "audio": zeros})
+    return Lengths(tokens={"text": np.array(totals, np.int64) - 1, "image": zeros, "audio": zeros, "video": zeros})
 
 
 @pytest.mark.property
@@ -55,10 +56,10 @@ def test_every_plan_passes_its_own_gate_and_is_repeatable(
     rows: list[tuple[int, bool, int]], config: PlanConfig, seed: int
 ) -> None:
     table = release_of(rows)
-    plan = build_plan(table, config, seed=seed, image_size=IMAGE_SIZE)
+    plan = build_plan(table, config, seed=seed, image_size=IMAGE_SIZE, video_size=64)
     findings = check_plan(plan, table, config)
     assert [finding.detail for finding in findings if not finding.passed] == []
-    assert plan.equals(build_plan(table, config, seed=seed, image_size=IMAGE_SIZE))
+    assert plan.equals(build_plan(table, config, seed=seed, image_size=IMAGE_SIZE, video_size=64))
     assert 0.0 < float(str(summarise(plan, config)["padding_efficiency"])) <= 1.0
 
 
@@ -115,7 +116,7 @@ def test_samples_of_one_modality_combination_share_packs() -> None:
     rows = [(11, True, 40), (11, False, 0)] * 16
     table = release_of(rows)
     config = PlanConfig(num_lanes=1, pack_tokens=104, num_steps=1, packs_per_lane=99, audio_stack=4)
-    plan = build_plan(table, config, seed=3, image_size=IMAGE_SIZE).to_pylist()
+    plan = build_plan(table, config, seed=3, image_size=IMAGE_SIZE, video_size=64).to_pylist()
     packs: dict[int, set[bool]] = {}
     for row in plan:
         packs.setdefault(row["pack"], set()).add(row["image_tokens"] > 0)
@@ -126,18 +127,18 @@ def test_only_selected_training_samples_are_planned() -> None:
     rows = [(5, True, 0)] * 6
     table = release_of(rows, ["train", "val", "test", "train", "train", "test"])
     table = table.set_column(2, "selected", pa.array([True, True, True, False, True, True]))
-    plan = build_plan(table, CONFIG, seed=0, image_size=IMAGE_SIZE)
+    plan = build_plan(table, CONFIG, seed=0, image_size=IMAGE_SIZE, video_size=64)
     assert set(plan["sample"].to_pylist()) == {0, 4}
 
 
 def test_no_training_sample_is_one_clear_error() -> None:
     with pytest.raises(StageError, match="no sample is selected for training"):
-        build_plan(release_of([(5, True, 0)], ["test"]), CONFIG, seed=0, image_size=IMAGE_SIZE)
+        build_plan(release_of([(5, True, 0)], ["test"]), CONFIG, seed=0, image_size=IMAGE_SIZE, video_size=64)
 
 
 def test_oversize_sample_is_named_with_its_length() -> None:
     with pytest.raises(StageError, match=r"s/d/0001 does not fit a pack: expected at most 32 tokens, got 45"):
-        build_plan(release_of([(5, True, 0), (40, True, 0)]), CONFIG, seed=0, image_size=IMAGE_SIZE)
+        build_plan(release_of([(5, True, 0), (40, True, 0)]), CONFIG, seed=0, image_size=IMAGE_SIZE, video_size=64)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_oversize_sample_is_named_with_its_length() -> None:
 )
 def test_tampered_plan_fails_its_gate(column: str, value: int, rule: str) -> None:
     table = release_of([(5, True, 0), (6, True, 0), (7, False, 8)])
-    plan = build_plan(table, CONFIG, seed=0, image_size=IMAGE_SIZE)
+    plan = build_plan(table, CONFIG, seed=0, image_size=IMAGE_SIZE, video_size=64)
     values = plan[column].to_pylist()
     values[0] = value if values[0] != value else 0
     index = plan.schema.get_field_index(column)

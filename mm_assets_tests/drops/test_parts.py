@@ -166,7 +166,11 @@ def test_content_holds_the_parts_of_a_sample_in_order(store: Store, settings: Se
     create_drop(folder, "src", "d1")
     report = check_drop(folder)
     assert [(problem.line, problem.message) for problem in report.problems] == [
-        (3, "part 0 of content has text and image; an object with one of text, image, audio is expected (bad_row)"),
+        (
+            3,
+            "part 0 of content has text and image; an object with one of text, image, audio, video is expected "
+            "(bad_row)",
+        ),
         (4, "row has content and text of its own; one of them is expected (bad_row)"),
     ]
     assert "column content is read as the parts of a sample, in order" in [note.message for note in report.warnings]

@@ -120,7 +120,7 @@ def test_a_version_is_read_whatever_was_written_since(store: Store, settings: Se
     assert all(entry.version_id for entry in recorded(store).objects)
     put(store, bucket, **{"in/index.csv": b"id,text\n1,other\n", "in/a.png": b"other"})
     manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
-    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 0}
+    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 0, "video": 0}
     assert is_sound(store)
 
 
@@ -156,7 +156,7 @@ def test_uris_in_a_local_index_are_hashed_checked_and_read_in_place(
     assert [problem.line for problem in report.problems] == [2]
     assert push_drop(store, folder).num_uploaded == 2
     manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
-    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 1}
+    assert manifest.stats["modalities"] == {"text": 0, "image": 1, "audio": 1, "video": 0}
 
 
 def test_the_same_bytes_registered_under_one_name_again_are_no_error_and_others_are(store: Store, bucket: str) -> None:

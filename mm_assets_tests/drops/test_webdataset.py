@@ -48,7 +48,7 @@ def test_what_webdataset_writes_is_read_plain_and_packed(
     report = check_drop(tmp_path / "d")
     assert (report.problems, report.num_samples) == ((), 2)
     manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
-    assert manifest.stats["modalities"] == {"text": 1, "image": 1, "audio": 1}
+    assert manifest.stats["modalities"] == {"text": 1, "image": 1, "audio": 1, "video": 0}
     made = read_one_tar((tmp_path / "d" / name).read_bytes(), tmp_path, name=name)
     assert [(sample.key, sample.label, sample.group) for sample in made if isinstance(sample, Sample)] == [
         ("a", "3", None), ("b", "7", "12"),

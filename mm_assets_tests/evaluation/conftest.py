@@ -32,7 +32,8 @@ PARTITION = Partition(release="r1")
 COLUMNS = {
     "id": pa.string(), "shard": pa.int32(), "row": pa.int32(), "split": pa.string(),
     "selected": pa.bool_(), "label": pa.string(), "language": pa.string(), "group": pa.string(), "has_text": pa.bool_(),
-    "has_image": pa.bool_(), "has_audio": pa.bool_(), "text_tokens": pa.int32(), "audio_frames": pa.int32(),
+    "has_image": pa.bool_(), "has_audio": pa.bool_(), "has_video": pa.bool_(), "text_tokens": pa.int32(),
+    "audio_frames": pa.int32(), "video_frames": pa.int32(),
 }  # fmt: skip
 FEATURES = FeaturesConfig()
 MODALITY_SETS = (("text", "image", "audio"), ("text", "image"), ("text",), ("image", "audio"))
@@ -94,7 +95,13 @@ class World:
             tensors=self.store.put_file(arrow),
         )  # fmt: skip
         counted = [
-            {**row, "text_tokens": 10 if row["has_text"] else 0, "audio_frames": 40 if row["has_audio"] else 0}
+            {
+                "has_video": False,
+                "video_frames": 0,
+                **row,
+                "text_tokens": 10 if row["has_text"] else 0,
+                "audio_frames": 40 if row["has_audio"] else 0,
+            }  # fmt: skip
             for row in rows
         ]
         files = {

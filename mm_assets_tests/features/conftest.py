@@ -15,6 +15,7 @@ from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import Json, digest_bytes, to_json
 from mm_assets.materialize import packaged_rules
+from mm_assets.modalities.table import NAMES
 from mm_assets.store.commit import Attempt, Committed
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input, NamedDigest, Partition
@@ -25,18 +26,22 @@ from mm_assets_tests.by_hand import action_of, commit_files, input_of
 PARTITION = Partition(release="r1", shard="0000")
 #: Blobs of one sample by extension: {"txt": b"...", "png": b"..."}.
 Blobs = Mapping[str, bytes]
-MODALITY = {"txt": "text", "png": "image", "jpg": "image", "webp": "image"}
-COLUMNS = [pa.field("id", pa.string()), ("object", pa.string())] + [
-    field
-    for modality in ("text", "image", "audio")
-    for field in (
-        (f"has_{modality}", pa.bool_()),
-        (f"{modality}_digest", pa.string()),
-        (f"{modality}_offset", pa.int64()),
-        (f"{modality}_size_bytes", pa.int64()),
-        (f"{modality}_format", pa.string()),
-    )
-]
+MODALITY = {"txt": "text", "png": "image", "jpg": "image", "webp": "image", "mp4": "video"}
+COLUMNS = (
+    [pa.field("id", pa.string()), ("object", pa.string())]
+    + [
+        field
+        for modality in NAMES
+        for field in (
+            (f"has_{modality}", pa.bool_()),
+            (f"{modality}_digest", pa.string()),
+            (f"{modality}_offset", pa.int64()),
+            (f"{modality}_size_bytes", pa.int64()),
+            (f"{modality}_format", pa.string()),
+        )
+    ]
+    + [("video_start_us", pa.int64()), ("video_end_us", pa.int64())]
+)
 
 
 def write_snapshot(samples: Mapping[str, Blobs], folder: Path, *, order: list[str] | None = None) -> tuple[Path, Path]:
@@ -47,7 +52,7 @@ def write_snapshot(samples: Mapping[str, Blobs], folder: Path, *, order: list[st
     with tarfile.open(tar_path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in sorted(samples):
             row: dict[str, Any] = {"id": sample, "object": "raw/test/d/a.tar"}
-            row |= {f"has_{modality}": False for modality in ("text", "image", "audio")}
+            row |= {f"has_{modality}": False for modality in NAMES}
             for extension, data in sorted(samples[sample].items()):
                 info = tarfile.TarInfo(f"{sample.replace('/', '%2F')}.{extension}")
                 info.size = len(data)

@@ -82,7 +82,7 @@ def test_tensors_and_signals_of_every_combination(make_features, store, samples,
     assert (text["audio_frames"], text["has_image"], text["sharpness"], text["loudness"]) == (0, False, None, None)
     assert signals.schema.metadata[b"params.sample_rate"] == b"16000"
     assert not [name for name in signals.schema.metadata if name.startswith(b"codec")]
-    assert committed.manifest.stats["modalities"] == {"text": 4, "image": 3, "audio": 3}
+    assert committed.manifest.stats["modalities"] == {"text": 4, "image": 3, "audio": 3, "video": 0}
 
 
 def test_bad_blobs_become_dead_letters_and_the_rest_goes_through(
@@ -237,6 +237,6 @@ def test_every_modality_has_the_digest_of_what_was_decoded(make_features, store,
 
 def test_preview_counts_modalities_and_languages(make_features, store, samples, settings: Settings):
     text = preview(store, make_features(samples).manifest)
-    assert "| samples | text | image | audio | dead letters |" in text
-    assert "| 6 | 4 | 3 | 3 | 0 |" in text
+    assert "| samples | text | image | audio | video | dead letters |" in text
+    assert "| 6 | 4 | 3 | 3 | 0 | 0 |" in text
     assert "| sharpness | 3 |" in text

@@ -126,6 +126,8 @@ def sample_row(index: int, modalities: tuple[str, ...], *, is_labelled: bool) ->
         "has_image": has["image"],
         "text_tokens": len(text) if has["text"] else 0,
         "audio_frames": len(frames) if has["audio"] else 0,
+        "video": None,
+        "video_frames": 0,
     }
 
 
@@ -138,15 +140,15 @@ def commit_release(bench: Bench, rows: list[dict[str, Any]]) -> None:
         tensors = bench.store.put_file(write_arrow(table, bench.folder / f"{number}.arrow"))
         nothing = digest_json("not read")
         shards.append(Shard(generation=0, samples=nothing, signals=nothing, embedding_signals=nothing, tensors=tensors))
-    columns = ("id", "split", "label", "has_image", "text_tokens", "audio_frames")
+    columns = ("id", "split", "label", "has_image", "text_tokens", "audio_frames", "video_frames")
     samples = [
         {name: row[name] for name in columns} | {"shard": index % 2, "row": index // 2, "selected": True}
         for index, row in enumerate(rows)
     ]
     schema = pa.schema([
         ("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("has_image", pa.bool_()),
-        ("text_tokens", pa.int32()), ("audio_frames", pa.int32()), ("shard", pa.int32()), ("row", pa.int32()),
-        ("selected", pa.bool_()),
+        ("text_tokens", pa.int32()), ("audio_frames", pa.int32()), ("video_frames", pa.int32()),
+        ("shard", pa.int32()), ("row", pa.int32()), ("selected", pa.bool_()),
     ])  # fmt: skip
     files = {
         "samples.parquet": write_parquet(pa.Table.from_pylist(samples, schema), bench.folder / "samples.parquet"),

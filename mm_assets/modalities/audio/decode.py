@@ -68,7 +68,7 @@ def decode(data: bytes, config: Limits) -> DecodedAudio:
 
 
 def _read(file: soundfile.SoundFile, num_frames: int) -> DecodedAudio:
-    hasher = hashlib.sha256(f"{file.samplerate} {file.channels} ".encode())
+    hasher = hashlib.sha256(digest_head(file.samplerate, file.channels))
     mono = np.empty(num_frames, np.float32)
     filled = 0
     while filled < num_frames:
@@ -81,14 +81,19 @@ def _read(file: soundfile.SoundFile, num_frames: int) -> DecodedAudio:
         if not np.isfinite(block).all():
             raise BlobRejectedError(Refusal("not_finite", f"a sample after position {filled} is NaN or infinite"))
         hasher.update(block.astype("<f4", copy=False).tobytes())
-        mono[filled : filled + len(block)] = _mix(block)
+        mono[filled : filled + len(block)] = mix(block)
         filled += len(block)
     return DecodedAudio(
         mono=mono, sample_rate=file.samplerate, channels=file.channels, digest="sha256:" + hasher.hexdigest()
     )
 
 
-def _mix(block: Samples) -> Samples:
+def digest_head(sample_rate: int, channels: int) -> bytes:
+    """What the digest of a decoded clip begins with; all channels follow, interleaved as little-endian float32."""
+    return f"{sample_rate} {channels} ".encode()
+
+
+def mix(block: Samples) -> Samples:
     """Mean over channels, added one by one: numpy's own order of summation depends on the shape."""
     if block.shape[1] == 1:
         return block[:, 0]

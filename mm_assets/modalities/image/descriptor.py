@@ -43,30 +43,39 @@ class Descriptor(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.register_buffer("projection", tensors["projection"].double())
-        self.register_buffer("basis", torch.from_numpy(dct_basis(DCT_SIDE, DCT_KEPT)).double(), persistent=False)
+        self.register_buffer("basis", basis(), persistent=False)
 
     def forward(self, image_BHWC: Tensor) -> Tensor:
         """uint8 pictures (H = W, a multiple of 16) to float64 whole numbers [B, D]."""
-        pixels_BHWC = image_BHWC.long()
-        luma_BHW = (pixels_BHWC * pixels_BHWC.new_tensor([77, 150, 29])).sum(-1) >> 8
-        descriptor_BN = torch.cat(
-            [
-                scaled(_cells(pixels_BHWC - 128, GRID).flatten(1)),
-                scaled(_cells(_octants(luma_BHW), GRID).flatten(1)),
-                scaled(self._frequencies(luma_BHW)),
-            ],
-            dim=1,
-        )
-        return descriptor_BN @ self.projection
-
-    def _frequencies(self, luma_BHW: Tensor) -> Tensor:
-        small = _cells(luma_BHW.unsqueeze(-1), DCT_SIDE).squeeze(-1).double()
-        coefficients = self.basis @ small @ self.basis.T
-        # The basis holds 1024 times the cosines, twice; dividing keeps the squares below 2**53.
-        return torch.round(coefficients.flatten(1)[:, 1:] / (1024.0 * 1024.0))
+        return describe(image_BHWC.long(), self.basis) @ self.projection
 
 
-def _cells(values_BHWC: Tensor, grid: int) -> Tensor:
+def basis() -> Tensor:
+    """What ``describe`` needs, float64."""
+    return torch.from_numpy(dct_basis(DCT_SIDE, DCT_KEPT)).double()
+
+
+def describe(pixels_BHWC: Tensor, basis: Tensor) -> Tensor:
+    """The blocks of int64 pictures as float64 whole numbers [B, N]."""
+    luma_BHW = (pixels_BHWC * pixels_BHWC.new_tensor([77, 150, 29])).sum(-1) >> 8
+    return torch.cat(
+        [
+            scaled(cells(pixels_BHWC - 128, GRID).flatten(1)),
+            scaled(cells(_octants(luma_BHW), GRID).flatten(1)),
+            scaled(_frequencies(luma_BHW, basis)),
+        ],
+        dim=1,
+    )
+
+
+def _frequencies(luma_BHW: Tensor, basis: Tensor) -> Tensor:
+    small = cells(luma_BHW.unsqueeze(-1), DCT_SIDE).squeeze(-1).double()
+    coefficients = basis @ small @ basis.T
+    # The basis holds 1024 times the cosines, twice; dividing keeps the squares below 2**53.
+    return torch.round(coefficients.flatten(1)[:, 1:] / (1024.0 * 1024.0))
+
+
+def cells(values_BHWC: Tensor, grid: int) -> Tensor:
     """Sums over ``grid`` x ``grid`` cells: [B, grid, grid, C]."""
     batch, height, width, channels = values_BHWC.shape
     return values_BHWC.reshape(batch, grid, height // grid, grid, width // grid, channels).sum((2, 4))

@@ -17,18 +17,22 @@ class Shape(Protocol):
 
 
 def make_tensor(image: DecodedImage, config: Shape) -> tuple[bytes, int]:
-    """``image_size`` x ``image_size`` x 3 uint8, scaled to fit and centred on white; one picture.
+    """``image_size`` x ``image_size`` x 3 uint8, scaled to fit and centred on white; one picture."""
+    return square(image, config.image_size), 1
+
+
+def square(image: DecodedImage, size: int) -> bytes:
+    """``size`` x ``size`` x 3 uint8.
 
     Scaling is Pillow's bilinear filter over the source area, which works in fixed-point integers and so gives the
     same bytes on every CPU.
     """
-    size = config.image_size
     scale = size / max(image.width, image.height)
     fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.rgb.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas = Image.new("RGB", (size, size), WHITE)
     canvas.paste(small, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
-    return canvas.tobytes(), 1
+    return canvas.tobytes()
 
 
 def metadata(config: Shape) -> dict[str, int]:

@@ -1,0 +1,126 @@
+"""Which frames of a video are shown when: its packets, without decoding one, and the times that are looked at.
+
+Time 0 is where the container begins; all times are whole microseconds.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from mm_assets.modalities.reasons import BlobRejectedError, Refusal
+from mm_assets.modalities.video.container import MICROSECONDS
+
+#: What a time range may end after the last frame: annotations are rounded.
+TOLERANCE_US = 500_000
+
+#: Start and end in microseconds; None where the video begins or ends.
+TimeRange = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One packet: the time of its frame, its number in the order of decoding, whether decoding can begin with it."""
+
+    time_us: int
+    number: int
+    is_key: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """Packets whose frames are shown, in the order of decoding, and when the last one ends."""
+
+    packets: list[Shown]
+    end_us: int
+
+
+def time_us(packet: "Packet[Any]", origin_us: int) -> int | None:
+    """When the frame of a packet is shown."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    if stamp is None:
+        return None
+    return to_us(stamp, packet.time_base) - origin_us
+
+
+def to_us(stamp: int, base: Fraction | None) -> int:
+    """A time stamp in units of ``base``, of seconds without one, as microseconds."""
+    return round(stamp * (base or 1) * MICROSECONDS)
+
+
+def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
+    """The packets of the stream.
+
+    Raises:
+        BlobRejectedError: ``too_many_frames``, or ``no_content`` where no packet says when it is shown.
+    """
+    origin = container.start_time or 0
+    packets: list[Shown] = []
+    end = 0
+    for number, packet in enumerate(container.demux(stream)):
+        if number > max_frames:
+            raise BlobRejectedError(Refusal("too_many_frames", f"video has more than {max_frames} frames"))
+        shown_at = time_us(packet, origin)
+        if shown_at is None or not packet.size or packet.is_discard:
+            continue
+        packets.append(Shown(time_us=shown_at, number=number, is_key=packet.is_keyframe))
+        end = max(end, shown_at + _length_us(packet, stream))
+    first_key = next((place for place, packet in enumerate(packets) if packet.is_key), None)
+    if first_key is None:
+        raise BlobRejectedError(Refusal("no_content", "video has no frame that decoding can begin with"))
+    return Timeline(packets=packets[first_key:], end_us=end)
+
+
+def _length_us(packet: "Packet[Any]", stream: VideoStream) -> int:
+    if packet.duration:
+        return to_us(packet.duration, packet.time_base)
+    return round(MICROSECONDS / stream.average_rate) if stream.average_rate else 0
+
+
+def bounds(timeline: Timeline, time_range: TimeRange | None) -> tuple[int, int]:
+    """Start and end of what is looked at.
+
+    Raises:
+        BlobRejectedError: ``bad_time_range``: it is not within the video.
+    """
+    start, end = time_range or (None, None)
+    start = 0 if start is None else start
+    if start >= timeline.end_us or (end is not None and end > timeline.end_us + TOLERANCE_US):
+        asked = f"{start / MICROSECONDS:g} s to " + ("the end" if end is None else f"{end / MICROSECONDS:g} s")
+        detail = f"time range from {asked} is not within the video, which ends at {timeline.end_us / MICROSECONDS:g} s"
+        raise BlobRejectedError(Refusal("bad_time_range", detail))
+    return start, timeline.end_us if end is None else min(end, timeline.end_us)
+
+
+def choose_frames(timeline: Timeline, start_us: int, end_us: int, num_frames: int) -> list[Shown]:
+    """The frames that are shown in the middle of ``num_frames`` equal parts of a time range, each once, by time."""
+    by_time = sorted(timeline.packets, key=lambda packet: (packet.time_us, packet.number))
+    times = [packet.time_us for packet in by_time]
+    middles = [start_us + (2 * part + 1) * (end_us - start_us) // (2 * num_frames) for part in range(num_frames)]
+    places = {max(0, bisect_right(times, middle) - 1) for middle in middles}
+    return [by_time[place] for place in sorted(places)]
+
+
+def spans(timeline: Timeline, chosen: Sequence[Shown]) -> list[tuple[int, int]]:
+    """First and last number of the packets that have to be decoded for the chosen frames, in order and disjoint.
+
+    A frame needs what is decoded before it, back to a key frame that is not shown after it: a key frame in between
+    belongs to later frames.
+    """
+    keys = [packet for packet in timeline.packets if packet.is_key]
+    wanted: list[tuple[int, int]] = []
+    for frame in chosen:
+        before = [key.number for key in keys if key.number <= frame.number and key.time_us <= frame.time_us]
+        wanted.append((max(before, default=keys[0].number), frame.number))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(wanted):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
