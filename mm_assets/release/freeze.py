@@ -98,6 +98,8 @@ def compute_dataset_release(job: Job) -> StageResult:
 
 #: Small reads at a time; the server's latency sets their pace.
 READERS = 8
+#: Rows of a bucket, about.
+BUCKET_ROWS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +135,7 @@ def _parent(job: Job) -> _Parent:
 def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts) -> Decisions:
     database = rows.database
     inherited, left_out, selected_before = _inherited(database, parent.samples)
-    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job))
+    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job, rows.num_rows))
     original = originals(
         database,
         verdicts.eligible,
@@ -156,9 +158,10 @@ def _decide(job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verd
     return Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
 
 
-def _buckets(job: Job) -> int:
-    """Parts into which the search for equal and nearly equal samples is divided: ``release_buckets`` of placement."""
-    return int(str(job.placement.get("release_buckets", 1)))
+def _buckets(job: Job, num_rows: int) -> int:
+    """Parts into which the search for equal and nearly equal samples is divided; they decide memory and no byte."""
+    needed = max(0, num_rows - 1) // BUCKET_ROWS
+    return int(str(job.placement.get("release_buckets", 1 << needed.bit_length())))
 
 
 def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools, Bools]:
