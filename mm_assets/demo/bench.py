@@ -35,6 +35,8 @@ from mm_assets.store.refs import require_ref
 
 CPU_INFO = Path("/proc/cpuinfo")
 REPORT = Path("docs/benchmarks.md")
+#: From here on the report is written by people.
+KEPT = "\n## Freeze\n"
 RELEASE = "bench"
 RUN_COLUMNS = ("run", "figure", "detail")
 COLUMNS = ("asset", "partitions", "wall s", "cpu s", "share", "samples/s")
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = f"First run {first.result['wall_s']} s, second run {second.result['wall_s']} s."
     console.print(summary)
     if args.write:
-        REPORT.write_text(_markdown(rows, lines, summary), encoding="utf-8")
+        _, heading, kept = REPORT.read_text(encoding="utf-8").partition(KEPT)
+        REPORT.write_text(_markdown(rows, lines, summary) + heading + kept, encoding="utf-8")
         console.print(f"Wrote {REPORT}.")
     sys.stdout.write(json.dumps(_document(timings, figures, (first.result, second.result)), ensure_ascii=False) + "\n")
     return 0 if first.ok and second.ok else 1

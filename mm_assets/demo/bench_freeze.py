@@ -118,7 +118,7 @@ def _other_freezes(
         for number, (what, action) in enumerate(cases.items())
     ]
     contents = {whole.content}
-    for buckets in (4, 64):
+    for buckets in (1, 4, 64):
         action = freeze_action(store, inputs, config=config)
         contents.add(run_freeze(settings, action, f"{size}-b{buckets}", buckets=buckets).content)
     figures.append(
@@ -132,12 +132,12 @@ def _figure(what: str, cost: Cost, size: int) -> Figure:
     return Figure(what=what, value=f"{cost.cpu_s:.1f} CPU-s", detail=detail)
 
 
-def run_freeze(settings: Settings, action: Action, release: str, *, buckets: int = 1) -> Cost:
+def run_freeze(settings: Settings, action: Action, release: str, *, buckets: int | None = None) -> Cost:
     """Freezes in a process of its own and commits the result as ``release``."""
     document = {
         "params": dict(action.params),
         "inputs": [entry.model_dump(mode="json") for entry in action.inputs],
-        "buckets": buckets,
+        "placement": {} if buckets is None else {"release_buckets": buckets},
     }
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(document, file)
@@ -192,7 +192,7 @@ def _freeze(store: Store, document: dict[str, Any], release: str) -> tuple[str, 
     attempt = Attempt(store, action, Partition(release=release))
     with tempfile.TemporaryDirectory(prefix="mm-freeze-") as folder:
         result = compute_dataset_release(
-            Job(store=store, action=action, workdir=Path(folder), placement={"release_buckets": document["buckets"]})
+            Job(store=store, action=action, workdir=Path(folder), placement=document["placement"])
         )
         committed = attempt.commit_result(result)
     return committed.manifest_digest, committed.manifest.content

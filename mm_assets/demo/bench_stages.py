@@ -22,10 +22,11 @@ from mm_assets.demo.bench_runs import Figure
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.extract import READ_COLUMNS, extract_shard
+from mm_assets.features.extract import extract_shard
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.materialize import Workspace
 from mm_assets.modalities.table import aspect
+from mm_assets.snapshot.blobs import BLOB_COLUMNS
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet, write_parquet
@@ -138,7 +139,7 @@ def write_blobs(folder: Path, pictures: Blobs) -> None:
             place = {"image_digest": digest_bytes(data), "image_offset": file.tell(), "image_size_bytes": len(data)}
             file.write(data)
             rows.append({"id": f"s{number:06d}", "object": "a.tar", **place})
-    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in READ_COLUMNS})
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in ("id", "object", *BLOB_COLUMNS)})
     write_parquet(table, folder / "rows")
 
 

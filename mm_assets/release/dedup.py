@@ -8,7 +8,7 @@ training and testing, whether or not it is a copy.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -105,7 +105,7 @@ def _candidates(database: duckdb.DuckDBPyConnection, expression: str, buckets: i
     found = database.execute(
         f"SELECT CASE WHEN {expression} IS NOT NULL THEN hash({expression}) END AS key FROM samples"
     )
-    column = found.fetchnumpy()["key"]
+    column: Any = found.fetchnumpy()["key"]
     rows = np.flatnonzero(~np.ma.getmaskarray(column))
     keys = np.asarray(np.ma.getdata(column))[rows]
     ordered = np.sort(keys)

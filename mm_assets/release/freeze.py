@@ -101,6 +101,8 @@ def compute_dataset_release(job: Job) -> StageResult:
 
 #: Small reads at a time; the server's latency sets their pace.
 READERS = 8
+#: Rows of a bucket, about.
+BUCKET_ROWS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +141,7 @@ def _decide(
     """What is decided about every row, and the signatures that it was decided by."""
     database = rows.database
     inherited, left_out, selected_before = _inherited(database, parent.samples)
-    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job))
+    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job, rows.num_rows))
     original = originals(
         database,
         verdicts.eligible,
@@ -174,9 +176,10 @@ def _is_tested(rows: Rows) -> Bools:
     return is_tested
 
 
-def _buckets(job: Job) -> int:
-    """Parts into which the search for equal and nearly equal samples is divided: ``release_buckets`` of placement."""
-    return int(str(job.placement.get("release_buckets", 1)))
+def _buckets(job: Job, num_rows: int) -> int:
+    """Parts into which the search for equal and nearly equal samples is divided; they decide memory and no byte."""
+    needed = max(0, num_rows - 1) // BUCKET_ROWS
+    return int(str(job.placement.get("release_buckets", 1 << needed.bit_length())))
 
 
 def _inherited(database: duckdb.DuckDBPyConnection, before: pa.Table) -> tuple[Ints, Bools, Bools]:

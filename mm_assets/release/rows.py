@@ -109,6 +109,8 @@ def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> Rows:
             database.unregister("batch")
             writer.append(table, num_rows)
             num_rows += table.num_rows
+    # What was read of the shards is freed, and Arrow would keep its memory for more.
+    pa.default_memory_pool().release_unused()
     ordered = [stated[key] for key in sorted(stated)]
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     return Rows(database=database, starts=starts, signatures=signatures, stated=ordered)

@@ -46,22 +46,27 @@ def parse(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return values
 
 
-def outlines(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The frequencies that buckets are made from, and the last column of ``values``."""
-    return np.ascontiguousarray(values[:, np.append(_bucketed(), SIZE)])
+def outlines(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """The frequencies that buckets are made from, and the last column of ``values`` in two halves."""
+    edges = np.ascontiguousarray(values[:, SIZE]).view(np.int16).reshape(-1, 2)
+    return np.concatenate([values[:, bucketed()].astype(np.int16), edges], axis=1)
 
 
-def components(outline: npt.NDArray[np.float32], *, table: int, first: int, last: int) -> npt.NDArray[np.int64]:
+def components(outline: npt.NDArray[np.int16], *, table: int, first: int, last: int) -> npt.NDArray[np.int64]:
     """What outlines in one bucket of a table share."""
-    return cells(outline[:, :-1], CELL, table=table, first=first, last=last)
+    return cells(outline[:, :-2].astype(np.float32), CELL, table=table, first=first, last=last)
 
 
-def may_be_near(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Bools:
+def may_be_near(left: npt.NDArray[np.int16], right: npt.NDArray[np.int16]) -> Bools:
     """False for pairs of outlines whose pictures are not near: some frequencies alone are too far apart."""
-    edges = np.minimum(left[:, -1], right[:, -1])
-    difference = left - right
-    difference[:, -1] = 0
+    edges = np.minimum(_edges_of(left), _edges_of(right))
+    difference = left[:, :-2].astype(np.float32)
+    difference -= right[:, :-2]
     return np.einsum("nf,nf->n", difference, difference) <= (FAR * (FAR_BASE * STEPS + edges)) ** 2
+
+
+def _edges_of(outline: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(outline[:, -2:]).view(np.float32)[:, 0]
 
 
 def are_near(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Bools:
@@ -134,7 +139,8 @@ def _moves() -> tuple[Floats, Floats]:
 
 
 @cache
-def _bucketed() -> npt.NDArray[np.int64]:
+def bucketed() -> npt.NDArray[np.int64]:
+    """Columns of a parsed signature that buckets are made from."""
     luma = np.arange(LUMA * LUMA).reshape(LUMA, LUMA)[:BUCKET_LUMA, :BUCKET_LUMA]
     chroma = np.arange(CHROMA * CHROMA).reshape(CHROMA, CHROMA)[:BUCKET_CHROMA, :BUCKET_CHROMA]
     first = LUMA * LUMA

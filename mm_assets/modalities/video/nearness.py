@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mm_assets.modalities.image import nearness as pictures
 from mm_assets.modalities.image.signature_format import STEPS
+from mm_assets.modalities.projections import cells
 from mm_assets.modalities.video.signature_format import PARTS
 
 COLUMN = "video_signature"
@@ -26,19 +27,18 @@ def parse(data: npt.NDArray[np.uint8]) -> Floats:
 
 
 def outlines(values: Floats) -> Floats:
-    """Those of the mean of the pictures."""
+    """Of the mean of the pictures the frequencies that buckets are made from, and how much a shift changes it."""
+    kept = np.append(pictures.bucketed(), pictures.SIZE)
     # One part after the other, so that the sum does not depend on how numpy orders additions.
-    total = values[:, 0].astype(np.float64)
+    total = values[:, 0, kept].astype(np.float64)
     for part in range(1, PARTS):
-        total += values[:, part]
-    return pictures.outlines((total / PARTS).astype(np.float32))
+        total += values[:, part, kept]
+    return (total / PARTS).astype(np.float32)
 
 
 def components(outline: Floats, *, table: int, first: int, last: int) -> npt.NDArray[np.int64]:
     """What outlines in one bucket of a table share."""
-    whole = outline.copy()
-    whole[:, :-1] = np.round(whole[:, :-1])
-    return pictures.components(whole, table=table, first=first, last=last)
+    return cells(np.round(outline[:, :-1]), pictures.CELL, table=table, first=first, last=last)
 
 
 def may_be_near(left: Floats, right: Floats) -> Bools:
