@@ -23,7 +23,7 @@ from mm_assets.features.kinds import PRETRAINED
 from mm_assets.features.mel_bands import converted, our_front_end
 from mm_assets.features.pretrained import read_encoder
 from mm_assets.features.pretrained_folder import read_folder, store_encoder
-from mm_assets.features.pretrained_models import CLASSES, _decibels, _front_end, _normalized
+from mm_assets.features.pretrained_models import CLASSES, _decibels, _front_end, _normalized, load_pretrained
 from mm_assets.features.pretrained_types import LIBRARIES, MODEL_TYPES
 from mm_assets.features.validate import validate_embeddings
 from mm_assets.identity.canonical import to_json
@@ -242,20 +242,21 @@ def test_other_weights_compute_embeddings_again_and_nothing_else(workspace, mode
     assert verify_store(workspace.store).is_sound
 
 
-def test_a_flipped_byte_of_the_weights_is_refused_and_verify_names_it(workspace, models):
-    digest = add(workspace, "tiny", models["clip"])
-    opened(workspace, "r1", "tiny")
-    for asset in ("snapshot", "features"):
-        workspace.run(asset, PARTITION, environment={})
-        assert workspace.check(asset, PARTITION).passed
-    weights = next(file for file in read_encoder(workspace.store, digest).files if file.name == "model.safetensors")
-    data = bytearray(workspace.store.get_bytes(weights.digest))
+def test_a_flipped_byte_of_the_weights_is_refused_and_verify_names_it(models, store, tmp_path):
+    digest, encoder = store_encoder(store, read_folder(models["clip"]))
+    name_encoder(store, "tiny", digest, by="ada")
+    weights = next(file for file in encoder.files if file.name == "model.safetensors")
+    data = bytearray(store.get_bytes(weights.digest))
     data[-1] ^= 1
-    key = f"{workspace.store.prefix}/{object_key(weights.digest)}"
-    workspace.store.client.put_object(Bucket=workspace.store.bucket, Key=key, Body=bytes(data))
+    key = f"{store.prefix}/{object_key(weights.digest)}"
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=bytes(data))
+    assert object_key(weights.digest) in verify_store(store).corrupt
+    given = [NamedDigest(name=file.name, digest=file.digest) for file in encoder.files]
+    entry = Input(asset="encoder", partition={"kind": PRETRAINED}, manifest=digest, outputs=given)
     with pytest.raises(ObjectCorruptError, match=weights.digest):
-        workspace.run("embeddings", PARTITION, environment={})
-    assert object_key(weights.digest) in verify_store(workspace.store).corrupt
+        load_pretrained(
+            Job(store=store, action=action_of("embeddings", [entry]), workdir=models["clip"].parent), dim=64
+        )
 
 
 def test_a_name_never_changes_what_it_stands_for(workspace, models):
