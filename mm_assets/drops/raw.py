@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.record import Drop, DropObject, validated
 from mm_assets.drops.samples import VerifiedReader, remedy
 from mm_assets.errors import DropError, ObjectMissingError
 from mm_assets.identity.canonical import CHUNK_BYTES
@@ -93,4 +93,5 @@ def _describe(store: Store, uri: str) -> DropObject:
         while chunk := body.read(CHUNK_BYTES):
             hasher.update(chunk)
             size_bytes += len(chunk)
-    return DropObject(uri=uri, size_bytes=size_bytes, sha256=hasher.hexdigest(), version_id=opened.version_id)
+    with validated(repr(uri), "Give the object another key"):
+        return DropObject(uri=uri, size_bytes=size_bytes, sha256=hasher.hexdigest(), version_id=opened.version_id)

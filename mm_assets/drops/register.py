@@ -13,7 +13,7 @@ from mm_assets.drops.contents import Contents, find_contents
 from mm_assets.drops.create import put_source, require_names, require_small, taken_error
 from mm_assets.drops.limits import SnapshotConfig
 from mm_assets.drops.raw import describe_uris, open_raw
-from mm_assets.drops.record import DESCRIPTIVE_FILES, SOURCE_FILE, Drop, drop_key, is_tar, source_key
+from mm_assets.drops.record import DESCRIPTIVE_FILES, SOURCE_FILE, Drop, drop_key, is_tar, source_key, validated
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES
@@ -53,19 +53,21 @@ def register_drop(
     with tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch:
         base, contents, path = _contents(store, uri, index, Path(scratch))
         uris = {base + name for name in contents.names} | contents.uris
-        made = Drop(
-            schema="mm.drop/1",
-            source=source,
-            drop=drop,
-            captured_from=None,
-            captured_to=None,
-            format=contents.format,
-            objects=describe_uris(store, uris, on_object),
-            annotation=dict(parse_source(described, SOURCE_FILE).annotation),
-            columns=dict(contents.columns),
-            index_file=None if contents.index is None else base + contents.index,
-            media_folder=contents.media_folder,
-        )
+        objects = describe_uris(store, uris, on_object)
+        with validated(uri, "Correct what it is made from"):
+            made = Drop(
+                schema="mm.drop/1",
+                source=source,
+                drop=drop,
+                captured_from=None,
+                captured_to=None,
+                format=contents.format,
+                objects=objects,
+                annotation=dict(parse_source(described, SOURCE_FILE).annotation),
+                columns=dict(contents.columns),
+                index_file=None if contents.index is None else base + contents.index,
+                media_folder=contents.media_folder,
+            )
         problems, warnings = source_problems(described, SOURCE_FILE, made)
         report = examine_drop(
             made,

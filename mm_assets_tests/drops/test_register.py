@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from mm_assets.drops.create import create_drop, find_complete_drops, push_drop
 from mm_assets.drops.raw import describe_uris
 from mm_assets.drops.record import Drop, drop_key, parse_drop
 from mm_assets.drops.register import register_drop
-from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, UsageError
+from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, StoreDeniedError, UsageError
 from mm_assets.lineage.verify import verify_store
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
@@ -129,7 +130,7 @@ def test_what_cannot_be_registered_is_one_sentence(store: Store, bucket: str) ->
     for uri, message in (
         (f"s3://{bucket}/nothing", "holds no objects. Check the bucket and the prefix"),
         (f"s3://{bucket}/empty", r"holds no data: expected tars, or an index .* got 1 other objects"),
-        ("s3://no-such-bucket/x", "its bucket does not exist"),
+        ("s3://elsewhere-none/x", "its bucket does not exist"),
     ):
         with pytest.raises((DropError, ObjectMissingError), match=message):
             register_drop(store, uri, "src", "d1")
@@ -165,6 +166,46 @@ def test_the_same_bytes_registered_under_one_name_again_are_no_error_and_others_
     put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"y")])})
     with pytest.raises(DropError, match=r"raw/src/d1/drop\.json: another drop of that name is in the store"):
         register_drop(store, f"s3://{bucket}/a.tar", "src", "d1")
+
+
+def test_a_bucket_that_nobody_named_is_not_read(store: Store, settings: Settings, tmp_path: Path, bucket: str) -> None:
+    put(store, bucket, **{"in/a.tar": tar_bytes([("x.txt", b"x")]), "b.png": png()})
+    register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    narrow = replace(store, raw_buckets=("lake", "other-*"))
+    refused = (
+        rf"^s3://{bucket}/.*: raw data are not read from its bucket: expected one of {store.bucket}, lake, other-\*,"
+    )
+    with pytest.raises(StoreDeniedError, match=refused):
+        register_drop(narrow, f"s3://{bucket}/in", "src", "d2")
+    with pytest.raises(StoreDeniedError, match=refused):
+        freeze(narrow, open_test_release(store, ("src", "d1")), "0000", settings)
+    folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": "1", "image": f"s3://{bucket}/b.png"})})
+    with pytest.raises(StoreDeniedError, match=refused):
+        create_drop(folder, "src", "d3", open_remote=lambda: narrow)
+
+
+def test_an_index_that_goes_while_it_is_registered_is_one_sentence(store: Store, bucket: str) -> None:
+    put(store, bucket, **{"in/index.csv": b"id,image,text\n1,a.png,x\n", "in/a.png": png()})
+    asked: list[str] = []
+
+    def lose_index(params: dict[str, str], **_: object) -> None:
+        if params["url_path"].endswith("/index.csv"):
+            asked.append(params["url_path"])
+            if len(asked) == 2:
+                store.client.delete_object(Bucket=bucket, Key="in/index.csv")
+
+    store.client.meta.events.register("before-call.s3.GetObject", lose_index)
+    with pytest.raises(DropError, match=rf"^s3://{bucket}/in: document: .* objects: expected s3://.*index.csv, got 0"):
+        register_drop(store, f"s3://{bucket}/in", "src", "d1")
+
+
+@pytest.mark.integration
+def test_a_key_that_no_record_can_hold_is_one_sentence(seaweed_store: Store) -> None:
+    bucket = f"elsewhere-{uuid4().hex}"
+    seaweed_store.client.create_bucket(Bucket=bucket)
+    put(seaweed_store, bucket, **{"in/a\nb.tar": tar_bytes([("x.txt", b"x")])})
+    with pytest.raises(DropError, match=r"^'s3://.*a\\nb\.tar': uri: String should match pattern"):
+        register_drop(seaweed_store, f"s3://{bucket}/in", "src", "d1")
 
 
 @pytest.mark.integration
