@@ -312,6 +312,8 @@ def _column_problem(index: str, found: IndexProblem) -> Problem:
 def _problem(rejection: Rejection, drop: Drop) -> Problem:
     is_row = rejection.line is not None
     named = f"{rejection.object}: " if is_row and rejection.object != drop.index.name else ""
+    if not is_row and rejection.member is None and (rejection.key or "") not in rejection.detail:
+        named = f"sample {printable(rejection.key or '')}: "
     return Problem(
         file=drop.index.name if is_row else rejection.object,
         line=rejection.line,

@@ -1,5 +1,6 @@
 """Columns of a sample: which names are known, of which type, and which names are mistakes for them."""
 
+import codecs
 import difflib
 import json
 import re
@@ -42,7 +43,9 @@ def parse_object(data: bytes, what: str, reason: str) -> dict[str, Any] | Refusa
     """The JSON object in ``data``, or why there is none: ``reason``, or that it is nested too deep."""
     too_deep = Refusal("metadata_too_deep", f"{what} is nested deeper than {MAX_METADATA_DEPTH} levels")
     try:
-        values = json.loads(data.decode("utf-8"), object_pairs_hook=_distinct)
+        # Some editors write a mark in front of the first line.
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        values = json.loads(text, object_pairs_hook=_distinct)
     except _RepeatedNameError as error:
         return Refusal(reason, f"{what} gives {error} twice")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

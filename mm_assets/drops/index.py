@@ -5,7 +5,6 @@ metadata. A known column that is misspelt or wrongly typed makes the whole index
 cannot be read is that row's problem alone. Which part of an index a shard reads is said by its ``layout``.
 """
 
-import codecs
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -234,8 +233,7 @@ def _parse_line(data: bytes) -> dict[str, Any] | Refusal:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         return Refusal("text_not_utf8", f"row is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}")
-    # Some editors write a mark in front of the first line.
-    return parse_object(data.removeprefix(codecs.BOM_UTF8), "row", "bad_row")
+    return parse_object(data, "row", "bad_row")
 
 
 def _line_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexProblem]:

@@ -234,7 +234,9 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _distinct_modalities(file: pq.ParquetFile, column: str) -> set[str]:
     found: set[str] = set()
     for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
-        column_values = batch.column(0)
-        values = (column_values.flatten() if is_list(column_values.type) else column_values).unique().to_pylist()
-        found.update(name for name in map(modality_of_file, values) if name is not None)
+        cells = batch.column(0)
+        cells = cells.flatten() if is_list(cells.type) else cells
+        values = cells.cast(pa.large_binary()).unique().to_pylist()
+        names = (None if value is None else value.decode("utf-8", "replace") for value in values)
+        found.update(name for name in map(modality_of_file, names) if name is not None)
     return found

@@ -1,6 +1,7 @@
 """Rows of a Parquet file as dicts, with bounded memory: a few kilobytes can decode into gigabytes of equal cells."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -22,20 +23,32 @@ MAX_PLAIN_DICTIONARY_BYTES = BATCH_BYTES // MAX_BATCH_ROWS
 #: bounded by the bytes of their column in a row group.
 LARGE_CELL_BYTES = 64 << 10
 MAX_LARGE_CELLS_BYTES = 256 << 20
+#: What pyarrow raises for damaged files.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 
 
-def open_parquet(path: Path, where: str) -> pq.ParquetFile:
-    """Opens a file so that its large repeated cells stay single.
+@contextmanager
+def open_parquet(path: Path, where: str) -> Generator[pq.ParquetFile]:
+    """A file, opened so that its large repeated cells stay single, for the block that reads it.
 
     Raises:
-        DropError: it is not a Parquet file.
+        DropError: it is not a Parquet file, or a part of it that the block reads is damaged.
     """
     try:
         metadata = pq.read_metadata(path)
-        return pq.ParquetFile(path, read_dictionary=_large_dictionaries(metadata), metadata=metadata)
-    except (pa.ArrowException, OSError) as error:
-        raise DropError(f"{where}: is not a Parquet file: {error}. Write the index again.") from error
+    except UNREADABLE as error:
+        raise DropError(f"{where}: is not a Parquet file: {one_line(error)}. Write the index again.") from error
+    try:
+        with pq.ParquetFile(path, read_dictionary=_large_dictionaries(metadata), metadata=metadata) as file:
+            yield file
+    except UNREADABLE as error:
+        raise DropError(f"{where}: is damaged: {one_line(error)}. Write the index again.") from error
+
+
+def one_line(error: Exception) -> str:
+    """The library's sentence, which may have several lines."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def read_values(
@@ -51,7 +64,25 @@ def read_values(
             if last - first == 1 and sizes[first] > max_bytes:
                 yield Refusal("bad_row", f"row has {sizes[first]} bytes; {max_bytes} are allowed")
             else:
-                yield from cast("list[dict[str, Any]]", batch.slice(first, last - first).to_pylist())
+                yield from _as_values(batch.slice(first, last - first))
+
+
+def _as_values(rows: pa.RecordBatch) -> Iterator[dict[str, Any] | Refusal]:
+    """Rows as Python values; one that has a value which Python lacks is refused alone."""
+    try:
+        yield from cast("list[dict[str, Any]]", rows.to_pylist())
+    except UnicodeDecodeError as error:
+        if rows.num_rows == 1:
+            yield Refusal("text_not_utf8", f"row is not UTF-8: byte {error.start} of a value")
+            return
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        if rows.num_rows == 1:
+            yield Refusal("bad_row", f"row has a value that cannot be read: {one_line(error)}")
+            return
+    else:
+        return
+    for row in range(rows.num_rows):
+        yield from _as_values(rows.slice(row, 1))
 
 
 def crowded_columns(metadata: pq.FileMetaData) -> Iterator[tuple[int, str, str]]:

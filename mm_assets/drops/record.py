@@ -161,7 +161,9 @@ def validated(where: str, remedy: str) -> Generator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "document"
-        raise DropError(f"{where}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}. {remedy}.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        got = f", got {str(first['input'])[:80]!r}" if isinstance(first["input"], str | int | float) else ""
+        raise DropError(f"{where}: {field}: {said}{got}. {remedy}.") from error
 
 
 def drop_prefix(source: str, drop: str) -> str:

@@ -137,7 +137,8 @@ class VerifiedReader:
         while self.read():
             pass
         self._stream.close()
-        if self._hasher.hexdigest() != self._expected.sha256:
+        declared = self._expected.sha256, self._expected.size_bytes
+        if (self._hasher.hexdigest(), self._num_bytes) != declared:
             raise self._mismatch(f"sha256:{self._hasher.hexdigest()} ({self._num_bytes} bytes)")
 
     def _mismatch(self, got: str) -> ObjectCorruptError:
