@@ -23,8 +23,9 @@ from mm_assets.drops.fields import (
     repeated_names,
     wrongly_typed,
 )
+from mm_assets.drops.parquet_chunks import row_groups
 from mm_assets.drops.parquet_index import find_parquet_problems, read_group, see_parquet
-from mm_assets.drops.parquet_rows import byte_range, open_parquet
+from mm_assets.drops.parquet_rows import open_parquet
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
@@ -140,11 +141,12 @@ def whole(path: Path, where: str) -> Part:
 def parquet_parts(path: Path, where: str) -> list[Part]:
     """The row groups of a Parquet file, in order."""
     parts: list[Part] = []
-    first_row = 0
-    with open_parquet(path, where) as file:
-        for number in range(file.num_row_groups):
-            group = file.metadata.row_group(number)
-            start, end = byte_range(group)
+    first_row, size_bytes = 0, path.stat().st_size
+    with open_parquet(path, where):
+        for number, group in enumerate(row_groups(path)):
+            start, end = group.byte_range
+            if not 0 <= start <= end <= size_bytes:
+                raise DropError(f"{where}: is damaged: row group {number} lies outside of it. Write the index again.")
             parts.append(
                 Part(offset=start, size_bytes=end - start, first_row=first_row, first_line=first_row + 1, group=number)
             )

@@ -80,6 +80,8 @@ def damaged() -> dict[str, bytes]:
         "size_2_70.tar": tar_of(first, header("b.txt", edit=at(124, b"\x80\0\0\x40" + bytes(8)))),
         "size_not_octal.tar": tar_of(first, header("b.txt", edit=at(124, b"nonsense!!!\0"))),
         "mode_not_octal.tar": tar_of(first, header("b.txt", edit=at(100, b"zzzzzzz\0"))),
+        "folder_of_8_gib.tar": tar_of(first, header("a/", kind=tarfile.DIRTYPE, edit=at(124, b"77777777777\0"))),
+        "link_of_2_70.tar": tar_of(first, header("b", kind=b"Z", edit=at(124, b"\x80\0\0\x40" + bytes(8)))),
         "zip.tar": b"PK\3\4" + bytes(600),
         "gzip_named_tar.tar": gzip.compress(good, mtime=0),
         "html.tar": b"<!doctype html><title>404</title>" + b" " * 600,
