@@ -4,7 +4,6 @@ Nothing is copied but ``drop.json`` and the description of the source. ``drop.js
 write, and only if the data hold samples.
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +16,7 @@ from mm_assets.drops.record import DESCRIPTIVE_FILES, SOURCE_FILE, Drop, drop_ke
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.client import translated
 from mm_assets.store.objects import Store
 
@@ -50,8 +50,8 @@ def register_drop(
     if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[0]:
         raise UsageError(f"{uri}: is not an S3 URI: expected s3://BUCKET/PREFIX.")
     described = _description(store, source, description)
-    with tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch:
-        base, contents, path = _contents(store, uri, index, Path(scratch))
+    with scratch_folder("drop") as scratch:
+        base, contents, path = _contents(store, uri, index, scratch)
         uris = {base + name for name in contents.names} | contents.uris
         objects = describe_uris(store, uris, on_object)
         with validated(uri, "Correct what it is made from"):
