@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mm_assets_tests.drops.raw_data import jsonl
+from mm_assets_tests.drops.raw_data import jsonl, png
 
 GOOD = {"id": "good", "text": "hello", "image": "a.png"}
 
@@ -61,6 +61,19 @@ def lines() -> dict[str, bytes]:
         "image_number.jsonl": beside({"id": "q", "image": 3}),
         "image_folder.jsonl": beside({"id": "q", "image": "."}),
         "audio_is_a_picture.jsonl": beside({"id": "q", "audio": "a.png"}),
+        "texts.jsonl": beside({"id": "q", "text": ["a", "b"], "image": ["a.png", None, "a.png"]}),
+        "texts_of_numbers.jsonl": beside({"id": "q", "text": [1, 2]}),
+        "texts_nested.jsonl": beside({"id": "q", "text": [["a"]]}),
+        "texts_257.jsonl": beside({"id": "q", "text": ["a"] * 257}),
+        "images_and_a_stranger.jsonl": beside({"id": "q", "image": ["a.png", "../a.png"]}),
+        "content.jsonl": jsonl({"id": "q", "content": [{"text": "a"}, {"image": "a.png"}]}),
+        "content_empty.jsonl": jsonl({"id": "q", "content": [{"text": "a"}]}, {"id": "r", "content": []}),
+        "content_of_two.jsonl": jsonl(
+            {"id": "q", "content": [{"text": "a"}]}, {"id": "r", "content": [{"text": "a", "image": "a.png"}]}
+        ),
+        "content_of_nothing.jsonl": jsonl(
+            {"id": "q", "content": [{"text": "a"}]}, {"id": "r", "content": [{}, None, 3]}
+        ),
         "nothing.jsonl": beside({"id": "q", "label": "cat"}),
         "label_misspelt.jsonl": beside({"id": "q", "text": "x", "lable": "cat"}),
         "label_too_long.jsonl": beside({"id": "q", "text": "x", "label": "y" * 1025}),
@@ -175,6 +188,11 @@ def parquet() -> dict[str, bytes]:
                     ("text", pa.string()),
                 ]
             ),
+        ),
+        "texts.parquet": written({"id": ["a", "b"], "text": [["x", "y"], None], "image": [[b"z"], [png()]]}),
+        "texts_nested.parquet": written({"id": ["a"], "text": [[["x"]]]}),
+        "texts_not_utf8.parquet": written(
+            {"id": ["a", "b"], "text": pa.array([[b"\xff"], [b"y"]], pa.list_(pa.binary())).view(pa.list_(pa.string()))}
         ),
         "label_misspelt.parquet": written({"id": ["a"], "text": ["x"], "lable": ["cat"]}),
         "columns_repeat.parquet": twice.getvalue(),

@@ -75,8 +75,8 @@ def _description(data: bytes) -> Iterator[str]:
         yield columns.detail
         return
     labels = {name: value for name, value in columns.items() if value is None or isinstance(value, str)}
-    blob = Blob(offset=0, size_bytes=1, digest=digest_bytes(b"x"), format="txt")
-    made = finish_sample("key", "a.tar", {"text": blob}, {**columns, **labels}, LIMITS)
+    blob = Blob(modality="text", offset=0, size_bytes=1, digest=digest_bytes(b"x"), format="txt")
+    made = finish_sample("key", "a.tar", [blob], {**columns, **labels}, LIMITS)
     if isinstance(made, Rejection):
         yield made.detail
     else:
