@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mm_assets.errors import CommitUnknownError, ObjectCorruptError, StoreDeniedError, StoreError
+from mm_assets.errors import CommitUnknownError, ObjectCorruptError, ObjectMissingError, StoreDeniedError, StoreError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes, digest_file, digest_hex
 from mm_assets.store.client import CONFLICT, MISSING, error_code, make_client, translated
 from mm_assets.store.embedded import ensure_running
@@ -52,6 +52,14 @@ class Opened:
     """A stream of bytes and, where the bucket keeps versions, which version it is of."""
 
     body: IO[bytes]
+    version_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """An object that is there: its size and, where the bucket keeps versions, its version."""
+
+    size_bytes: int
     version_id: str | None
 
 
@@ -205,8 +213,22 @@ class Store:
             options["VersionId"] = version_id
         with translated(uri):
             answer = self.client.get_object(Bucket=bucket, Key=key, **options)
-        version = answer.get("VersionId")
-        return Opened(body=answer["Body"], version_id=None if version in (None, "null") else str(version))
+        return Opened(body=answer["Body"], version_id=_version(answer))
+
+    def find_uri(self, uri: str) -> "Found | None":
+        """Size and version of an ``s3://`` object, or None if it or its bucket does not exist.
+
+        Raises:
+            StoreDeniedError: raw data are not read from that bucket, or the credentials may not.
+        """
+        bucket, key = split_uri(uri)
+        self._require_raw(bucket, uri)
+        try:
+            with translated(uri):
+                answer = self.client.head_object(Bucket=bucket, Key=key)
+        except ObjectMissingError:
+            return None
+        return Found(size_bytes=int(answer["ContentLength"]), version_id=_version(answer))
 
     def list_uris(self, uri: str) -> Iterator[str]:
         """The URI of every object at or below ``uri``, sorted.
@@ -320,6 +342,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of ``s3://bucket/key``."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+def _version(answer: Mapping[str, Any]) -> str | None:
+    version = answer.get("VersionId")
+    return None if version in (None, "null") else str(version)
 
 
 def object_key(digest: str) -> str:

@@ -1,7 +1,11 @@
 """Data that are in S3 already: registered where they lie, read in place, by version; URIs in an index."""
 
+import gzip
 import io
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +18,7 @@ from mm_assets.drops.raw import describe_uris
 from mm_assets.drops.record import Drop, drop_key, parse_drop
 from mm_assets.drops.register import register_drop
 from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, StoreDeniedError, UsageError
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.verify import verify_store
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
@@ -184,19 +189,53 @@ def test_a_bucket_that_nobody_named_is_not_read(store: Store, settings: Settings
         create_drop(folder, "src", "d3", open_remote=lambda: narrow)
 
 
-def test_an_index_that_goes_while_it_is_registered_is_one_sentence(store: Store, bucket: str) -> None:
-    put(store, bucket, **{"in/index.csv": b"id,image,text\n1,a.png,x\n", "in/a.png": png()})
-    asked: list[str] = []
+@contextmanager
+def reads_of(store: Store, before: Callable[[str, int], None] = lambda key, times: None) -> Iterator[Counter[str]]:
+    """How often each object is read; ``before`` is called ahead of each read."""
+    found = Counter[str]()
 
-    def lose_index(params: dict[str, str], **_: object) -> None:
-        if params["url_path"].endswith("/index.csv"):
-            asked.append(params["url_path"])
-            if len(asked) == 2:
-                store.client.delete_object(Bucket=bucket, Key="in/index.csv")
+    def note(params: dict[str, str], **_: object) -> None:
+        key = params["url_path"].partition("/in/")[2]
+        if key:
+            found[key] += 1
+            before(key, found[key])
 
-    store.client.meta.events.register("before-call.s3.GetObject", lose_index)
-    with pytest.raises(DropError, match=rf"^s3://{bucket}/in: document: .* objects: expected s3://.*index.csv, got 0"):
-        register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    store.client.meta.events.register("before-call.s3.GetObject", note)
+    try:
+        yield found
+    finally:
+        store.client.meta.events.unregister("before-call.s3.GetObject", note)
+
+
+def test_every_object_is_read_once(store: Store, bucket: str) -> None:
+    rows = [{"id": "1", "image": "a.png"}, {"id": "1", "audio": "b.wav"}, {"id": "2", "audio": "c.wav"}]
+    files = {"in/index.jsonl": jsonl(*rows), "in/a.png": png(), "in/b.wav": sound(), "in/c.wav": b"not a sound"}
+    put(store, bucket, **files)
+    with reads_of(store) as read:
+        assert register_drop(store, f"s3://{bucket}/in", "src", "d1").num_samples == 1
+    assert read == dict.fromkeys(["index.jsonl", "a.png", "b.wav", "c.wav"], 1)
+    for entry in recorded(store).objects:
+        data = files[entry.name.partition(f"{bucket}/")[2]]
+        assert (entry.digest, entry.size_bytes) == (digest_bytes(data), len(data))
+    put(store, bucket, **{"tars/in/a.tar": tar_bytes([("x.txt", b"x")]), "tars/in/b.tgz": gzip.compress(tar_bytes([]))})
+    with reads_of(store) as read:
+        register_drop(store, f"s3://{bucket}/tars", "src", "d2")
+    assert read == {"a.tar": 1, "b.tgz": 1}
+
+
+def test_an_object_that_changes_while_it_is_registered_is_named(store: Store, bucket: str) -> None:
+    rows = [{"id": str(number), "image": "a.png"} for number in range(2)]
+
+    def change(key: str, times: int) -> None:
+        if key == "a.png" and times == 2:
+            put(store, bucket, **{"in/a.png": png(shade=9)})
+
+    put(store, bucket, **{"in/index.jsonl": jsonl(*rows), "in/a.png": png()})
+    with reads_of(store, change):
+        report = register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    assert [problem.is_fatal for problem in report.problems] == [True]
+    assert "in/a.png: changed while it was read: expected " in report.problems[0].message
+    assert list(store.list_keys("raw/")) == []
 
 
 @pytest.mark.integration
