@@ -40,7 +40,7 @@ def files_of(number):
 class CommitMachine(RuleBasedStateMachine):
     """Attempts that end at any write or overlap, and objects that are damaged, on a server at ``endpoint``."""
 
-    endpoint = ""
+    endpoint, bucket = "", ""
     credentials = MOTO_KEYS
     attempts = Bundle("attempts")
 
@@ -51,9 +51,7 @@ class CommitMachine(RuleBasedStateMachine):
         self.client.meta.events.register("before-call.s3.PutObject", lambda **_: self.write("before"))
         self.client.meta.events.register("after-call.s3.PutObject", lambda **_: self.write("after"))
         self.left, self.when = None, ""
-        bucket = f"b-{uuid.uuid4().hex}"
-        self.client.create_bucket(Bucket=bucket)
-        self.store = Store(client=self.client, bucket=bucket, prefix="p")
+        self.store = Store(client=self.client, bucket=self.bucket, prefix=uuid.uuid4().hex)
         self.possible = {None}
         self.damaged = set()
 
@@ -170,7 +168,9 @@ class CommitMachine(RuleBasedStateMachine):
 
 @pytest.mark.property
 def test_interrupted_commit_leaves_the_old_or_the_new_manifest(moto_endpoint):
-    machine = type("Commits", (CommitMachine,), {"endpoint": moto_endpoint})
+    bucket = f"b-{uuid.uuid4().hex}"
+    make_client(moto_endpoint, MOTO_KEYS).create_bucket(Bucket=bucket)
+    machine = type("Commits", (CommitMachine,), {"endpoint": moto_endpoint, "bucket": bucket})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=12, stateful_step_count=12, deadline=None, database=None)
     )
@@ -181,7 +181,8 @@ def test_interrupted_commit_leaves_the_old_or_the_new_manifest(moto_endpoint):
 @pytest.mark.slow
 def test_the_same_on_a_real_server(seaweed_server):
     keys = {"access_key": seaweed_server.access_key, "secret_key": seaweed_server.secret_key}
-    machine = type("RealCommits", (CommitMachine,), {"endpoint": seaweed_server.endpoint, "credentials": keys})
+    place = {"endpoint": seaweed_server.endpoint, "credentials": keys, "bucket": seaweed_server.bucket}
+    machine = type("RealCommits", (CommitMachine,), place)
     run_state_machine_as_test(
         machine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None, database=None)
     )
