@@ -140,8 +140,8 @@ def test_generation_after_generation_splits_stay_and_what_is_linked_shares_one(g
         left_out = np.concatenate([left_out, np.zeros(new, np.bool_)])
         groups, left_out = separate(num_rows, rows, keys, inherited=inherited, left_out=left_out)
         splits = assign(
-            groups, [f"id/{leader}" for leader in np.unique(groups)], inherited=inherited, selected=~left_out,
-            labels=np.arange(num_rows) % 3, seed=seed, config=FreezeConfig(),
+            groups, np.array([draw(f"id/{leader}", seed) for leader in np.unique(groups)]), inherited=inherited,
+            selected=~left_out, labels=np.arange(num_rows) % 3, config=FreezeConfig(),
         )  # fmt: skip
         assert splits[: len(before)].tolist() == before.tolist()
         for key in np.unique(keys):
