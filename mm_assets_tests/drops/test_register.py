@@ -224,13 +224,13 @@ def test_every_object_is_read_once(store: Store, bucket: str) -> None:
 
 
 def test_an_object_that_changes_while_it_is_registered_is_named(store: Store, bucket: str) -> None:
-    rows = [{"id": str(number), "image": "a.png"} for number in range(2)]
+    rows = [{"id": str(number), "image": name} for number, name in enumerate(("a.png", "b.png", "a.png"))]
 
     def change(key: str, times: int) -> None:
         if key == "a.png" and times == 2:
             put(store, bucket, **{"in/a.png": png(shade=9)})
 
-    put(store, bucket, **{"in/index.jsonl": jsonl(*rows), "in/a.png": png()})
+    put(store, bucket, **{"in/index.jsonl": jsonl(*rows), "in/a.png": png(), "in/b.png": png(9, 9)})
     with reads_of(store, change):
         report = register_drop(store, f"s3://{bucket}/in", "src", "d1")
     assert [problem.is_fatal for problem in report.problems] == [True]
