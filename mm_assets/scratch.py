@@ -1,13 +1,16 @@
 """Folders for a computation's files: they go when it ends, and those of a killed process when the next one begins.
 
-A folder holds a file that its process keeps locked; the kernel unlocks it however the process ends. So a folder whose
-lock is free has no owner, whatever process ids or clocks say.
+Beside a folder is a file that its process keeps locked; the kernel unlocks it however the process ends. So a folder
+whose lock is free has no owner, whatever process ids or clocks say. The file is made before the folder and removed
+after it: whatever moment a process is killed at, nothing of it stays that is not found again.
 """
 
 import fcntl
 import logging
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,8 +19,6 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 PREFIX = "mm-scratch-"
-#: A folder has this name until it is locked, so that every folder of the other name has an owner or had one.
-NEW_PREFIX = "mm-new-scratch-"
 OWNER = ".owner"
 
 
@@ -30,36 +31,72 @@ def scratch_folder(name: str) -> Generator[Path]:
     """
     parent = Path(tempfile.gettempdir())
     reclaim(parent)
-    unlocked = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=parent))
-    with (unlocked / OWNER).open("w") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        folder = parent / f"{PREFIX}{name}-{unlocked.name.removeprefix(NEW_PREFIX)}"
-        unlocked.rename(folder)
+    owner, descriptor = _new_owner(parent, name)
+    try:
+        folder = owner.with_suffix("")
+        folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder)
+            _remove(folder)
+            owner.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def reclaim(parent: Path) -> list[Path]:
     """Removes the folders of this user below ``parent`` whose process is gone, and returns them."""
     gone: list[Path] = []
-    for folder in sorted(parent.glob(f"{PREFIX}*")):
+    for owner in sorted(parent.glob(f"{PREFIX}*{OWNER}")):
         try:
-            if folder.stat().st_uid != os.getuid():
-                continue
-            owner = os.open(folder / OWNER, os.O_RDWR)
-        except FileNotFoundError:
-            # Its process, or another one that reclaims, is removing it.
+            descriptor = os.open(owner, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            # It is another user's, not a file, or its process has just removed it.
             continue
         try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(folder)
-            gone.append(folder)
-            logger.warning("%s: removed, its process was killed", folder)
+            if _take(owner, descriptor):
+                folder = owner.with_suffix("")
+                _remove(folder)
+                owner.unlink(missing_ok=True)
+                gone.append(folder)
+                logger.warning("%s: removed, its process was killed", folder)
         finally:
-            os.close(owner)
+            os.close(descriptor)
     return gone
+
+
+def _new_owner(parent: Path, name: str) -> tuple[Path, int]:
+    """A locked file with a name of its own, and its descriptor."""
+    while True:
+        owner = parent / f"{PREFIX}{name}-{secrets.token_hex(6)}{OWNER}"
+        descriptor = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if _take(owner, descriptor):
+            return owner, descriptor
+        # Another process took it for one of a killed process before it was locked.
+        os.close(descriptor)
+
+
+def _take(owner: Path, descriptor: int) -> bool:
+    """Locks the file, if it is a file of this user that nobody has locked and that is still there."""
+    opened = os.fstat(descriptor)
+    if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.getuid():
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(opened, owner.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, or what is there instead; another program may be tidying up the same place."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, onerror=_unless_gone)
+    else:
+        folder.unlink(missing_ok=True)
+
+
+def _unless_gone(_: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+    del path
+    if not isinstance(problem[1], FileNotFoundError):
+        raise problem[1]

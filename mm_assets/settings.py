@@ -7,6 +7,7 @@ remains of the environment changes no byte, or is in the environment identity (`
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Settings:
     ``store_uri`` and ``s3_endpoint`` are None when unset; ``config_dir`` is where a data owner's suites and
     policies override the packaged ones. ``pod_name`` and ``pod_uid`` name the pod this process runs in, if any;
     ``cpu_capability`` is what torch was told to use instead of what the processor offers; ``parallel`` is how many
-    shards ``mm run`` works on at a time.
+    shards ``mm run`` works on at a time; ``raw_buckets`` are the buckets besides the store's with raw data.
     """
 
     store_uri: str | None
@@ -96,6 +97,7 @@ class Settings:
     pod_uid: str | None = None
     cpu_capability: str | None = None
     parallel: int = 1
+    raw_buckets: tuple[str, ...] = ()
 
     @property
     def is_embedded(self) -> bool:
@@ -183,6 +185,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "MM_CONFIG_DIR": str(settings.config_dir) if settings.config_dir else None,
         "MM_HOME": str(settings.home),
         "MM_WORLD_SIZE": str(settings.world_size),
+        "MM_RAW_BUCKETS": ",".join(settings.raw_buckets) or None,
     }
     inherited = {name: value for name, value in clean_environment().items() if name not in own}
     return inherited | {name: value for name, value in own.items() if value is not None}
@@ -218,7 +221,20 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         pod_uid=env.get("MM_POD_UID") or None,
         cpu_capability=env.get("ATEN_CPU_CAPABILITY") or None,
         parallel=_bounded_int(env, "MM_PARALLEL", default=os.cpu_count() or 1, maximum=MAX_PARALLEL),
+        raw_buckets=_buckets(env),
     )
+
+
+def _buckets(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The names and patterns in ``MM_RAW_BUCKETS``."""
+    names = tuple(name for name in (part.strip() for part in env.get("MM_RAW_BUCKETS", "").split(",")) if name)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._*-]+", name):
+            raise SettingsError(
+                f"MM_RAW_BUCKETS: is unusable: expected names of buckets, or patterns with *, separated by commas, "
+                f"got {name!r}."
+            )
+    return names
 
 
 def _bounded_int(env: Mapping[str, str], name: str, *, default: int, maximum: int) -> int:

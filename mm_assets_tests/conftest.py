@@ -74,7 +74,7 @@ def store(moto_endpoint: str) -> Store:
     client = make_client(moto_endpoint, MOTO_KEYS)
     bucket = f"b-{uuid.uuid4().hex}"
     client.create_bucket(Bucket=bucket)
-    return Store(client=client, bucket=bucket, prefix="store")
+    return Store(client=client, bucket=bucket, prefix="store", raw_buckets=("elsewhere-*",))
 
 
 @pytest.fixture
@@ -103,7 +103,8 @@ def seaweed_store(seaweed_server: embedded.Server, seaweed_env: dict[str, str]) 
     """The store that ``seaweed_env`` names."""
     keys = {"access_key": seaweed_server.access_key, "secret_key": seaweed_server.secret_key}
     client = make_client(seaweed_server.endpoint, keys)
-    return Store(client=client, bucket=seaweed_server.bucket, prefix=seaweed_env["MM_STORE_URI"].rsplit("/", 1)[1])
+    prefix = seaweed_env["MM_STORE_URI"].rsplit("/", 1)[1]
+    return Store(client=client, bucket=seaweed_server.bucket, prefix=prefix, raw_buckets=("elsewhere-*",))
 
 
 @pytest.fixture

@@ -57,6 +57,13 @@ def test_teams_own_configuration_file_comes_before_the_packaged_one(tmp_path):
     assert settings.config_file("x.yaml") == tmp_path / "x.yaml"
 
 
+def test_buckets_are_a_list_of_names_and_patterns():
+    assert read_settings({"MM_RAW_BUCKETS": " lake, birds-*,,"}).raw_buckets == ("lake", "birds-*")
+    assert read_settings({"MM_RAW_BUCKETS": ""}).raw_buckets == ()
+    with pytest.raises(SettingsError, match="MM_RAW_BUCKETS: is unusable: .*, got 's3://lake'"):
+        read_settings({"MM_RAW_BUCKETS": "lake,s3://lake"})
+
+
 def test_relative_folders_become_absolute():
     settings = read_settings({"MM_HOME": "here", "DAGSTER_HOME": "there", "MM_CONFIG_DIR": "config"})
     assert settings.home == Path("here").absolute()

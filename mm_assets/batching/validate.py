@@ -1,8 +1,5 @@
 """The check of ``batch_plan``: every training sample exactly once per epoch, no pack overfull, lanes balanced."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
@@ -12,6 +9,7 @@ from mm_assets.batching.rows import CLS_TOKENS, TOKEN_COLUMNS, train_rows
 from mm_assets.batching.schedule import Ints
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
@@ -24,9 +22,9 @@ def validate_batch_plan(store: Store, manifest: Manifest, rules: Rules) -> tuple
     """Everything that must hold before a plan may be followed."""
     del rules
     config = PlanConfig(**manifest.params["plan"])
-    with tempfile.TemporaryDirectory(prefix="mm-plan-check-") as name:
-        plan = read_parquet(store.fetch(manifest.output("plan.parquet").digest, Path(name)))
-        frozen = store.fetch(manifest.input("dataset_release").digest("samples.parquet"), Path(name))
+    with scratch_folder("check") as folder:
+        plan = read_parquet(store.fetch(manifest.output("plan.parquet").digest, folder))
+        frozen = store.fetch(manifest.input("dataset_release").digest("samples.parquet"), folder)
         samples = read_parquet(frozen, COLUMNS)
     return check_plan(plan, samples, config)
 

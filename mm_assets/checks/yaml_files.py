@@ -22,15 +22,27 @@ def parse_yaml(text: str, where: str, error: type[Exception]) -> tuple[Any, Line
         error: Raised if the document is not YAML, holds a tag, or names a key twice.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: Lines = {}
-        _collect_lines(node, (), lines, where, error)
-        return yaml.safe_load(text), lines
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            lines: Lines = {}
+            _collect_lines(node, (), lines, where, error)
+            return (None if node is None else loader.construct_document(node)), lines
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
         raise error(f"{where}: line {line}: is not valid YAML: {problem.problem}. Correct that line.") from problem
     except yaml.YAMLError as problem:
-        raise error(f"{where}: is not valid YAML: {problem}. Correct the file.") from problem
+        said = " ".join(str(problem).split())
+        raise error(f"{where}: is not valid YAML: {said}. Correct the file.") from problem
+    except RecursionError as problem:
+        raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels. Correct the file.") from problem
+    except error:
+        raise
+    except (ValueError, LookupError) as problem:
+        # The values of a document whose syntax is right: a date of month 13, a number of 5,000 digits.
+        raise error(f"{where}: has a value that cannot be read: {problem}. Correct the file.") from problem
 
 
 def parse_yaml_bytes(data: bytes, where: str, error: type[Exception]) -> tuple[Any, Lines]:

@@ -1,7 +1,6 @@
 """``mm policy``: the curation policies of a store, and what one would do to a frozen release."""
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import Policy, parse_policy
 from mm_assets.release.trial import largest_slices, try_policy
 from mm_assets.releases.policies import add_policy, list_policies, packaged_policies, pin_policy
+from mm_assets.scratch import scratch_folder
 from mm_assets.settings import current_user, read_settings
 from mm_assets.store.manifest import Partition, read_manifest
 from mm_assets.store.objects import Store, open_store
@@ -67,8 +67,8 @@ def try_on(args: argparse.Namespace, console: Console) -> Outcome:
     policy = _wanted(store, args.policy)
     workspace.spec(args.release)
     ref = require_ref(store, "dataset_release", Partition(release=args.release))
-    with tempfile.TemporaryDirectory(prefix="mm-policy-") as folder:
-        found = try_policy(store, read_manifest(store, ref.manifest), policy, Path(folder))
+    with scratch_folder("policy") as folder:
+        found = try_policy(store, read_manifest(store, ref.manifest), policy, folder)
     result: dict[str, Json] = {"release": args.release, **found, "wall_s": round(time.monotonic() - started, 2)}
     _print_trial(console, result)
     return Outcome(result=result)

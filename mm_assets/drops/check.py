@@ -3,7 +3,6 @@
 The files are read by the same code that a snapshot uses, so what passes here passes there, apart from decoding.
 """
 
-import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from mm_assets.drops.source import parse_source
 from mm_assets.drops.tar import read_tar
 from mm_assets.errors import DropError, MmError
 from mm_assets.modalities.table import MODALITY_OF
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.objects import Store
 
 MAX_COLUMN_PROBLEMS = 100
@@ -124,8 +124,8 @@ def examine_drop(
     """
     found_problems, said = list(problems), list(warnings)
     with (
-        tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch,
-        Collection(Path(scratch), config, keeps_blobs=False) as found,
+        scratch_folder("drop") as scratch,
+        Collection(scratch, config, keeps_blobs=False) as found,
     ):
         if index is None:
             found_problems.extend(_check_tars(drop, open_object, found, on_object))
@@ -270,8 +270,8 @@ def _check_index(
         yield from (_column_problem(index, problem) for problem in columns)
         if columns:
             return
-        with tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch:
-            repeated = lay_out(path, index, 1, Path(scratch), drop.columns).repeated
+        with scratch_folder("drop") as scratch:
+            repeated = lay_out(path, index, 1, scratch, drop.columns).repeated
         intact = drop.model_copy(update={"objects": [entry for entry in drop.objects if entry.name not in broken]})
         rows = read_index(path, index, drop.columns)
         read_rows(rows, intact, open_object, found, repeated=repeated)
@@ -312,6 +312,8 @@ def _column_problem(index: str, found: IndexProblem) -> Problem:
 def _problem(rejection: Rejection, drop: Drop) -> Problem:
     is_row = rejection.line is not None
     named = f"{rejection.object}: " if is_row and rejection.object != drop.index.name else ""
+    if not is_row and rejection.member is None and (rejection.key or "") not in rejection.detail:
+        named = f"sample {printable(rejection.key or '')}: "
     return Problem(
         file=drop.index.name if is_row else rejection.object,
         line=rejection.line,

@@ -5,7 +5,7 @@ in the order of ids, whatever the order of the raw data; memory does not grow wi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -20,6 +20,8 @@ from mm_assets.drops.parts import part_of
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Blob, Rejection, Sample, Spool, id_of
 
+#: Members of one sample, of whatever kind, are held together in memory.
+MAX_SAMPLE_MEMBERS = 1024
 #: Extensions are counted one by one up to this number; the others are counted together.
 MAX_EXTENSIONS = 100
 OTHER_EXTENSIONS = "other extensions"
@@ -94,11 +96,11 @@ class Collection(AbstractContextManager["Collection"]):
 
         An id that two objects claim belongs to the one that was read first; the other one's sample is rejected.
         """
-        for sample_id, records in groupby(self._records, key=itemgetter(0)):
+        for _, records in groupby(self._records, key=itemgetter(0)):
             first: Sample | None = None
             for number, found in groupby(records, key=itemgetter(1)):
                 drop_number, object_key = self._objects[number]
-                for made in self._made(object_key, sample_id, list(found)):
+                for made in self._made(object_key, found):
                     if isinstance(made, Sample):
                         if first is not None:
                             made = _taken(made, first)
@@ -112,17 +114,22 @@ class Collection(AbstractContextManager["Collection"]):
         sample_id = "" if key is None else id_of(self.drops[-1], key)
         self._records.append(sample_id, number, kind, key, *values)
 
-    def _made(self, object_key: str, sample_id: str, records: list[list[Any]]) -> Iterator[Sample | Rejection]:
+    def _made(self, object_key: str, records: Iterable[list[Any]]) -> Iterator[Sample | Rejection]:
         pieces: list[tuple[int, Piece]] = []
-        key = ""
+        key, num_pieces = "", 0
         for _, _, kind, key, *values in records:
             if kind == "piece":
-                pieces.append((values[0], Piece.decode(values[1])))
+                num_pieces += 1
+                if num_pieces <= MAX_SAMPLE_MEMBERS:
+                    pieces.append((values[0], Piece.decode(values[1])))
             elif kind == "sample":
                 yield self._sample(key, *values)
             else:
                 yield Rejection(**values[0])
-        if pieces:
+        if num_pieces > MAX_SAMPLE_MEMBERS:
+            detail = f"sample has {num_pieces} members; {MAX_SAMPLE_MEMBERS} are allowed"
+            yield Rejection(reason="too_many_parts", detail=detail, object=object_key, key=key)
+        elif pieces:
             yield from assemble(key, pieces, object_key, self.config, self.descriptions)
 
     def _sample(

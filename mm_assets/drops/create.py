@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mm_assets.drops.contents import Contents, find_contents
 from mm_assets.drops.loose import index_loose_files
 from mm_assets.drops.raw import describe_uris
@@ -30,6 +28,7 @@ from mm_assets.drops.record import (
     drop_key,
     parse_drop,
     source_key,
+    validated,
 )
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
@@ -102,7 +101,7 @@ def create_drop(
         )
     contents = _contents_of(folder, index, on_note)
     remote = _remote_objects(folder, contents, open_remote, on_object)
-    try:
+    with validated(str(folder), "Correct what it is made from"):
         made = Drop(
             schema="mm.drop/1",
             source=source,
@@ -116,10 +115,6 @@ def create_drop(
             index_file=contents.index_file,
             media_folder=contents.media_folder,
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "document"
-        raise DropError(f"{folder}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}.") from error
     data = made.encode()
     require_small(data, str(folder))
     (folder / DROP_FILE).write_bytes(data)

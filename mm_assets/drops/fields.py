@@ -1,5 +1,6 @@
 """Columns of a sample: which names are known, of which type, and which names are mistakes for them."""
 
+import codecs
 import difflib
 import json
 import re
@@ -34,6 +35,10 @@ REGION_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
 UNSOUND_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
+#: Control characters and separators of lines: what a report shows would have other lines.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 class _RepeatedNameError(ValueError):
     """An object of JSON gives one name twice; readers keep only one of the values."""
 
@@ -42,7 +47,9 @@ def parse_object(data: bytes, what: str, reason: str) -> dict[str, Any] | Refusa
     """The JSON object in ``data``, or why there is none: ``reason``, or that it is nested too deep."""
     too_deep = Refusal("metadata_too_deep", f"{what} is nested deeper than {MAX_METADATA_DEPTH} levels")
     try:
-        values = json.loads(data.decode("utf-8"), object_pairs_hook=_distinct)
+        # Some editors write a mark in front of the first line.
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        values = json.loads(text, object_pairs_hook=_distinct)
     except _RepeatedNameError as error:
         return Refusal(reason, f"{what} gives {error} twice")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -194,8 +201,9 @@ def _bad_label(columns: Mapping[str, object]) -> tuple[str, str] | None:
 
 
 def printable(key: str) -> str:
-    """``key`` as it may stand in a report or a table, whatever was in the data."""
-    return key.encode("utf-8", "backslashreplace").decode("utf-8")
+    """``key`` as it may stand in one line of a report or in a table, whatever was in the data."""
+    whole = key.encode("utf-8", "backslashreplace").decode("utf-8")
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), whole)
 
 
 def _is_sound(character: str) -> bool:

@@ -104,12 +104,13 @@ def assemble(
         descriptions: Where the bytes of its descriptions are.
     """
     known: list[Piece] = []
+    seen: set[str] = set()
     for _, found in groupby(pieces, key=itemgetter(0)):
         run = [piece for _, piece in found]
-        seen = {piece.extension for piece in known}
         repeated = next((piece for piece in run if piece.extension in seen), None)
         if repeated is None:
             known.extend(run)
+            seen.update(piece.extension for piece in run)
         else:
             detail = f"id {key} occurs twice in {object_key}: member {repeated.member} again"
             yield _rejection(key, object_key, repeated, Refusal("duplicate_id", detail))

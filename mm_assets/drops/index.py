@@ -5,7 +5,6 @@ metadata. A known column that is misspelt or wrongly typed makes the whole index
 cannot be read is that row's problem alone. Which part of an index a shard reads is said by its ``layout``.
 """
 
-import codecs
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from mm_assets.drops.fields import (
     repeated_names,
     wrongly_typed,
 )
+from mm_assets.drops.parquet_chunks import row_groups
 from mm_assets.drops.parquet_index import find_parquet_problems, read_group, see_parquet
-from mm_assets.drops.parquet_rows import byte_range, open_parquet
+from mm_assets.drops.parquet_rows import open_parquet
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
@@ -141,11 +141,12 @@ def whole(path: Path, where: str) -> Part:
 def parquet_parts(path: Path, where: str) -> list[Part]:
     """The row groups of a Parquet file, in order."""
     parts: list[Part] = []
-    first_row = 0
-    with open_parquet(path, where) as file:
-        for number in range(file.num_row_groups):
-            group = file.metadata.row_group(number)
-            start, end = byte_range(group)
+    first_row, size_bytes = 0, path.stat().st_size
+    with open_parquet(path, where):
+        for number, group in enumerate(row_groups(path)):
+            start, end = group.byte_range
+            if not 0 <= start <= end <= size_bytes:
+                raise DropError(f"{where}: is damaged: row group {number} lies outside of it. Write the index again.")
             parts.append(
                 Part(offset=start, size_bytes=end - start, first_row=first_row, first_line=first_row + 1, group=number)
             )
@@ -234,8 +235,7 @@ def _parse_line(data: bytes) -> dict[str, Any] | Refusal:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         return Refusal("text_not_utf8", f"row is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}")
-    # Some editors write a mark in front of the first line.
-    return parse_object(data.removeprefix(codecs.BOM_UTF8), "row", "bad_row")
+    return parse_object(data, "row", "bad_row")
 
 
 def _line_problems(path: Path, where: str, columns: Columns) -> Iterator[IndexProblem]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from mm_assets.drops.columns import FILE_COLUMNS, FILE_MODALITIES, Columns, Seen, modality_of_file, source_columns
 from mm_assets.drops.fields import KNOWN_COLUMNS, NUMBERED_COLUMNS, expected_type, misspelt, repeated_names
 from mm_assets.drops.limits import MAX_METADATA_DEPTH
+from mm_assets.drops.parquet_chunks import row_groups
 from mm_assets.drops.parquet_rows import (
     MAX_BATCH_ROWS,
     crowded_columns,
@@ -70,7 +71,7 @@ def find_parquet_problems(path: Path, where: str, columns: Columns) -> Iterator[
             if source in names and not _fits(name, schema.field(source).type):
                 expected = MEDIA_TYPES if name in FILE_MODALITIES else expected_type(name)
                 yield 1, source, f"is a {schema.field(source).type}; {expected} is expected"
-        crowded = list(crowded_columns(file.metadata))
+        crowded = list(crowded_columns(path, file.schema))
         yield from ((row + 1, name, detail) for row, name, detail in crowded)
         if "id" in sources and sources["id"] not in names:
             yield 1, "id", "is missing"
@@ -101,12 +102,13 @@ def read_group(
         }
         if columns.get(CONTENT) == CONTENT:
             media[CONTENT] = MAX_LIST_BYTES
+        size = row_groups(path)[group]
         wanted = None if only is None else _projection(file, source_columns(columns, only), set(media))
         if wanted == []:
-            yield from ({} for _ in range(file.metadata.row_group(group).num_rows))
+            yield from ({} for _ in range(size.num_rows))
             return
         classes = class_names(schema)
-        for values in read_values(file, group, max_bytes=max_row_bytes + sum(media.values()), columns=wanted):
+        for values in read_values(file, group, size, max_bytes=max_row_bytes + sum(media.values()), columns=wanted):
             yield values if isinstance(values, Refusal) else _plain(values, media, classes)
 
 
@@ -234,7 +236,9 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _distinct_modalities(file: pq.ParquetFile, column: str) -> set[str]:
     found: set[str] = set()
     for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
-        column_values = batch.column(0)
-        values = (column_values.flatten() if is_list(column_values.type) else column_values).unique().to_pylist()
-        found.update(name for name in map(modality_of_file, values) if name is not None)
+        cells = batch.column(0)
+        cells = cells.flatten() if is_list(cells.type) else cells
+        values = cells.cast(pa.large_binary()).unique().to_pylist()
+        names = (None if value is None else value.decode("utf-8", "replace") for value in values)
+        found.update(name for name in map(modality_of_file, names) if name is not None)
     return found

@@ -1,14 +1,17 @@
 """Rows of a Parquet file as dicts, with bounded memory: a few kilobytes can decode into gigabytes of equal cells."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mm_assets.drops.parquet_chunks import RowGroup, row_groups
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
 
@@ -22,28 +25,40 @@ MAX_PLAIN_DICTIONARY_BYTES = BATCH_BYTES // MAX_BATCH_ROWS
 #: bounded by the bytes of their column in a row group.
 LARGE_CELL_BYTES = 64 << 10
 MAX_LARGE_CELLS_BYTES = 256 << 20
-DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
+#: What the libraries raise for damaged files.
+UNREADABLE = (pa.ArrowException, duckdb.Error, OSError, UnicodeDecodeError, IndexError)
 
 
-def open_parquet(path: Path, where: str) -> pq.ParquetFile:
-    """Opens a file so that its large repeated cells stay single.
+@contextmanager
+def open_parquet(path: Path, where: str) -> Generator[pq.ParquetFile]:
+    """A file, opened so that its large repeated cells stay single, for the block that reads it.
 
     Raises:
-        DropError: it is not a Parquet file.
+        DropError: it is not a Parquet file, or a part of it that the block reads is damaged.
     """
     try:
         metadata = pq.read_metadata(path)
-        return pq.ParquetFile(path, read_dictionary=_large_dictionaries(metadata), metadata=metadata)
-    except (pa.ArrowException, OSError) as error:
-        raise DropError(f"{where}: is not a Parquet file: {error}. Write the index again.") from error
+    except UNREADABLE as error:
+        raise DropError(f"{where}: is not a Parquet file: {one_line(error)}. Write the index again.") from error
+    try:
+        dictionaries = _large_dictionaries(path, metadata.schema)
+        with pq.ParquetFile(path, read_dictionary=dictionaries, metadata=metadata) as file:
+            yield file
+    except UNREADABLE as error:
+        raise DropError(f"{where}: is damaged: {one_line(error)}. Write the index again.") from error
+
+
+def one_line(error: Exception) -> str:
+    """The library's sentence, which may have several lines."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def read_values(
-    file: pq.ParquetFile, group: int, *, max_bytes: int, columns: list[str] | None = None
+    file: pq.ParquetFile, group: int, size: RowGroup, *, max_bytes: int, columns: list[str] | None = None
 ) -> Iterator[dict[str, Any] | Refusal]:
-    """The rows of one row group; a row of more than ``max_bytes`` is refused."""
+    """The rows of row group number ``group``, whose size is ``size``; a row of more than ``max_bytes`` is refused."""
     batches = file.iter_batches(
-        batch_size=_batch_rows(file.metadata.row_group(group)), row_groups=[group], columns=columns, use_threads=False
+        batch_size=_batch_rows(size, file.schema), row_groups=[group], columns=columns, use_threads=False
     )
     for batch in batches:
         sizes = _row_sizes(batch)
@@ -51,23 +66,43 @@ def read_values(
             if last - first == 1 and sizes[first] > max_bytes:
                 yield Refusal("bad_row", f"row has {sizes[first]} bytes; {max_bytes} are allowed")
             else:
-                yield from cast("list[dict[str, Any]]", batch.slice(first, last - first).to_pylist())
+                yield from _as_values(batch.slice(first, last - first))
 
 
-def crowded_columns(metadata: pq.FileMetaData) -> Iterator[tuple[int, str, str]]:
-    """First row, column and what is wrong with it, of large cells that could only be read together."""
+def _as_values(rows: pa.RecordBatch) -> Iterator[dict[str, Any] | Refusal]:
+    """Rows as Python values; one that has a value which Python lacks is refused alone."""
+    try:
+        yield from cast("list[dict[str, Any]]", rows.to_pylist())
+    except UnicodeDecodeError as error:
+        if rows.num_rows == 1:
+            yield Refusal("text_not_utf8", f"row is not UTF-8: byte {error.start} of a value")
+            return
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        if rows.num_rows == 1:
+            yield Refusal("bad_row", f"row has a value that cannot be read: {one_line(error)}")
+            return
+    else:
+        return
+    for row in range(rows.num_rows):
+        yield from _as_values(rows.slice(row, 1))
+
+
+def crowded_columns(path: Path, schema: pq.ParquetSchema) -> Iterator[tuple[int, str, str]]:
+    """First row, largest column and what is wrong, of row groups whose large cells could only be read together."""
     first_row = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for position in range(group.num_columns):
-            chunk = group.column(position)
-            num_bytes = chunk.total_uncompressed_size
-            if num_bytes > MAX_LARGE_CELLS_BYTES and num_bytes > LARGE_CELL_BYTES * chunk.num_values:
-                detail = (
-                    f"has {num_bytes} bytes of large cells in one row group; {MAX_LARGE_CELLS_BYTES} are allowed: "
-                    "write smaller row groups"
-                )
-                yield first_row, chunk.path_in_schema, detail
+    for group in row_groups(path):
+        large = [
+            (chunk.unpacked_bytes, position)
+            for position, chunk in enumerate(group.chunks)
+            if chunk.unpacked_bytes > LARGE_CELL_BYTES * chunk.num_values
+        ]
+        num_bytes = sum(size for size, _ in large)
+        if num_bytes > MAX_LARGE_CELLS_BYTES:
+            detail = (
+                f"has large cells, in a row group with {num_bytes} bytes of them; {MAX_LARGE_CELLS_BYTES} are allowed: "
+                "write smaller row groups"
+            )
+            yield first_row, schema.column(max(large)[1]).path, detail
         first_row += group.num_rows
 
 
@@ -77,14 +112,6 @@ def null_rows(file: pq.ParquetFile, column: str) -> Iterator[int]:
     for batch in file.iter_batches(batch_size=MAX_BATCH_ROWS, columns=[column], use_threads=False):
         yield from (first + row for row, is_null in enumerate(batch.column(0).is_null().to_pylist()) if is_null)
         first += batch.num_rows
-
-
-def byte_range(group: pq.RowGroupMetaData) -> tuple[int, int]:
-    """First byte of a row group, and the one behind it."""
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    starts = [min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset) for chunk in chunks]
-    ends = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
-    return min(starts, default=0), max(ends, default=0)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -103,33 +130,24 @@ def nesting(kind: pa.DataType) -> int:
     return 1 + max((nesting(kind.field(number).type) for number in range(kind.num_fields)), default=0)
 
 
-def _large_dictionaries(metadata: pq.FileMetaData) -> list[str]:
+def _large_dictionaries(path: Path, schema: pq.ParquetSchema) -> list[str]:
     found: set[str] = set()
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for position in range(group.num_columns):
-            chunk, leaf = group.column(position), metadata.schema.column(position)
+    for group in row_groups(path):
+        for position, chunk in enumerate(group.chunks):
+            leaf = schema.column(position)
             is_flat = leaf.max_repetition_level == 0 and leaf.path == leaf.name
-            if is_flat and leaf.physical_type == "BYTE_ARRAY" and _worst_cell(chunk) > MAX_PLAIN_DICTIONARY_BYTES:
+            if is_flat and leaf.physical_type == "BYTE_ARRAY" and chunk.worst_cell_bytes > MAX_PLAIN_DICTIONARY_BYTES:
                 found.add(leaf.path)
     return sorted(found)
 
 
-def _worst_cell(chunk: pq.ColumnChunkMetaData) -> int:
-    """Bytes that one cell may have: of a column with a dictionary up to all of it, else about the mean."""
-    if DICTIONARIES.intersection(chunk.encodings):
-        return chunk.total_uncompressed_size
-    return -(-chunk.total_uncompressed_size // max(chunk.num_values, 1))
-
-
-def _batch_rows(group: pq.RowGroupMetaData) -> int:
-    mean = -(-group.total_byte_size // max(group.num_rows, 1))
+def _batch_rows(group: RowGroup, schema: pq.ParquetSchema) -> int:
+    mean = -(-group.num_bytes // max(group.num_rows, 1))
     rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(mean, 1)))
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        is_repeated_nested = "." in chunk.path_in_schema and DICTIONARIES.intersection(chunk.encodings)
-        if is_repeated_nested and rows * _worst_cell(chunk) > BATCH_BYTES:
-            rows = min(rows, max(1, BATCH_BYTES // _worst_cell(chunk)))
+    for position, chunk in enumerate(group.chunks):
+        is_nested = "." in schema.column(position).path
+        if is_nested and chunk.has_dictionary and rows * chunk.worst_cell_bytes > BATCH_BYTES:
+            rows = min(rows, max(1, BATCH_BYTES // chunk.worst_cell_bytes))
     return rows
 
 

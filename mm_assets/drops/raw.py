@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-from mm_assets.drops.record import Drop, DropObject
+from mm_assets.drops.record import Drop, DropObject, validated
 from mm_assets.drops.samples import VerifiedReader, remedy
 from mm_assets.errors import DropError, ObjectMissingError
 from mm_assets.identity.canonical import CHUNK_BYTES
@@ -45,7 +45,7 @@ def open_object(
         ObjectMissingError: it does not exist.
     """
     if entry.uri is not None:
-        _require_outside(store, entry.uri)
+        require_outside(store, entry.uri)
         return store.open_uri(entry.uri, version_id=entry.version_id, first=first, size_bytes=size_bytes).body
     return store.open_key(drop.place(entry.name), first=first, size_bytes=size_bytes)
 
@@ -72,7 +72,7 @@ def describe_uris(store: Store, uris: Iterable[str], on_object: Callable[[], Non
     return found
 
 
-def _require_outside(store: Store, uri: str) -> None:
+def require_outside(store: Store, uri: str) -> None:
     """What is in the store belongs to a source with terms of its own: no drop brings it in under others.
 
     Raises:
@@ -86,11 +86,12 @@ def _require_outside(store: Store, uri: str) -> None:
 
 
 def _describe(store: Store, uri: str) -> DropObject:
-    _require_outside(store, uri)
+    require_outside(store, uri)
     opened = store.open_uri(uri)
     hasher, size_bytes = hashlib.sha256(), 0
     with opened.body as body, translated(uri):
         while chunk := body.read(CHUNK_BYTES):
             hasher.update(chunk)
             size_bytes += len(chunk)
-    return DropObject(uri=uri, size_bytes=size_bytes, sha256=hasher.hexdigest(), version_id=opened.version_id)
+    with validated(repr(uri), "Give the object another key"):
+        return DropObject(uri=uri, size_bytes=size_bytes, sha256=hasher.hexdigest(), version_id=opened.version_id)

@@ -4,6 +4,8 @@ Round trip: ``parse_drop(drop.encode(), where) == drop``. Object keys are relati
 object that was registered where it lies has a URI instead. Fields that say nothing are left out.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -147,14 +149,21 @@ def parse_drop(data: bytes, where: str) -> Drop:
     Raises:
         DropError: it is not a valid ``mm.drop/1``; the message names ``where`` and the field.
     """
-    try:
+    with validated(where, "Write it with `mm drop create`"):
         return Drop.model_validate_json(data)
+
+
+@contextmanager
+def validated(where: str, remedy: str) -> Generator[None]:
+    """Turns what a record refuses into a ``DropError`` that names ``where`` and the field, and ends in ``remedy``."""
+    try:
+        yield
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "document"
-        raise DropError(
-            f"{where}: {field}: {first['msg']}, got {str(first['input'])[:80]!r}. Write it with `mm drop create`."
-        ) from error
+        said = first["msg"].removeprefix("Value error, ")
+        got = f", got {str(first['input'])[:80]!r}" if isinstance(first["input"], str | int | float) else ""
+        raise DropError(f"{where}: {field}: {said}{got}. {remedy}.") from error
 
 
 def drop_prefix(source: str, drop: str) -> str:

@@ -4,20 +4,18 @@ Nothing is copied but ``drop.json`` and the description of the source. ``drop.js
 write, and only if the data hold samples.
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from mm_assets.drops.check import DropReport, examine_drop, source_problems
 from mm_assets.drops.contents import Contents, find_contents
 from mm_assets.drops.create import put_source, require_names, require_small, taken_error
+from mm_assets.drops.first_reading import FirstReading
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.drops.raw import describe_uris, open_raw
-from mm_assets.drops.record import DESCRIPTIVE_FILES, SOURCE_FILE, Drop, drop_key, is_tar, source_key
+from mm_assets.drops.record import DESCRIPTIVE_FILES, SOURCE_FILE, Drop, drop_key, is_tar, source_key, validated
 from mm_assets.drops.source import parse_source, source_template
 from mm_assets.errors import DropError, UsageError
-from mm_assets.identity.canonical import CHUNK_BYTES
-from mm_assets.store.client import translated
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.objects import Store
 
 
@@ -50,26 +48,28 @@ def register_drop(
     if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[0]:
         raise UsageError(f"{uri}: is not an S3 URI: expected s3://BUCKET/PREFIX.")
     described = _description(store, source, description)
-    with tempfile.TemporaryDirectory(prefix="mm-drop-") as scratch:
-        base, contents, path = _contents(store, uri, index, Path(scratch))
-        uris = {base + name for name in contents.names} | contents.uris
-        made = Drop(
-            schema="mm.drop/1",
-            source=source,
-            drop=drop,
-            captured_from=None,
-            captured_to=None,
-            format=contents.format,
-            objects=describe_uris(store, uris, on_object),
-            annotation=dict(parse_source(described, SOURCE_FILE).annotation),
-            columns=dict(contents.columns),
-            index_file=None if contents.index is None else base + contents.index,
-            media_folder=contents.media_folder,
-        )
+    reading = FirstReading(store, on_object)
+    with scratch_folder("drop") as scratch:
+        base, contents, path = _contents(store, reading, uri, index, scratch)
+        objects = reading.look_up({base + name for name in contents.names} | contents.uris)
+        with validated(uri, "Correct what it is made from"):
+            made = Drop(
+                schema="mm.drop/1",
+                source=source,
+                drop=drop,
+                captured_from=None,
+                captured_to=None,
+                format=contents.format,
+                objects=objects,
+                annotation=dict(parse_source(described, SOURCE_FILE).annotation),
+                columns=dict(contents.columns),
+                index_file=None if contents.index is None else base + contents.index,
+                media_folder=contents.media_folder,
+            )
         problems, warnings = source_problems(described, SOURCE_FILE, made)
         report = examine_drop(
             made,
-            lambda entry: open_raw(store, made, entry),
+            reading.open,
             path,
             config=SnapshotConfig(),
             is_hashed=True,
@@ -77,7 +77,8 @@ def register_drop(
             warnings=warnings,
         )
     if not any(problem.is_fatal for problem in report.problems):
-        _record(store, made, described, uri)
+        whole = made.model_copy(update={"objects": reading.describe(made.objects)})
+        _record(store, whole, described, uri)
     return report
 
 
@@ -94,7 +95,9 @@ def _description(store: Store, source: str, description: Path | None) -> bytes:
     return source_template(source) if known is None else known.data
 
 
-def _contents(store: Store, uri: str, index: str | None, scratch: Path) -> tuple[str, Contents, Path | None]:
+def _contents(
+    store: Store, reading: FirstReading, uri: str, index: str | None, scratch: Path
+) -> tuple[str, Contents, Path | None]:
     """What its names are relative to, what it consists of, and a copy of its index."""
     found = list(store.list_uris(uri))
     if not found:
@@ -112,9 +115,14 @@ def _contents(store: Store, uri: str, index: str | None, scratch: Path) -> tuple
 
     def path_of(name: str) -> Path:
         paths[name] = scratch / f"index{PurePosixPath(name).suffix}"
-        with paths[name].open("wb") as file, store.open_uri(base + name).body as body, translated(base + name):
-            while chunk := body.read(CHUNK_BYTES):
+        entries = reading.look_up([base + name])
+        if not entries:
+            raise DropError(f"{base + name}: is gone. Register the data when nobody writes to them.")
+        reader = reading.open(entries[0])
+        with paths[name].open("wb") as file:
+            while chunk := reader.read():
                 file.write(chunk)
+        reader.finish()
         return paths[name]
 
     contents = find_contents(names, path_of, uri, index)

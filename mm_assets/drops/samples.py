@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from mm_assets.drops.record import Drop, DropObject
-from mm_assets.errors import IdentityError, ObjectCorruptError
+from mm_assets.errors import IdentityError, MmError, ObjectCorruptError
 from mm_assets.identity.canonical import CHUNK_BYTES, Json, canonical_json
 from mm_assets.store.client import translated
 
@@ -137,10 +137,13 @@ class VerifiedReader:
         while self.read():
             pass
         self._stream.close()
-        if self._hasher.hexdigest() != self._expected.sha256:
-            raise self._mismatch(f"sha256:{self._hasher.hexdigest()} ({self._num_bytes} bytes)")
+        self._require_declared(self._hasher.hexdigest())
 
-    def _mismatch(self, got: str) -> ObjectCorruptError:
+    def _require_declared(self, sha256: str) -> None:
+        if (sha256, self._num_bytes) != (self._expected.sha256, self._expected.size_bytes):
+            raise self._mismatch(f"sha256:{sha256} ({self._num_bytes} bytes)")
+
+    def _mismatch(self, got: str) -> MmError:
         return ObjectCorruptError(
             f"{self._where}: is not the object that its drop.json declares: expected {self._expected.digest} "
             f"({self._expected.size_bytes} bytes), got {got}. {remedy(self._expected)}, "

@@ -32,6 +32,8 @@ from mm_assets.modalities.reasons import Refusal
 MAX_HEADER_BYTES = 1 << 20
 MAX_HEADERS_IN_A_ROW = 16
 BUFFER_BYTES = 1 << 20
+#: At the end of the data one or two are made.
+MAX_EMPTY_READS = 16
 MEMBER_NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
 META_NAME = re.compile(r"^__[^/]*__($|/)")
 
@@ -78,10 +80,14 @@ class _StrictInfo(tarfile.TarInfo):
 
 
 class _RawReader(io.RawIOBase):
-    """A verified stream as what Python's buffers read from."""
+    """A verified stream as what Python's buffers read from.
+
+    A member that declares more bytes than follow is skipped by reading them: that must end.
+    """
 
     def __init__(self, reader: VerifiedReader | GzipReader) -> None:
         self._reader = reader
+        self._num_empty = 0
 
     def readable(self) -> bool:
         """Always."""
@@ -90,6 +96,9 @@ class _RawReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fills ``buffer`` as far as one read does; 0 at the end."""
         data = self._reader.read(len(buffer))
+        self._num_empty += not data
+        if self._num_empty > MAX_EMPTY_READS:
+            raise tarfile.ReadError("ends before what its last member declares")
         buffer[: len(data)] = data
         return len(data)
 

@@ -1,14 +1,13 @@
 """What an evaluation reads of a frozen release: the samples of a split, and columns of other outputs."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from mm_assets.identity.canonical import digest_json
 from mm_assets.modalities.table import NAMES
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
 
@@ -34,8 +33,8 @@ class Row:
 
 def read_columns(store: Store, digest: str, columns: list[str] | None = None) -> pa.Table:
     """Columns of a stored Parquet table, verified."""
-    with tempfile.TemporaryDirectory(prefix="mm-read-") as folder:
-        return read_parquet(store.fetch(digest, Path(folder)), columns)
+    with scratch_folder("read") as folder:
+        return read_parquet(store.fetch(digest, folder), columns)
 
 
 def read_rows(store: Store, samples: str, split: str) -> list[Row]:

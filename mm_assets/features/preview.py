@@ -1,14 +1,12 @@
 """What people look at before they look at files: modality counts and the spread of each signal, as Markdown."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from mm_assets.modalities import caption
 from mm_assets.modalities.table import NAMES, PACKED, aspect
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
@@ -18,8 +16,8 @@ MAX_LANGUAGES = 8
 
 def preview(store: Store, manifest: Manifest) -> str:
     """Markdown tables about one shard's ``signals.parquet``."""
-    with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
-        signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, Path(folder)))
+    with scratch_folder("preview") as folder:
+        signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder))
     return "\n\n".join([_modalities(signals, manifest), _spread(signals), _languages(signals)]) + "\n"
 
 

@@ -4,11 +4,9 @@ A letter is a row of a shard's ``dead_letters.parquet`` with where it is from: s
 that rejected it. Tables are read one shard at a time.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,6 +17,7 @@ from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import Row, bare_key, rows_about
 from mm_assets.release.shards import Place, places
 from mm_assets.releases.spec import ReleaseSpec, read_spec
+from mm_assets.scratch import scratch_folder
 from mm_assets.snapshot.blobs import blobs_of
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
@@ -80,8 +79,8 @@ def letters_of(store: Store, manifest: Manifest, place: Place) -> Iterator[Row]:
     output = manifest.output(LETTERS)
     if output.num_rows == 0:
         return
-    with tempfile.TemporaryDirectory(prefix="mm-letters-") as folder:
-        with pq.ParquetFile(store.fetch(output.digest, Path(folder))) as file:
+    with scratch_folder("letters") as folder:
+        with pq.ParquetFile(store.fetch(output.digest, folder)) as file:
             for batch in file.iter_batches(use_threads=False):
                 for row in batch.to_pylist():
                     source, drop = origin_of(row)

@@ -3,9 +3,7 @@
 Outputs are known by file and column name. Tables are read batch by batch; only rows about the wanted sample are kept.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -16,6 +14,7 @@ from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.promotion.chain import read_history, read_production
 from mm_assets.promotion.record import STATES
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import list_refs, read_ref
@@ -129,8 +128,8 @@ def one_id(sample: str, ids: set[str]) -> str:
 
 
 def _batches(store: Store, digest: str, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    with tempfile.TemporaryDirectory(prefix="mm-read-") as folder:
-        with pq.ParquetFile(store.fetch(digest, Path(folder))) as file:
+    with scratch_folder("read") as folder:
+        with pq.ParquetFile(store.fetch(digest, folder)) as file:
             yield from file.iter_batches(
                 BATCH_ROWS, columns=None if columns is None else list(columns), use_threads=False
             )

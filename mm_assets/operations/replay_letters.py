@@ -5,7 +5,6 @@ those of another release of the same data. A shard is committed only if every sa
 row and the same tensors as before.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_plac
 from mm_assets.lineage.records import Row
 from mm_assets.materialize import Workspace
 from mm_assets.releases.spec import ReleaseSpec
+from mm_assets.scratch import scratch_folder
 from mm_assets.snapshot.blobs import PART_COLUMNS
 from mm_assets.store.commit import Attempt, StageResult
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
@@ -141,10 +141,10 @@ def _replay_shard(workspace: Workspace, source: Partition, target: Partition) ->
         current = read_ref(workspace.store, asset, target).ref
         if current is None or current.fingerprint != action.fingerprint:
             attempt = Attempt(workspace.store, action, target)
-            with tempfile.TemporaryDirectory(prefix="mm-replay-") as folder:
-                result = workspace.compute(action, target, Path(folder))
+            with scratch_folder("replay") as folder:
+                result = workspace.compute(action, target, folder)
                 before = read_manifest(workspace.store, ref.manifest)
-                _require_untouched(workspace.store, before, result, Path(folder) / "before")
+                _require_untouched(workspace.store, before, result, folder / "before")
                 attempt.commit_result(result)
             is_computed = True
         record = workspace.check(asset, target)

@@ -72,7 +72,9 @@ def _parse(database: duckdb.DuckDBPyConnection, where: str, sql: str) -> dict[st
 
     found = tree(sql)
     if found.get("error"):
-        raise SpecError(f"{where}: is not an expression: {found['error_message']}, got {sql!r}. Correct it.")
+        raise SpecError(
+            f"{where}: is not an expression: {' '.join(str(found['error_message']).split())}, got {sql!r}. Correct it."
+        )
     statements = found["statements"]
     node, plain = statements[0]["node"], tree("TRUE")["statements"][0]["node"]
     rest = {name: value for name, value in node.items() if name not in ("select_list", "from_table")}

@@ -1,7 +1,6 @@
 """Checks of a frozen release: read back what was written and derive the promises again from the shards themselves."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from mm_assets.release.near_sets import find_near, has_signatures
 from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
 from mm_assets.release.signatures import NEAR, read_signatures
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 
@@ -37,9 +37,9 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
     config = TypeAdapter(FreezeConfig).validate_python(manifest.params["config"])
     root, shards = read_shards(store, manifest)
     statistics = json.loads(store.get_bytes(manifest.output("stats.json").digest))
-    with tempfile.TemporaryDirectory(prefix="mm-check-") as folder:
-        samples = store.fetch(manifest.output("samples.parquet").digest, Path(folder))
-        with load_rows(store, shards, Path(folder)) as rows:
+    with scratch_folder("check") as folder:
+        samples = store.fetch(manifest.output("samples.parquet").digest, folder)
+        with load_rows(store, shards, folder) as rows:
             database = rows.database
             frozen = load_frozen(rows, samples)
             return (
@@ -48,7 +48,7 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
                 _ids_unique(database),
                 _no_leakage(rows, frozen, config),
                 _no_near_leakage(rows, frozen, config),
-                _no_contamination(rows, store, manifest, config, Path(folder)),
+                _no_contamination(rows, store, manifest, config, folder),
                 _splits_filled(database, config),
                 _classes_taught(rows, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),

@@ -169,23 +169,28 @@ def read_spec(store: Store, release: str) -> ReleaseSpec:
     current = store.read_key(spec_key(release))
     if current is None:
         raise UnknownReleaseError(f"release {release}: is not open. List the open ones with `mm release list`.")
+    return parse_spec(current.data, store.uri(spec_key(release)), release)
+
+
+def parse_spec(data: bytes, where: str, release: str) -> ReleaseSpec:
+    """The spec of ``release`` in ``data``; one of the first version is translated.
+
+    Raises:
+        ObjectCorruptError: it is something else; the message names ``where``.
+    """
     try:
-        document = json.loads(current.data)
+        document = json.loads(data)
         if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
             document = _translated(document)
         spec = ReleaseSpec.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise ObjectCorruptError(
-            f"{store.uri(spec_key(release))}: is not a release spec: {field}: {first['msg']}."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ObjectCorruptError(f"{store.uri(spec_key(release))}: is not a release spec: {error}.") from error
+        raise ObjectCorruptError(f"{where}: is not a release spec: {field}: {first['msg']}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ObjectCorruptError(f"{where}: is not a release spec: {error}.") from error
     if spec.release != release:
-        raise ObjectCorruptError(
-            f"{store.uri(spec_key(release))}: is the spec of another release: expected {release}, got {spec.release}."
-        )
+        raise ObjectCorruptError(f"{where}: is the spec of another release: expected {release}, got {spec.release}.")
     return spec
 
 

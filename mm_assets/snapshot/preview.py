@@ -1,9 +1,7 @@
 """What people look at before they look at files: modality counts, dead letters and a grid of pictures, as Markdown."""
 
 import io
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image
@@ -11,6 +9,7 @@ from PIL import Image
 from mm_assets.charts import png_markdown
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes
 from mm_assets.modalities.table import MODALITIES, NAMES, Modality
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.client import translated
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store, object_key
@@ -24,10 +23,10 @@ MAX_PNG_BYTES = 60_000
 
 def preview(store: Store, manifest: Manifest) -> str:
     """Markdown about one shard; pictures that do not decode are left out, ``features`` says why."""
-    with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
+    with scratch_folder("preview") as folder:
         pictured = [row.name for row in MODALITIES.values() if row.is_pictured]
         columns = [f"{name}_{column}" for name in pictured for column in ("offset", "size_bytes", "digest")]
-        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, Path(folder)), columns)
+        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, folder), columns)
     parts = [_counts(manifest.stats)]
     for modality in (row for row in MODALITIES.values() if row.is_pictured):
         rows = table.filter(table.column(f"{modality.name}_digest").is_valid()).to_pylist()

@@ -167,7 +167,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ObjectCorruptError(
             f"{where}: is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ObjectCorruptError(f"{where}: is not a manifest: {error}.") from error
     if manifest.content != content_digest(manifest.outputs):
         raise ObjectCorruptError(

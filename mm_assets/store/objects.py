@@ -8,15 +8,16 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mm_assets.errors import CommitUnknownError, ObjectCorruptError, StoreError
+from mm_assets.errors import CommitUnknownError, ObjectCorruptError, ObjectMissingError, StoreDeniedError, StoreError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes, digest_file, digest_hex
 from mm_assets.store.client import CONFLICT, MISSING, error_code, make_client, translated
 from mm_assets.store.embedded import ensure_running
@@ -54,13 +55,26 @@ class Opened:
     version_id: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """An object that is there: its size and, where the bucket keeps versions, its version."""
+
+    size_bytes: int
+    version_id: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """One store; all keys are relative to its prefix. Safe to share between threads."""
+    """One store; all keys are relative to its prefix. Safe to share between threads.
+
+    ``raw_buckets`` are the other buckets that raw data are read from, by name or by a pattern with ``*``: a drop names
+    its objects by URI, and whoever writes a drop must not reach all that the store's credentials reach.
+    """
 
     client: Any
     bucket: str
     prefix: str
+    raw_buckets: tuple[str, ...] = ()
 
     def uri(self, key: str) -> str:
         """``s3://bucket/prefix/key``."""
@@ -174,7 +188,14 @@ class Store:
         with translated(self.uri(key)):
             return self.client.get_object(Bucket=self.bucket, Key=self._full(key), **part)["Body"]
 
-    # Raw data elsewhere: any bucket that the same credentials may read.
+    # Raw data elsewhere: in the store's bucket, or in one of ``raw_buckets``.
+
+    def _require_raw(self, bucket: str, uri: str) -> None:
+        if bucket != self.bucket and not any(fnmatchcase(bucket, allowed) for allowed in self.raw_buckets):
+            raise StoreDeniedError(
+                f"{uri}: raw data are not read from its bucket: expected one of "
+                f"{', '.join((self.bucket, *self.raw_buckets))}, got {bucket}. Name it in MM_RAW_BUCKETS."
+            )
 
     def open_uri(
         self, uri: str, *, version_id: str | None = None, first: int = 0, size_bytes: int | None = None
@@ -183,23 +204,41 @@ class Store:
 
         Raises:
             ObjectMissingError: the object, its version or its bucket does not exist.
+            StoreDeniedError: raw data are not read from that bucket.
         """
         bucket, key = split_uri(uri)
+        self._require_raw(bucket, uri)
         options = {} if size_bytes is None else {"Range": f"bytes={first}-{first + size_bytes - 1}"}
         if version_id is not None:
             options["VersionId"] = version_id
         with translated(uri):
             answer = self.client.get_object(Bucket=bucket, Key=key, **options)
-        version = answer.get("VersionId")
-        return Opened(body=answer["Body"], version_id=None if version in (None, "null") else str(version))
+        return Opened(body=answer["Body"], version_id=_version(answer))
+
+    def find_uri(self, uri: str) -> "Found | None":
+        """Size and version of an ``s3://`` object, or None if it or its bucket does not exist.
+
+        Raises:
+            StoreDeniedError: raw data are not read from that bucket, or the credentials may not.
+        """
+        bucket, key = split_uri(uri)
+        self._require_raw(bucket, uri)
+        try:
+            with translated(uri):
+                answer = self.client.head_object(Bucket=bucket, Key=key)
+        except ObjectMissingError:
+            return None
+        return Found(size_bytes=int(answer["ContentLength"]), version_id=_version(answer))
 
     def list_uris(self, uri: str) -> Iterator[str]:
         """The URI of every object at or below ``uri``, sorted.
 
         Raises:
             ObjectMissingError: the bucket does not exist.
+            StoreDeniedError: raw data are not read from that bucket.
         """
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        bucket, prefix = split_uri(uri)
+        self._require_raw(bucket, uri)
         found: list[str] = []
         with translated(uri):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -305,6 +344,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def _version(answer: Mapping[str, Any]) -> str | None:
+    version = answer.get("VersionId")
+    return None if version in (None, "null") else str(version)
+
+
 def object_key(digest: str) -> str:
     """``objects/<aa>/<sha256 hex>``."""
     name = digest_hex(digest)
@@ -330,9 +374,10 @@ def open_store(settings: "Settings") -> Store:
     if settings.is_embedded:
         server = ensure_running(settings.home)
         client = make_client(server.endpoint, {"access_key": server.access_key, "secret_key": server.secret_key})
-        return Store(client=client, bucket=server.bucket, prefix=server.prefix)
+        return Store(client=client, bucket=server.bucket, prefix=server.prefix, raw_buckets=settings.raw_buckets)
     bucket, prefix = settings.bucket_and_prefix()
-    store = Store(client=make_client(settings.s3_endpoint), bucket=bucket, prefix=prefix)
+    client = make_client(settings.s3_endpoint)
+    store = Store(client=client, bucket=bucket, prefix=prefix, raw_buckets=settings.raw_buckets)
     with translated(f"s3://{bucket}"):
         store.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     return store

@@ -1,9 +1,7 @@
 """The loss curve of a model, as Markdown for the UI."""
 
-import tempfile
-from pathlib import Path
-
 from mm_assets.charts import line_chart_svg, svg_markdown
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
@@ -13,8 +11,8 @@ CURVES = {"label_loss": "label", "contrastive_loss": "alignment", "text_loss": "
 
 def preview(store: Store, manifest: Manifest) -> str:
     """The three losses over the steps."""
-    with tempfile.TemporaryDirectory(prefix="mm-preview-") as folder:
-        table = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, Path(folder)), list(CURVES))
+    with scratch_folder("preview") as folder:
+        table = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, folder), list(CURVES))
     series = {name: table[column].to_pylist() for column, name in CURVES.items()}
     svg = line_chart_svg(series, title=f"Training loss of {manifest.partition.path}", x_label="step", y_label="loss")
     return svg_markdown(svg)

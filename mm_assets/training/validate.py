@@ -2,9 +2,7 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +10,7 @@ from pydantic import ValidationError
 
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import read_parquet
@@ -28,8 +27,7 @@ MIN_STEPS = 40
 def validate_model(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
     """Everything that must hold before a model may be evaluated."""
     del rules
-    with tempfile.TemporaryDirectory(prefix="mm-model-check-") as name:
-        folder = Path(name)
+    with scratch_folder("check") as folder:
         plan = read_parquet(store.fetch(manifest.input("batch_plan").digest("plan.parquet"), folder))
         ledger = read_parquet(store.fetch(manifest.output("ledger.parquet").digest, folder))
         losses = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, folder), ["loss"])

@@ -1,7 +1,12 @@
 """Data that are in S3 already: registered where they lie, read in place, by version; URIs in an index."""
 
+import gzip
 import io
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +17,8 @@ from mm_assets.drops.create import create_drop, find_complete_drops, push_drop
 from mm_assets.drops.raw import describe_uris
 from mm_assets.drops.record import Drop, drop_key, parse_drop
 from mm_assets.drops.register import register_drop
-from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, UsageError
+from mm_assets.errors import DropError, ObjectCorruptError, ObjectMissingError, StoreDeniedError, UsageError
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.verify import verify_store
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
@@ -129,7 +135,7 @@ def test_what_cannot_be_registered_is_one_sentence(store: Store, bucket: str) ->
     for uri, message in (
         (f"s3://{bucket}/nothing", "holds no objects. Check the bucket and the prefix"),
         (f"s3://{bucket}/empty", r"holds no data: expected tars, or an index .* got 1 other objects"),
-        ("s3://no-such-bucket/x", "its bucket does not exist"),
+        ("s3://elsewhere-none/x", "its bucket does not exist"),
     ):
         with pytest.raises((DropError, ObjectMissingError), match=message):
             register_drop(store, uri, "src", "d1")
@@ -165,6 +171,80 @@ def test_the_same_bytes_registered_under_one_name_again_are_no_error_and_others_
     put(store, bucket, **{"a.tar": tar_bytes([("x.txt", b"y")])})
     with pytest.raises(DropError, match=r"raw/src/d1/drop\.json: another drop of that name is in the store"):
         register_drop(store, f"s3://{bucket}/a.tar", "src", "d1")
+
+
+def test_a_bucket_that_nobody_named_is_not_read(store: Store, settings: Settings, tmp_path: Path, bucket: str) -> None:
+    put(store, bucket, **{"in/a.tar": tar_bytes([("x.txt", b"x")]), "b.png": png()})
+    register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    narrow = replace(store, raw_buckets=("lake", "other-*"))
+    refused = (
+        rf"^s3://{bucket}/.*: raw data are not read from its bucket: expected one of {store.bucket}, lake, other-\*,"
+    )
+    with pytest.raises(StoreDeniedError, match=refused):
+        register_drop(narrow, f"s3://{bucket}/in", "src", "d2")
+    with pytest.raises(StoreDeniedError, match=refused):
+        freeze(narrow, open_test_release(store, ("src", "d1")), "0000", settings)
+    folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": "1", "image": f"s3://{bucket}/b.png"})})
+    with pytest.raises(StoreDeniedError, match=refused):
+        create_drop(folder, "src", "d3", open_remote=lambda: narrow)
+
+
+@contextmanager
+def reads_of(store: Store, before: Callable[[str, int], None] = lambda key, times: None) -> Iterator[Counter[str]]:
+    """How often each object is read; ``before`` is called ahead of each read."""
+    found = Counter[str]()
+
+    def note(params: dict[str, str], **_: object) -> None:
+        key = params["url_path"].partition("/in/")[2]
+        if key:
+            found[key] += 1
+            before(key, found[key])
+
+    store.client.meta.events.register("before-call.s3.GetObject", note)
+    try:
+        yield found
+    finally:
+        store.client.meta.events.unregister("before-call.s3.GetObject", note)
+
+
+def test_every_object_is_read_once(store: Store, bucket: str) -> None:
+    rows = [{"id": "1", "image": "a.png"}, {"id": "1", "audio": "b.wav"}, {"id": "2", "audio": "c.wav"}]
+    files = {"in/index.jsonl": jsonl(*rows), "in/a.png": png(), "in/b.wav": sound(), "in/c.wav": b"not a sound"}
+    put(store, bucket, **files)
+    with reads_of(store) as read:
+        assert register_drop(store, f"s3://{bucket}/in", "src", "d1").num_samples == 1
+    assert read == dict.fromkeys(["index.jsonl", "a.png", "b.wav", "c.wav"], 1)
+    for entry in recorded(store).objects:
+        data = files[entry.name.partition(f"{bucket}/")[2]]
+        assert (entry.digest, entry.size_bytes) == (digest_bytes(data), len(data))
+    put(store, bucket, **{"tars/in/a.tar": tar_bytes([("x.txt", b"x")]), "tars/in/b.tgz": gzip.compress(tar_bytes([]))})
+    with reads_of(store) as read:
+        register_drop(store, f"s3://{bucket}/tars", "src", "d2")
+    assert read == {"a.tar": 1, "b.tgz": 1}
+
+
+def test_an_object_that_changes_while_it_is_registered_is_named(store: Store, bucket: str) -> None:
+    rows = [{"id": str(number), "image": name} for number, name in enumerate(("a.png", "b.png", "a.png"))]
+
+    def change(key: str, times: int) -> None:
+        if key == "a.png" and times == 2:
+            put(store, bucket, **{"in/a.png": png(shade=9)})
+
+    put(store, bucket, **{"in/index.jsonl": jsonl(*rows), "in/a.png": png(), "in/b.png": png(9, 9)})
+    with reads_of(store, change):
+        report = register_drop(store, f"s3://{bucket}/in", "src", "d1")
+    assert [problem.is_fatal for problem in report.problems] == [True]
+    assert "in/a.png: changed while it was read: expected " in report.problems[0].message
+    assert list(store.list_keys("raw/")) == []
+
+
+@pytest.mark.integration
+def test_a_key_that_no_record_can_hold_is_one_sentence(seaweed_store: Store) -> None:
+    bucket = f"elsewhere-{uuid4().hex}"
+    seaweed_store.client.create_bucket(Bucket=bucket)
+    put(seaweed_store, bucket, **{"in/a\nb.tar": tar_bytes([("x.txt", b"x")])})
+    with pytest.raises(DropError, match=r"^'s3://.*a\\nb\.tar': uri: String should match pattern"):
+        register_drop(seaweed_store, f"s3://{bucket}/in", "src", "d1")
 
 
 @pytest.mark.integration

@@ -12,10 +12,11 @@ def test_worker_reads_the_settings_of_its_launcher_and_inherits_the_rest(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "inherited")
     settings = read_settings(
         {"MM_STORE_URI": "s3://b/p", "MM_HOME": str(tmp_path), "MM_WORLD_SIZE": "3", "MM_CONFIG_DIR": str(tmp_path)}
+        | {"MM_RAW_BUCKETS": "lake,birds-*"}
     )
     environment = worker_environment(settings)
     assert "MM_S3_ENDPOINT" not in environment
     assert environment["AWS_ACCESS_KEY_ID"] == "inherited"
     again = read_settings(environment)
-    for name in ("store_uri", "s3_endpoint", "num_shards", "config_dir", "home", "world_size"):
+    for name in ("store_uri", "s3_endpoint", "num_shards", "config_dir", "home", "world_size", "raw_buckets"):
         assert getattr(again, name) == getattr(settings, name), name

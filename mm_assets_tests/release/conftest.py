@@ -13,8 +13,8 @@ import pytest
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.drops.labels import LABEL_FIELDS
-from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
-from mm_assets.identity.canonical import digest_bytes, digest_file, to_json
+from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, REDACTIONS, SIGNALS
+from mm_assets.identity.canonical import canonical_json, digest_bytes, digest_file, to_json
 from mm_assets.materialize import packaged_rules
 from mm_assets.pipeline import ASSETS
 from mm_assets.release.config import FreezeConfig
@@ -24,6 +24,7 @@ from mm_assets.release.validate import validate_dataset_release
 from mm_assets.releases.inputs import InputContext
 from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, shard_key
+from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, Committed, OutputFile, StageResult
 from mm_assets.store.job import Job
@@ -104,16 +105,28 @@ class World:
         return Attempt(self.store, action, partition).commit_result(StageResult(files=tuple(files), stats={}))
 
     def shard(
-        self, release: str, shard: str, rows: Sequence[Mapping[str, Any]], *, dead: int = 0
+        self,
+        release: str,
+        shard: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        dead: int = 0,
+        unknown: Mapping[str, int] | None = None,
+        redactions: str | None = None,
     ) -> dict[str, Committed]:
         """Commits the three assets of a shard."""
         rows = sorted(rows, key=lambda row: row["id"])
         partition = Partition(release=release, shard=shard)
         schema = SIGNALS.append(MEASURED_PARTS_FIELD) if any("parts" in row for row in rows) else SIGNALS
-        signals = _table(rows, schema).replace_schema_metadata(PARAMS)
+        signals = _table(rows, schema).replace_schema_metadata(
+            PARAMS | ({REDACTIONS: redactions} if redactions else {})
+        )
         letters = pa.table({"id": pa.array([f"dead {number}" for number in range(dead)], pa.string())})
+        rejected = letters.slice(0, 0)
+        if unknown:
+            rejected = rejected.replace_schema_metadata({UNKNOWN_KEY: canonical_json(unknown)})
         tables: dict[str, dict[str, pa.Table]] = {
-            "snapshot": {"samples.parquet": _table(rows, ORIGIN), "dead_letters.parquet": letters.slice(0, 0)},
+            "snapshot": {"samples.parquet": _table(rows, ORIGIN), "dead_letters.parquet": rejected},
             "features": {
                 "signals.parquet": signals,
                 "tensors.arrow": _table(rows, TENSOR_IDS),

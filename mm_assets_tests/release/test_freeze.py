@@ -221,6 +221,47 @@ def test_conflicting_labels_of_duplicates_are_counted(world, sample):
     assert world.document(committed, "stats.json")["conflicting_labels"] == 1
 
 
+#: What DESIGN asks of the release record, and where it is.
+RECORDED = {
+    "source systems": ("sources", 0, "source_system"),
+    "capture range": ("captured_from",),
+    "capture range, its end": ("captured_to",),
+    "coverage": ("coverage", "modalities"),
+    "language mix": ("languages", "en"),
+    "sampling-rate policy": ("sampling_rate", "target_hz", 0),
+    "resolution policy": ("resolution", "target_pixels", 0),
+    "preprocessing versions": ("preprocessing", 0, "params.image_size"),
+    "label-schema versions": ("label_schemas", "zoo", "label_schema_version"),
+    "exclusion rules, policy": ("exclusion_rules", "policy", "name"),
+    "exclusion rules, ids": ("exclusion_rules", "exclusions", 0),
+    "redaction, applied": ("redaction", "applied", 0),
+    "redaction, seen": ("redaction", "flagged"),
+    "checksum summary": ("checksums", "merkle_root"),
+    "checksum summary, samples": ("checksums", "samples"),
+}
+
+
+def test_the_record_has_a_value_for_every_field_that_is_asked_of_it(world, sample):
+    made = world.shard("r1", "0000", [sample("a"), sample("b")], redactions="email@1")
+    assert made
+    record = world.document(world.freeze(world.spec("r1", 1, exclusions=["zoo/d1/b"])), "record.json")
+    for field, place in RECORDED.items():
+        value = record
+        for step in place:
+            value = value[step]
+        assert value not in (None, "", [], {}), field
+
+
+def test_unknown_members_of_a_line_are_added_up_in_the_record(world, sample):
+    world.shard("r1", "0000", [sample("a")], unknown={"gif": 2, "seg.npy": 1})
+    world.shard("r1", "0001", [sample("b")], unknown={"gif": 3})
+    parent = world.freeze(world.spec("r1", 2))
+    assert world.document(parent, "record.json")["coverage"]["unknown_members"] == {"gif": 5, "seg.npy": 1}
+    world.shard("r2", "0000", [sample("c", drop="d2")], unknown={"m4a": 4, "gif": 1})
+    child = world.freeze(world.spec("r2", 1, parent=parent))
+    assert world.document(child, "record.json")["coverage"]["unknown_members"] == {"gif": 6, "m4a": 4, "seg.npy": 1}
+
+
 def test_record_answers_the_auditor(world, sample):
     committed = world.release(animals(sample, 12))
     record = world.document(committed, "record.json")

@@ -120,6 +120,36 @@ def test_inherited_splits_never_change(inherited, seed):
     assert all(before in (-1, after) for before, after in zip(inherited, splits, strict=True))
 
 
+GENERATIONS = st.lists(PAIRS, min_size=2, max_size=4)
+
+
+@pytest.mark.property
+@given(GENERATIONS, st.integers(0, 1000))
+@settings(deadline=None, max_examples=60)
+def test_generation_after_generation_splits_stay_and_what_is_linked_shares_one(generations, seed):
+    """Each generation adds ten rows, and links among all that there are: shared keys or near pairs."""
+    inherited, left_out = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    known = []
+    for number, pairs in enumerate(generations):
+        num_rows = 10 * (number + 1)
+        known += [(row % num_rows, key + 30 * number) for row, key in pairs]
+        rows, keys = arrays(known)
+        new = num_rows - len(inherited)
+        before = inherited
+        inherited = np.concatenate([inherited, np.full(new, -1)])
+        left_out = np.concatenate([left_out, np.zeros(new, np.bool_)])
+        groups, left_out = separate(num_rows, rows, keys, inherited=inherited, left_out=left_out)
+        splits = assign(
+            groups, np.array([draw(f"id/{leader}", seed) for leader in np.unique(groups)]), inherited=inherited,
+            selected=~left_out, labels=np.arange(num_rows) % 3, config=FreezeConfig(),
+        )  # fmt: skip
+        assert splits[: len(before)].tolist() == before.tolist()
+        for key in np.unique(keys):
+            members = rows[(keys == key) & ~left_out[rows]]
+            assert len(np.unique(splits[members])) <= 1
+        inherited = splits
+
+
 def test_split_with_fraction_zero_stays_empty():
     config = FreezeConfig(train_fraction=0.8, val_fraction=0.0, test_fraction=0.2)
     assert SPLITS.index("val") not in assigned(500, config=config)

@@ -8,7 +8,7 @@ import pytest
 
 from mm_assets.drops.record import parse_drop
 from mm_assets.drops.source import parse_source, source_template
-from mm_assets.errors import CommitConflictError, DropError, SpecError, UsageError
+from mm_assets.errors import CommitConflictError, DropError, MmError, SpecError, UsageError
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.releases.opening import open_release
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, list_releases, read_spec
@@ -97,6 +97,40 @@ def test_no_drop_or_one_named_twice_is_refused(store: Store, tmp_path: Path, dro
     a_drop(store, tmp_path)
     with pytest.raises(SpecError, match="release r1: expected one or more drops, each once"):
         open_with(store, drops)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "use", "named"),
+    [
+        ("status: pending\n  by: not declared", "status: revoked\n  by: Ada", None, "its approval was revoked by Ada"),
+        ("consent: not declared", "consent: withdrawn", None, "consent is withdrawn"),
+        (
+            "retention: not declared",
+            "retention: 2020-01-01",
+            None,
+            r"its retention \(2020-01-01\) was over on 2020-01-01",
+        ),
+        (
+            "  - not declared",
+            "  - research",
+            "training",
+            "its allowed uses are research, and training is not among them",
+        ),
+    ],
+)
+def test_a_release_that_a_source_does_not_allow_is_refused_when_it_is_opened(
+    store: Store, tmp_path: Path, old: str, new: str, use: str | None, named: str
+) -> None:
+    described = source_template("src").decode()
+    assert old in described
+    folder = make_folder(tmp_path / "d", {"a.tar": tar_bytes([("x.txt", b"x")])})
+    (folder / "source.yaml").write_text(described.replace(old, new, 1))
+    deliver(store, folder)
+    with pytest.raises(
+        MmError, match=f"^release r1: source src: {named}. Leave these sources out, or ask their owners"
+    ):
+        open_with(store, [("src", "d1")], use=use)
+    assert list_releases(store) == []
 
 
 def test_an_experiment_has_no_data_of_its_own(store: Store, tmp_path: Path) -> None:

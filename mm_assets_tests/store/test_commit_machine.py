@@ -1,4 +1,7 @@
-"""The law of commits: interrupted anywhere, a partition is what it was or what it was to become, never a mix."""
+"""The law of commits: interrupted anywhere, a partition is what it was or what it was to become, never a mix.
+
+Of attempts that overlap, one that saw a partition before another one moved it commits nothing, unless both are alike.
+"""
 
 import tempfile
 import uuid
@@ -7,14 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
+from mm_assets.errors import CommitConflictError
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.store.action import find_action
 from mm_assets.store.client import make_client
+from mm_assets.store.commit import Attempt
 from mm_assets.store.manifest import content_digest, read_manifest
 from mm_assets.store.objects import Store, object_key
 from mm_assets.store.refs import read_ref
+from mm_assets_tests.conftest import MOTO_KEYS
 from mm_assets_tests.store.committing import PARTITION, action_of, counted_writes, delete, flip, materialize, writing
 
 NAMES = ("first", "second")
@@ -32,20 +38,20 @@ def files_of(number):
 
 
 class CommitMachine(RuleBasedStateMachine):
-    """Attempts that end at any write and objects that are damaged, on a server at ``endpoint``."""
+    """Attempts that end at any write or overlap, and objects that are damaged, on a server at ``endpoint``."""
 
-    endpoint = ""
+    endpoint, bucket = "", ""
+    credentials = MOTO_KEYS
+    attempts = Bundle("attempts")
 
     def __init__(self):
         super().__init__()
         # boto3's own event system ends the attempt at its n-th write, before it is sent or after it landed.
-        self.client = make_client(self.endpoint, {"access_key": "test", "secret_key": "test"})
+        self.client = make_client(self.endpoint, self.credentials)
         self.client.meta.events.register("before-call.s3.PutObject", lambda **_: self.write("before"))
         self.client.meta.events.register("after-call.s3.PutObject", lambda **_: self.write("after"))
         self.left, self.when = None, ""
-        bucket = f"b-{uuid.uuid4().hex}"
-        self.client.create_bucket(Bucket=bucket)
-        self.store = Store(client=self.client, bucket=bucket, prefix="p")
+        self.store = Store(client=self.client, bucket=self.bucket, prefix=uuid.uuid4().hex)
         self.possible = {None}
         self.damaged = set()
 
@@ -91,6 +97,31 @@ class CommitMachine(RuleBasedStateMachine):
         finally:
             self.left = None
 
+    @rule(target=attempts, number=NUMBERS)
+    def begin(self, number):
+        return number, Attempt(self.store, action_of(number), PARTITION), self.ref()
+
+    @rule(begun=consumes(attempts), writes=st.integers(0, MAX_WRITES), is_interrupted=st.booleans())
+    def finish(self, begun, writes, is_interrupted):
+        number, attempt, seen = begun
+        before = self.ref()
+        is_overtaken = before != seen and (before is None or self.number_of(before) != number)
+        self.left, self.when = (writes, "before") if is_interrupted else (None, "")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                attempt.commit_result(writing(Path(folder), files_of(number), stats={})())
+        except Interrupted:
+            assert self.ref() == before
+        except CommitConflictError:
+            assert is_overtaken
+            assert self.ref() == before
+        else:
+            assert not is_overtaken
+            self.possible = {number}
+        finally:
+            self.left = None
+            self.damaged = {(n, name) for n, name in self.damaged if not self.is_whole(n, name)}
+
     @rule(number=NUMBERS, name=st.sampled_from(NAMES), how=st.sampled_from(["flip", "delete"]))
     def damage(self, number, name, how):
         digest = digest_bytes(files_of(number)[name])
@@ -110,9 +141,15 @@ class CommitMachine(RuleBasedStateMachine):
         if found is not None:
             assert {o.name: self.store.get_bytes(o.digest) for o in found.outputs} == files_of(number)
 
+    def ref(self):
+        return read_ref(self.store, "snapshot", PARTITION).ref
+
+    def number_of(self, ref):
+        return read_manifest(self.store, ref.manifest).params["p"]
+
     @invariant()
     def partition_is_one_whole_commit(self):
-        ref = read_ref(self.store, "snapshot", PARTITION).ref
+        ref = self.ref()
         number = None
         if ref is not None:
             manifest = read_manifest(self.store, ref.manifest)
@@ -131,7 +168,21 @@ class CommitMachine(RuleBasedStateMachine):
 
 @pytest.mark.property
 def test_interrupted_commit_leaves_the_old_or_the_new_manifest(moto_endpoint):
-    machine = type("Commits", (CommitMachine,), {"endpoint": moto_endpoint})
+    bucket = f"b-{uuid.uuid4().hex}"
+    make_client(moto_endpoint, MOTO_KEYS).create_bucket(Bucket=bucket)
+    machine = type("Commits", (CommitMachine,), {"endpoint": moto_endpoint, "bucket": bucket})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=12, stateful_step_count=12, deadline=None, database=None)
+    )
+
+
+@pytest.mark.property
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_same_on_a_real_server(seaweed_server):
+    keys = {"access_key": seaweed_server.access_key, "secret_key": seaweed_server.secret_key}
+    place = {"endpoint": seaweed_server.endpoint, "credentials": keys, "bucket": seaweed_server.bucket}
+    machine = type("RealCommits", (CommitMachine,), place)
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None, database=None)
     )

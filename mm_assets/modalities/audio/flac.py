@@ -10,7 +10,10 @@ BLOCK_FRAMES = 1 << 16
 
 
 class ForwardSound(soundfile.SoundFile):
-    """A sound that is read from its beginning to its end: soundfile seeks after a read, which needs a length."""
+    """A sound that is read from its beginning to its end.
+
+    soundfile seeks after a read, which needs a length, and fails where the stream ends before it.
+    """
 
     def seekable(self) -> bool:
         """Never."""
@@ -19,7 +22,7 @@ class ForwardSound(soundfile.SoundFile):
 
 def open_sound(data: bytes) -> soundfile.SoundFile:
     """The sound in ``data``, which can be read forward."""
-    return (ForwardSound if has_no_length(data) else soundfile.SoundFile)(BytesIO(data))
+    return (ForwardSound if data.startswith(b"fLaC") else soundfile.SoundFile)(BytesIO(data))
 
 
 def has_no_length(data: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import soundfile
 
-from mm_assets.modalities.audio.flac import ForwardSound, count_frames, open_sound
+from mm_assets.modalities.audio.flac import ForwardSound, count_frames, has_no_length, open_sound
 from mm_assets.modalities.audio.wav import check_wav
 from mm_assets.modalities.reasons import Refusal
 
@@ -62,7 +62,7 @@ def read_header(data: bytes, *, max_seconds: float) -> AudioHeader | Refusal:
     try:
         with open_sound(data) as sound:
             num_frames = sound.frames
-            if isinstance(sound, ForwardSound):
+            if isinstance(sound, ForwardSound) and has_no_length(data):
                 num_frames = count_frames(sound, at_most=int(max_seconds * sound.samplerate))
                 if num_frames > max_seconds * sound.samplerate:
                     return Refusal("too_many_seconds", f"flac holds more than the {max_seconds:g} s that are allowed")

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mm_assets.modalities.image.colour import Convert, to_srgb
 from mm_assets.modalities.image.header import Limits, read_header
-from mm_assets.modalities.image.jpeg import load_judged
+from mm_assets.modalities.image.jpeg import MORE, load_judged
+from mm_assets.modalities.image.png import misses_rows
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ def decode(data: bytes, config: Limits) -> DecodedImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The ceiling above decides, not Pillow's.
             image = Image.open(BytesIO(data))
-            lie = load_judged(image, data) if isinstance(image, JpegImageFile) else image.load() and None
+            lie = _load(image, data)
             if lie is None:
                 _turn_upright(image)
                 return DecodedImage(rgb=_to_rgb(image))
@@ -71,7 +73,18 @@ def decode(data: bytes, config: Limits) -> DecodedImage:
     except Exception as error:  # Pillow's decoders raise a dozen built-in classes on damaged input.
         detail = _message(error)
         raise BlobRejectedError(Refusal(_reason(detail), detail)) from error
-    raise BlobRejectedError(Refusal("header_lies", f"jpg {lie}: {header.width} x {header.height} declared"))
+    detail = f"{header.format} {lie}: {header.width} x {header.height} declared"
+    raise BlobRejectedError(Refusal("header_lies", detail))
+
+
+def _load(image: Image.Image, data: bytes) -> str | None:
+    """Decodes; how the header lies about the number of pixels, or None."""
+    if isinstance(image, JpegImageFile):
+        return load_judged(image, data)
+    image.load()
+    if isinstance(image, PngImageFile) and misses_rows(image, data):
+        return MORE
+    return None
 
 
 def _turn_upright(image: Image.Image) -> None:

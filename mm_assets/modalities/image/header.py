@@ -1,6 +1,9 @@
 """What a picture's header declares, read by Pillow's lazy readers: no pixel is decoded."""
 
 import re
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -47,15 +50,26 @@ def read_header(data: bytes, *, max_pixels: int) -> ImageHeader | Refusal:
     if kind is None:
         return Refusal("unsupported_format", "image is neither PNG, JPEG nor WebP")
     try:
-        with READERS[kind](BytesIO(data)) as image:
+        with _without_warnings(), READERS[kind](BytesIO(data)) as image:
             width, height = image.size
+            has_colours = not isinstance(image, PngImageFile) or image.mode != "P" or image.palette is not None
     except Exception as error:  # Pillow's header readers raise a dozen built-in classes on damaged input.
         return Refusal("bad_header", f"{kind} header cannot be read: {_said(error)}")
+    if not has_colours:
+        return Refusal("bad_header", "png has numbers of colours and no palette")
     if not width or not height:
         return Refusal("no_content", f"{kind} header declares no pixels")
     if width * height > max_pixels:
         return Refusal("too_many_pixels", f"{kind} declares {width} x {height} pixels; {max_pixels} are allowed")
     return ImageHeader(format=kind, width=width, height=height)
+
+
+@contextmanager
+def _without_warnings() -> Generator[None]:
+    """Pillow warns of damaged EXIF data, which decide nothing here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _said(error: Exception) -> str:
