@@ -144,7 +144,7 @@ def _versions(sources: Sequence[Mapping[str, Json]], prefix: str) -> dict[str, J
 
 
 def _preprocessing(database: duckdb.DuckDBPyConnection, stated: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Parameters that made the shards, as their tables state them, and what was seen of sound and pictures.
+    """Parameters that made the shards, as their tables state them, and what was seen of sound, pictures and videos.
 
     Which code and codecs made a shard is in its manifest: others that made the same bytes make no other record. Shards
     of the first version state their codecs here too.
@@ -152,13 +152,20 @@ def _preprocessing(database: duckdb.DuckDBPyConnection, stated: Sequence[Mapping
     versions = {json.dumps(entry, sort_keys=True): dict(entry) for entry in stated}
     observed = database.execute(
         """SELECT min(sample_rate), max(sample_rate), min(image_width), min(image_height), max(image_width),
-           max(image_height) FROM judged WHERE selected"""
+           max(image_height), min(video_fps), max(video_fps), min(video_width), min(video_height), max(video_width),
+           max(video_height) FROM judged WHERE selected"""
     ).fetchall()[0]
     made = [versions[key] for key in sorted(versions)]
     return {
         "preprocessing": list(made),
         "sampling_rate": {"target_hz": _values(made, "params.sample_rate"), "observed_hz": list(observed[:2])},
-        "resolution": {"target_pixels": _values(made, "params.image_size"), "observed_pixels": list(observed[2:])},
+        "resolution": {"target_pixels": _values(made, "params.image_size"), "observed_pixels": list(observed[2:6])},
+        "video": {
+            "target_frames": _values(made, "params.video_frames"),
+            "target_pixels": _values(made, "params.video_size"),
+            "observed_fps": list(observed[6:8]),
+            "observed_pixels": list(observed[8:]),
+        },
     }
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.errors import StageError
 from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.release.shards import Shard
 from mm_assets.release.signature_files import SIGNATURE_COLUMNS, SignatureFiles
 from mm_assets.store.objects import Store
@@ -71,6 +72,12 @@ class Rows(AbstractContextManager["Rows"]):
 
     def __exit__(self, *_: object) -> None:
         self.database.close()
+
+
+#: What a table says about a modality that was not known when it was written: no sample has it.
+_ABSENT: dict[str, bool | int] = {f"has_{name}": False for name in MODALITIES} | {
+    row.length_column: 0 for row in MODALITIES.values() if row.length_column is not None
+}
 
 
 def open_database(spill: Path) -> duckdb.DuckDBPyConnection:
@@ -220,7 +227,7 @@ def _signal_batches(path: Path) -> Iterator[pa.Table]:
 
 
 def narrow(store: Store, digest: str, schema: pa.Schema, folder: Path) -> pa.Table:
-    """The columns of ``schema`` from a stored Parquet file; a column it lacks (older code wrote it) is null."""
+    """The columns of ``schema`` from a stored Parquet file, which older code may have written."""
     path = store.fetch(digest, folder)
     table = read_columns(path, schema)
     path.unlink()
@@ -228,7 +235,7 @@ def narrow(store: Store, digest: str, schema: pa.Schema, folder: Path) -> pa.Tab
 
 
 def read_columns(path: Path, schema: pa.Schema) -> pa.Table:
-    """The columns of ``schema`` from a Parquet file; a column it lacks is null."""
+    """The columns of ``schema`` from a Parquet file; a column it lacks is null, but no sample has what it lacks."""
     present = pq.read_schema(path).names
     names = [name for name in schema.names if name in present]
     return _fitted(pq.read_table(path, columns=names, use_threads=False), schema)
@@ -236,7 +243,9 @@ def read_columns(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.array([_ABSENT.get(field.name)] * table.num_rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))

@@ -77,6 +77,7 @@ def sample(key: str, **values: Any) -> dict[str, Any]:
         content = row.pop(modality)
         row[f"has_{modality}"] = content is not None
         row[column] = None if content is None else digest_bytes(content.encode())
+    row |= {"has_video": False, "video_frames": 0}
     row["text_tokens"], row["audio_frames"] = 12 * row["has_text"], 100 * row["has_audio"]
     return row
 

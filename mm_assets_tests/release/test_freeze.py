@@ -1,17 +1,21 @@
 """The freeze as a whole: what is selected, why the rest is not, and that nothing else decides it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.errors import SpecError, StageError
+from mm_assets.features.schema import SIGNALS
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import SAMPLES
-from mm_assets.release.rows import load_rows
+from mm_assets.release.rows import load_rows, read_columns
 from mm_assets.release.shards import Shard
 from mm_assets.releases.policies import packaged_policies, pin_policy
+from mm_assets.store.tables import write_parquet
 from mm_assets_tests.release.drawings import picture
 
 
@@ -297,3 +301,12 @@ def test_shard_whose_tables_do_not_belong_together_is_named(world, sample):
     )
     with pytest.raises(StageError, match="shard 0: its tables do not belong together: expected 1 samples"):
         load_rows(world.store, [shard], world.folder)
+
+
+def test_a_table_from_before_a_modality_says_that_no_sample_has_it(tmp_path: Path) -> None:
+    known = [field.with_nullable(True) for field in SIGNALS if "video" not in field.name]
+    table = pa.table([pa.nulls(2, field.type) for field in known], schema=pa.schema(known))
+    read = read_columns(write_parquet(table, tmp_path / "signals.parquet"), SIGNALS)
+    assert read["has_video"].to_pylist() == [False, False]
+    assert read["video_frames"].to_pylist() == [0, 0]
+    assert read["video_seconds"].null_count == 2

@@ -16,6 +16,11 @@ class Shape(Protocol):
         """Height and width of a frame, pixels."""
         ...
 
+    @property
+    def video_frames(self) -> int:
+        """Frames of a clip, at most."""
+        ...
+
 
 def make_tensor(video: DecodedVideo, config: Shape) -> tuple[bytes, int]:
     """The rows of ``frames``, and their number."""
@@ -28,4 +33,4 @@ def make_tensor(video: DecodedVideo, config: Shape) -> tuple[bytes, int]:
 
 def metadata(config: Shape) -> dict[str, int]:
     """What a reader of the column needs."""
-    return {"video_size": config.video_size}
+    return {"video_size": config.video_size, "video_frames": config.video_frames}
