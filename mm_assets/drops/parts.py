@@ -53,7 +53,7 @@ def reading_order(parts: Sequence[tuple[str, int | None]]) -> list[int]:
     def key(position: int) -> tuple[int, int, int]:
         modality, number = parts[position]
         if not is_mixed:
-            return 0, place[modality], number or 0
+            return 0, place[modality], -1 if number is None else number
         if number is None:
             return (2 if modality in CAUSAL else 0), 0, place[modality]
         return 1, number, place[modality]

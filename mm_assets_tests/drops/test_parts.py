@@ -7,13 +7,14 @@
 import json
 import shutil
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -303,6 +304,7 @@ def test_plain_samples_are_read_in_the_order_of_a_pack() -> None:
     parts=st.lists(st.tuples(st.sampled_from(NAMES), st.none() | st.integers(0, 9)), unique=True, max_size=8),
     shuffled=st.randoms(use_true_random=False),
 )
+@example(parts=[("text", None), ("text", 0)], shuffled=Random(1))
 def test_the_order_of_parts_is_that_of_their_numbers_whatever_order_they_come_in(
     parts: list[tuple[str, int | None]], shuffled: Any
 ) -> None:
