@@ -4,7 +4,6 @@ Only what the store keeps is read; nothing is trained.
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import find_model, flat
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.action import read_objects
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -71,8 +71,8 @@ def bisect_models(store: Store, first: str, second: str) -> BisectReport:
     segments = segments_of(store, left), segments_of(store, right)
     pairs = list(zip(*segments, strict=False))
     num_equal = _num_equal(pairs)
-    with tempfile.TemporaryDirectory(prefix="mm-bisect-") as name:
-        parts = tuple(_parts(store, (left, right), pairs[num_equal : num_equal + 1], Path(name)))
+    with scratch_folder("bisect") as folder:
+        parts = tuple(_parts(store, (left, right), pairs[num_equal : num_equal + 1], folder))
     weights = [model.output("weights.safetensors").digest for model in (left, right)]
     return BisectReport(
         first=digest,

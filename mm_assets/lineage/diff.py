@@ -3,7 +3,6 @@
 Only small tables and the columns that decide are read; samples are joined out of core.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import current_manifest, find_model, flat
 from mm_assets.promotion.comparison import paired_difference
 from mm_assets.releases.spec import ReleaseSpec, read_spec
+from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 
@@ -105,10 +105,10 @@ def diff_releases(store: Store, first: str, second: str) -> DiffReport:
         UsageError: there is no such release or model.
     """
     left, right = (_side(store, name) for name in (first, second))
-    with tempfile.TemporaryDirectory(prefix="mm-diff-") as name:
-        database = _open(Path(name))
-        samples, num_same = _samples(store, database, left, right, Path(name))
-        metrics = tuple(_metrics(store, database, left, right, Path(name)))
+    with scratch_folder("diff") as folder:
+        database = _open(folder)
+        samples, num_same = _samples(store, database, left, right, folder)
+        metrics = tuple(_metrics(store, database, left, right, folder))
         database.close()
     return DiffReport(
         first=first,
