@@ -46,7 +46,8 @@ _MEASURED = SIGNALS.append(MEASURED_PARTS_FIELD)
 BATCH_ROWS, INSERT_ROWS = 1 << 16, 1 << 17
 #: Shards that are fetched while another one is read.
 AHEAD = 4
-MEMORY_LIMIT = "1GiB"
+#: Of the database; with 1 GiB, ten million rows end in an error where labels are summed up.
+MEMORY_LIMIT = "2GiB"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
