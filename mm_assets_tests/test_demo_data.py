@@ -133,6 +133,7 @@ def test_films_are_the_same_bytes_each_time_and_their_scenes_are_what_is_said(tm
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     rows = [json.loads(line) for line in (tmp_path / "one" / "index.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 10
+    assert not {row["group"] for row in rows} & {emoji.codepoints for emoji in choose(read_catalog(), 80, seed=SEED)}
     assert {row["video"] for row in rows} == {"film-00.mkv", "film-01.mkv"}
     assert "Synthetic" in (tmp_path / "one" / "source.yaml").read_text(encoding="utf-8")
     scene, config = rows[1], FeaturesConfig()

@@ -24,7 +24,7 @@ from mm_assets.drops.record import SOURCE_FILE
 from mm_assets.drops.source import parse_source
 
 SOURCE = "emoji-films"
-#: One of this many emoji gets a scene, up to ``MAX_SCENES``.
+#: For this many emoji of the first drop there is a scene, up to ``MAX_SCENES``.
 EMOJI_PER_SCENE, MAX_SCENES, SCENES_PER_FILM = 8, 48, 8
 SIDE, FPS = 96, 10
 #: Of a sound whose samples a frame holds a whole number of.
@@ -76,13 +76,16 @@ def build_films_drop(folder: Path, drop: str, *, num_emoji: int, seed: int, capt
     Args:
         folder: Created if it does not exist.
         drop: Its name.
-        num_emoji: How many emoji the demo takes; some of them get a scene.
-        seed: Chooses the same emoji as the demo's first drop.
+        num_emoji: How many emoji the demo's first drop takes; the films show others, so that none is in two splits.
+        seed: Of that choice.
         captured: First and last moment of its capture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictured = [emoji for emoji in choose(read_catalog(), num_emoji, seed=seed) if emoji.picture is not None]
+    catalog = read_catalog()
+    taken = {emoji.codepoints for emoji in choose(catalog, num_emoji, seed=seed)}
     number = min(MAX_SCENES, max(1, num_emoji // EMOJI_PER_SCENE))
+    shown = [emoji for emoji in choose(catalog, 2 * (num_emoji + number), seed=seed) if emoji.codepoints not in taken]
+    pictured = [emoji for emoji in shown if emoji.picture is not None]
     scenes = [
         _Scene(emoji=emoji, language=LANGUAGES[index % len(LANGUAGES)]) for index, emoji in enumerate(pictured[:number])
     ]

@@ -16,7 +16,10 @@ ROW_COLUMNS = ["id", "split", "selected", "label", "language", "group", *(f"has_
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One sample of the evaluated split; ``row`` is its row number in the release's ``samples.parquet``."""
+    """One sample of the evaluated split.
+
+    ``row`` is its row number in the release's ``samples.parquet``, ``group`` what ``group_key`` gives.
+    """
 
     row: int
     id: str
@@ -48,11 +51,16 @@ def read_rows(store: Store, samples: str, split: str) -> list[Row]:
             id=record["id"],
             label=record["label"],
             language=record["language"],
-            group=record["group"],
+            group=group_key(record["id"], record["group"]),
             modalities=tuple(m for m in NAMES if record[f"has_{m}"]),
         )
         for number, record in zip(numbers, table.take(pa.array(numbers)).to_pylist(), strict=True)
     ]
+
+
+def group_key(sample_id: str, group: str | None) -> str | None:
+    """A group among those of all sources: each source names its own, and two may use one name."""
+    return None if group is None else f"{sample_id.split('/', 1)[0]}/{group}"
 
 
 def keyed_subset(rows: list[Row], limit: int, *key: str | int) -> list[int]:

@@ -13,7 +13,7 @@ from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
 from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, Report, read_report, rounded, score
-from mm_assets.evaluation.rows import Row, read_columns, read_rows
+from mm_assets.evaluation.rows import Row, group_key, read_columns, read_rows
 from mm_assets.evaluation.slices import Judged, corruption_score, measure_slices
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -166,7 +166,7 @@ def _check_leakage(store: Store, samples: str, ledger: str, rows: list[Row]) -> 
     for chunk in read_columns(store, ledger, ["ids"])["ids"].chunks:
         consumed.update(chunk.flatten().unique().to_pylist())
     members = read_columns(store, samples, ["id", "group"]).to_pylist()
-    groups = {sample["group"] for sample in members if sample["id"] in consumed} - {None}
+    groups = {group_key(sample["id"], sample["group"]) for sample in members if sample["id"] in consumed} - {None}
     leaked = sorted(row.id for row in rows if row.id in consumed or row.group in groups)
     detail = (
         f"{len(leaked)} evaluated samples, or others of their group, are in the training ledger"

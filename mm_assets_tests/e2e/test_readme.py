@@ -15,6 +15,7 @@ from PIL import Image
 from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
 from mm_assets.demo.speech import Utterance, speak
 from mm_assets.settings import PACKAGED_CONFIG
+from mm_assets_tests.features.tiny_models import save_clip
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -26,6 +27,12 @@ NUM_EMOJI = 40
 
 def blocks(language: str) -> list[str]:
     return [text for name, text in BLOCK.findall(README) if name == language]
+
+
+def block_with(command: str) -> str:
+    """The block of commands that has this one in it."""
+    (block,) = [block for block in blocks("bash") if command in block]
+    return block
 
 
 def commands(block: str) -> list[list[str]]:
@@ -76,7 +83,7 @@ def write_folder(folder: Path) -> int:
 def test_the_walk_through_with_ones_own_data(make_workplace: Callable[[str], Any]) -> None:
     place = make_workplace("birds")
     num_rows = write_folder(place.folder / "birds")
-    walk = commands(blocks("bash")[1])
+    walk = commands(block_with("mm drop create birds "))
     assert [line[:2] for line in walk][:4] == [["mm", "drop"]] * 3 + [["mm", "release"]]
     results: dict[str, dict[str, Any]] = {}
     for line in walk:
@@ -90,15 +97,23 @@ def test_the_walk_through_with_ones_own_data(make_workplace: Callable[[str], Any
     assert results["trace --model"]["drops"] == ["birdclub/2026-11"]
     assert results["verify"]["corrupt"] == []
     assert (results["replay birds-1"]["verdict"], results["replay birds-1"]["environment_match"]) == ("BITWISE", True)
-    experiment = [place.result(*line) for line in commands(blocks("bash")[2])]
+    experiment = [place.result(*line) for line in commands(block_with("--data-of birds-1 --policy private"))]
     assert [result["release"] for result in experiment[:2]] == ["birds-2", "birds-2"]
     assert experiment[1]["failed"] == []
     assert "policy.name" in {change["name"] for change in experiment[2]["settings"]}
     assert (place.folder / "diff.html").read_text("utf-8").count("<svg") == 2
     shutil.copyfile(PACKAGED_CONFIG / "promotion.yaml", place.folder / "promotion.yaml")
-    ruled = [place.result(*line) for line in commands(blocks("bash")[3])]
+    ruled = [place.result(*line) for line in commands(block_with("mm rules set"))]
     assert ruled[0]["replaced"]["reason"] == "fewer languages than usual"
     assert (ruled[1]["computed"], ruled[1]["failed"]) == (0, [])
+    clean = (PACKAGED_CONFIG / "policies" / "clean.yaml").read_text("utf-8")
+    (place.folder / "strict.yaml").write_text(clean.replace("name: clean", "name: strict"), "utf-8")
+    tried, added, strict = [place.result(*line) for line in commands(block_with("mm policy try"))]
+    assert tried["release"] == "birds-1"
+    assert (added["name"], strict["release"]) == ("strict", "birds-3")
+    save_clip(place.folder / "clip-vit-base-patch32", dim=512)
+    encoder, embedded = [place.result(*line) for line in commands(block_with("mm encoder add"))]
+    assert (encoder["name"], embedded["release"]) == ("clip-b32", "birds-clip")
     torn = place.result("mm", "explain", "--release", "birds-1", "--sample", "torn-1")
     assert torn["selected"] is False
     assert torn["dead_letter"]["stage"] == "features"

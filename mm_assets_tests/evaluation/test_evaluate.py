@@ -183,6 +183,13 @@ def test_another_sample_of_its_group_in_the_ledger_is_a_leak_too(world: Any, row
     assert (finding.passed, finding.failing_ids) == (False, ("zoo/d1/0030",))
 
 
+def test_a_group_of_another_source_is_another_group(world: Any, row: RowOf) -> None:
+    rows = mixed(row)
+    rows[0]["id"] = "aquarium" + rows[0]["id"].removeprefix("zoo")
+    rows[0]["group"] = rows[30]["group"] = "the same word"
+    assert findings(world, evaluated(world, rows).manifest)["no_leakage"].passed
+
+
 def replaced(world: Any, manifest: Manifest, name: str, data: bytes | Path) -> Manifest:
     digest = world.store.put_bytes(data if isinstance(data, bytes) else data.read_bytes())
     outputs = [o.model_copy(update={"digest": digest}) if o.name == name else o for o in manifest.outputs]
