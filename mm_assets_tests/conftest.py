@@ -187,14 +187,14 @@ def _write_sample(folder: Path, number: int, side: int) -> str:
         large = pixels.repeat(side // SIDE, axis=0).repeat(side // SIDE, axis=1) // 4 * 3
         pixels = large + rng.integers(0, 64, size=large.shape, dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{key}.png")
-    (folder / f"{key}.wav").write_bytes(_melody(number))
+    (folder / f"{key}.wav").write_bytes(melody(number))
     return (
         f'{{"id": "{key}", "text": "{label} number {number}", "image": "{key}.png", "audio": "{key}.wav", '
         f'"label": "{label}", "language": "{language}", "group": "g{number // 2}"}}'
     )
 
 
-def _melody(seed: int) -> bytes:
+def melody(seed: int) -> bytes:
     """Half a second of eight notes as no other seed plays them: single tones are near to one another."""
     rng = np.random.default_rng(seed)
     notes = zip(rng.uniform(200, 4_000, 8), rng.uniform(1.5, 4, 8), strict=True)

@@ -72,7 +72,8 @@ def test_actions_name_what_is_read_and_their_environment(workspace):
 
 def test_unknown_encoder_kind_is_refused(store, settings):
     open_by_hand(store, "r9", encoder={"kind": "owls", "digest": digest_json("owls")})
-    with pytest.raises(SpecError, match="release r9: encoder kind 'owls' is unknown: expected 'bootstrap' or 'towers'"):
+    message = "release r9: encoder kind 'owls' is unknown: expected 'bootstrap', 'towers' or 'pretrained'"
+    with pytest.raises(SpecError, match=message):
         Workspace(settings, store).resolve("embeddings", Partition(release="r9", shard="0000"), {})
 
 

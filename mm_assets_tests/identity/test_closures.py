@@ -34,6 +34,7 @@ UNCOUNTED_OF = {
         "mm_assets.features.towers": "the same",
         "mm_assets.modalities.kinds": "the same",
         "mm_assets.modalities.layer": "the same",
+        "mm_assets.modalities.shapes": "the same",
         "mm_assets.features.mel_bands": "the same of one with weights from elsewhere",
         "mm_assets.features.pretrained_models": "the same",
         "mm_assets.features.pretrained_types": "the same",
@@ -57,6 +58,7 @@ HARMLESS = {
     "rfc8785": "writes the only form of a value that the standard allows",
 }
 HARMLESS_OF = {
+    "snapshot": {"duckdb": "reads a Parquet footer before pyarrow does, and refuses the drop where it is damaged"},
     "promotion": {"pyarrow": "only reads tables, whose values are the same in any version"},
     # The environment identity of a launched stage names numpy, pyarrow, safetensors and torch.
     "evaluation": {"PIL": "its version is among the parameters"},
@@ -66,9 +68,11 @@ IN_ENVIRONMENT = {"numpy", "pyarrow", "safetensors", "torch"}
 #: Handlers that write the text of an error into data and would also catch the package's own; none is raised there.
 BROAD_HANDLERS = {
     ("mm_assets.drops.tar", "tarfile.TarError, EOFError, ValueError, OverflowError"): "raises the package's own again",
+    ("mm_assets.drops.parquet_rows", "ValueError, OverflowError, pa.ArrowException"): "calls pyarrow only",
     ("mm_assets.modalities.audio.header", "soundfile.LibsndfileError, RuntimeError"): "calls soundfile only",
     ("mm_assets.modalities.image.decode", "Exception"): "calls Pillow only",
     ("mm_assets.modalities.image.header", "Exception"): "calls Pillow only",
+    ("mm_assets.modalities.video.header", "FFmpegError, ValueError"): "calls FFmpeg only",
     ("mm_assets.training.checkpoint", "BaseException"): "keeps the error and raises it in the other thread",
 }
 PACKAGES = [asset for asset in ASSETS.values()]

@@ -25,6 +25,7 @@ from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.letters import find_letter
 from mm_assets.materialize import Workspace
 from mm_assets.modalities.kinds import KIND_OF
+from mm_assets.modalities.table import NAMES
 from mm_assets.pipeline import ASSETS
 from mm_assets.settings import read_settings
 from mm_assets.store.client import make_client
@@ -33,8 +34,8 @@ from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import map_arrow, read_parquet
 from mm_assets.training.network import Network, fused_mask, to_inputs
-from mm_assets_tests.conftest import MOTO_KEYS
-from mm_assets_tests.drops.raw_data import deliver, jsonl, make_folder, sound
+from mm_assets_tests.conftest import MOTO_KEYS, melody
+from mm_assets_tests.drops.raw_data import deliver, jsonl, make_folder
 
 pytestmark = pytest.mark.integration
 SIZE = 64
@@ -92,7 +93,7 @@ def made(moto_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Made:
     client.create_bucket(Bucket=store.bucket)
     folder = tmp_path_factory.mktemp("parts")
     files = {f"{n}.png": picture(n) for n in range(23)} | {f"{n}.jpg": picture(n, quality=80) for n in range(2, 5)}
-    files |= {"a.wav": sound(seconds=0.5), "index.jsonl": jsonl(*ROWS)}
+    files |= {"a.wav": melody(7), "index.jsonl": jsonl(*ROWS)}
     deliver(store, make_folder(folder / "d", files))
     workspace = Workspace(read_settings({"MM_HOME": str(folder / "home")}), store)
     request = ReleaseRequest(release="r1", drops=(("src", "d1"),), configuration="smoke", num_shards=1)
@@ -120,7 +121,7 @@ def test_a_sample_has_one_row_however_many_parts_it_has(made: Made) -> None:
     assert signals["plain"]["parts"] is samples["plain"].parts is None
     assert samples["several"].tensors["image"].shape == (3 * SIZE, SIZE, 3)
     assert samples["plain"].tensors["image"].shape == (SIZE, SIZE, 3)
-    assert made.manifests["features"].stats["parts"] == {"text": 23, "image": 40, "audio": 4}
+    assert made.manifests["features"].stats["parts"] == {"text": 23, "image": 40, "audio": 4, "video": 0}
 
 
 def test_the_tensors_of_parts_are_those_of_the_same_blobs_alone(made: Made) -> None:
@@ -198,7 +199,7 @@ def test_copies_part_by_part_are_duplicates_and_what_shares_a_part_stays_in_one_
 def test_coverage_counts_samples_and_statistics_count_parts_as_well(made: Made) -> None:
     statistics = json.loads(made.store.get_bytes(made.manifests["dataset_release"].output("stats.json").digest))
     assert statistics["modalities"] == {"text+image": 16, "text+image+audio": 2}
-    assert statistics["parts"] == {"num_samples": 4, "text": 23 - 2, "image": 40 - 6, "audio": 2}
+    assert statistics["parts"] == {"num_samples": 4, "text": 23 - 2, "image": 40 - 6, "audio": 2, "video": 0}
     assert made.manifests["snapshot"].stats["modalities"]["image"] == len(ROWS)
 
 
@@ -253,7 +254,7 @@ def test_a_plan_counts_the_tokens_of_all_parts_and_cuts_what_no_pack_holds(made:
     plan = made.table("batch_plan", "plan.parquet")
     samples, layout = made.samples(), layout_for()
     for name, row in plan.items():
-        planned = tuple(row[f"{modality}_tokens"] for modality in ("text", "image", "audio"))
+        planned = tuple(row[f"{modality}_tokens"] for modality in NAMES)
         assert planned == layout.tokens(samples[name])
     parts = samples["long"].parts
     assert parts is not None
