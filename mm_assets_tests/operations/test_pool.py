@@ -14,6 +14,12 @@ from mm_assets.store.manifest import Partition
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(autouse=True)
+def interrupts_raise() -> None:
+    """As in a command that begins: a run that was interrupted in this process may have left Dagster's handler behind."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_an_interrupt_right_after_a_step_ends_the_command(
     release: str, moto_settings: Settings, quiet_instance: dg.DagsterInstance, parallel: int
