@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def interrupts_raise() -> None:
-    """As in a command that begins: a run that was interrupted in this process may have left Dagster's handler behind."""
+    """As in a command that begins: a run that was interrupted here may have left Dagster's handler behind."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
