@@ -30,6 +30,9 @@ def main() -> int:
         if arguments.distributed:
             distributed.init_process_group("gloo")
         _run(arguments.job)
+        if arguments.distributed:
+            # A rank that leaves first would close connections under the others.
+            distributed.barrier()
     except MmError as error:
         (arguments.job.parent / "error.txt").write_text(str(error), encoding="utf-8")
         return 1
@@ -63,4 +66,8 @@ def end_with_launcher() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries that outlive the interpreter can abort a process that has done its work.
+    os._exit(status)
