@@ -102,6 +102,7 @@ def test_second_run_computes_nothing_and_moves_nothing(first: World) -> None:
     assert first.digests() == before
 
 
+@pytest.mark.slow
 def test_forced_run_of_every_stage_gives_the_same_digests(first: World) -> None:
     before = first.digests()
     report = first.run("run", "--release", RELEASE, "--force")

@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 BASE = "r0"
 NUM_SHARDS = 2
-MANY_SHARDS = 16
+MANY_SHARDS = 8
 RELEASE_LEVEL = [asset.name for asset in ASSETS.values() if not asset.is_sharded]
 SHARD_LEVEL = [asset.name for asset in ASSETS.values() if asset.is_sharded]
 #: A freeze of a hundred rows, on a machine that does other things too.

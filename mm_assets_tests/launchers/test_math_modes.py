@@ -166,6 +166,7 @@ def clean(seaweed_server: Server, tmp_path_factory: pytest.TempPathFactory, drop
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_modes_in_the_environment_of_a_run_change_no_bit(
     clean: World, seaweed_server: Server, tmp_path: Path, drop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
