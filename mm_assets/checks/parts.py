@@ -53,11 +53,13 @@ def _alike(values: pa.ChunkedArray) -> np.ndarray:
     """Rows whose value has the hash of another row's value; a missing one has none."""
     from pandas.util import hash_array
 
-    parts = [
-        hash_array(values.slice(start, PART_ROWS).to_numpy(), categorize=False)
-        for start in range(0, len(values), PART_ROWS)
-    ]
     rows = np.flatnonzero(pc.is_valid(values).to_numpy())  # pyright: ignore[reportAttributeAccessIssue]
-    hashes = np.concatenate([np.zeros(0, np.uint64), *parts])[rows]
+    # Without missing values, whose presence would make numbers of one part floats and of another integers.
+    present = values.drop_null()
+    parts = [
+        hash_array(present.slice(start, PART_ROWS).to_numpy(), categorize=False)
+        for start in range(0, len(present), PART_ROWS)
+    ]
+    hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
     ordered = np.sort(hashes)
     return rows[np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])]

@@ -65,6 +65,16 @@ def _comparable(finding):
     return dataclasses.replace(finding, detail=raised) if raised else finding
 
 
+def test_equal_numbers_are_found_in_a_part_with_a_missing_one_and_one_without(monkeypatch):
+    codes = pa.array([None if i == 30 else 3 if i == 25 else i for i in range(40)], pa.int64())
+    entry = Entry(kind="expect_column_values_to_be_unique", arguments={"column": "code"}, where="suite")
+    for module in (parts, expectations):
+        monkeypatch.setattr(module, "PART_ROWS", 20)
+    table = pa.table({"id": TABLE["id"], "code": codes})
+    (finding,) = run_suite(table, Suite(where="suite", entries=(entry,), max_dead_letter_fraction=0.1))
+    assert (finding.passed, finding.failing_ids) == (False, ("s03", "s25"))
+
+
 def test_every_divisible_expectation_exists():
     from great_expectations.expectations.registry import list_registered_expectation_implementations
 
