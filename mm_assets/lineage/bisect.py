@@ -72,14 +72,16 @@ def bisect_models(store: Store, first: str, second: str) -> BisectReport:
     pairs = list(zip(*segments, strict=False))
     num_equal = _num_equal(pairs)
     with scratch_folder("bisect") as folder:
-        parts = tuple(_parts(store, (left, right), pairs[num_equal : num_equal + 1], folder))
+        parts = list(_parts(store, (left, right), pairs[num_equal : num_equal + 1], folder))
+    if num_equal == len(pairs) and len(segments[0]) != len(segments[1]):
+        parts.append(f"training: the same up to step {pairs[-1][0].last_step}, where one of both ends")
     weights = [model.output("weights.safetensors").digest for model in (left, right)]
     return BisectReport(
         first=digest,
         second=other,
         is_equal=weights[0] == weights[1],
         causes=tuple(_causes(left, right)),
-        parts=parts,
+        parts=tuple(parts),
         last_equal_step=pairs[num_equal - 1][0].end.step if num_equal else 0,
     )
 

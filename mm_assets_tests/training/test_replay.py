@@ -53,6 +53,11 @@ def forge(store: Store, model: Manifest, number: int, **changed: str) -> str:
     """The digest of a manifest like the model's, whose checkpoint ``number`` names other objects."""
     document = json.loads(store.get_bytes(model.output("checkpoints.json").digest))
     document["checkpoints"][number] |= changed
+    return put_checkpoints(store, model, document)
+
+
+def put_checkpoints(store: Store, model: Manifest, document: dict[str, Any]) -> str:
+    """The digest of a manifest like the model's with this list of checkpoints."""
     data = canonical_json(document)
     digest = store.put_bytes(data)
     outputs = [
@@ -179,6 +184,14 @@ def test_trainings_that_part_late_are_equal_until_then(model: tuple[Store, Manif
     report = bisect_models(store, "r1", forged)
     assert report.last_equal_step == 2
     assert [part.split(":")[0] for part in report.parts] == ["after step 3"]
+
+
+def test_a_training_that_goes_on_where_another_ends_is_told_so(model: tuple[Store, Manifest]) -> None:
+    store, manifest = model
+    document = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+    shorter = put_checkpoints(store, manifest, document | {"checkpoints": document["checkpoints"][:2]})
+    report = bisect_models(store, "r1", shorter)
+    assert (report.last_equal_step, report.parts) == (4, ("training: the same up to step 3, where one of both ends",))
 
 
 def test_a_model_that_does_not_exist_is_a_usage_error(store: Store) -> None:
