@@ -24,7 +24,7 @@ def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> st
         f"# {title}",
         _summary(record, statistics),
         "## Sources\n\n" + table(("Source", "Owner", "Licence", "Privacy class"), _sources(record)),
-        "## Splits\n\n" + table(("Split", "Samples", "Labelled"), _splits(statistics)),
+        "## Splits\n\n" + table(("Split", "Samples", "Labelled"), _splits(statistics)) + _groups(record),
         "## Modalities\n\n" + _counts("Modalities", statistics["modalities"]),
         "## Languages\n\n" + _counts("Language", statistics["languages"]),
         "## Labels\n\n" + _counts("Label", statistics["labels"]),
@@ -76,6 +76,15 @@ def _sources(record: Mapping[str, Any]) -> list[tuple[object, ...]]:
 def _splits(statistics: Mapping[str, Any]) -> list[tuple[object, ...]]:
     counts = statistics["splits"]
     return [(split, counts[split]["num_samples"], counts[split]["num_labelled"]) for split in SPLITS]
+
+
+def _groups(record: Mapping[str, Any]) -> str:
+    groups = record["leakage_groups"]
+    return (
+        "\n\nWhat is equal, nearly equal or of one declared group is in one split, and so is what it connects: "
+        f"{groups['num_groups']} groups, {groups['num_several']} of them of several samples, the largest of "
+        f"{groups['largest']} ({groups['largest_share']:.1%})."
+    )
 
 
 def _counts(name: str, counts: Mapping[str, int]) -> str:

@@ -36,9 +36,10 @@ _DECIDED = ("split", "selected", "reasons", "duplicate_of")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decisions:
-    """What was decided about every row, in the order of ``position``."""
+    """What was decided about every row, in the order of ``position``; ``groups`` are its leakage groups."""
 
     split: Ints
+    groups: Ints
     original: Ints
     leaked: Bools
     contaminated: Ints

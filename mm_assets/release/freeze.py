@@ -35,6 +35,7 @@ from mm_assets.release.curation import Verdicts, judge
 from mm_assets.release.decisions import LEAKAGE, SAMPLES, Decisions, decided, write_samples
 from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.drift import measure_drift
+from mm_assets.release.groups import describe_groups
 from mm_assets.release.labels import LABELS_FILE, register_labels, summarize_labels, write_labels
 from mm_assets.release.links import find_links
 from mm_assets.release.near_sets import SIGNATURES_FILE, find_near, write_signatures
@@ -85,6 +86,7 @@ def compute_dataset_release(job: Job) -> StageResult:
             unknown_members=unknown,
         )
         record["contamination"] = describe_sets(job, decisions.contaminated, decisions.is_contaminated)
+        record["leakage_groups"] = describe_groups(database, decisions.groups)
         register_labels(database, record)
         record["label_provenance"] = summarize_labels(database)
         num_labels = write_labels(database, workdir / LABELS_FILE)
@@ -164,7 +166,7 @@ def _decide(
         labels=_labels(database),
         config=config,
     )
-    decisions = Decisions(split=split, original=original, leaked=leaked, contaminated=contaminated)
+    decisions = Decisions(split=split, groups=groups, original=original, leaked=leaked, contaminated=contaminated)
     return decisions, links.signatures
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import duckdb
 import numpy as np
 
+from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.table import MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import CONTENT, Bools, Ints, register_positions, shared_keys
@@ -73,7 +74,7 @@ def _near_originals(
     stays: Bools,
 ) -> Ints:
     result = np.arange(len(kept), dtype=np.int64)
-    alike, rows = _classes(database, kept, groups)
+    alike, rows = _classes(database, kept, signatures, groups)
     order = np.lexsort([_seniority(database, rows), ~stays[rows], alike])
     alike, rows = alike[order], rows[order]
     # Every round compares the first row of each class with the others of it; what is near to it leaves the class.
@@ -90,20 +91,53 @@ def _near_originals(
     return result
 
 
-def _classes(database: duckdb.DuckDBPyConnection, kept: Bools, groups: Mapping[str, Ints]) -> tuple[Ints, Ints]:
-    """Class number and row of rows that could be near to another one: equal in one part, in one group in the other."""
-    compared = [groups[name] for name in _COMPARED if name in groups]
+def _classes(
+    database: duckdb.DuckDBPyConnection, kept: Bools, signatures: Mapping[str, Signatures], groups: Mapping[str, Ints]
+) -> tuple[Ints, Ints]:
+    """Class number and row of rows that could be near to another one: equal in one part, in one group in the other.
+
+    What lacks a signature, as a steady tone does, is near to what has its digest.
+    """
     present = {name: _column(database, f"has_{name}").astype(np.bool_) for name in _COMPARED}
     has_all = kept & np.any([present[name] for name in _COMPARED], axis=0)
+    alike: list[Ints] = []
     for name in _COMPARED:
-        has_all &= ~present[name] | (_is_shared(groups[name]) if name in groups else False)
+        group = groups[name].copy() if name in groups else np.full(len(kept), -1, dtype=np.int64)
+        unsigned = np.flatnonzero(has_all & present[name] & ~_is_signed(database, name, signatures, len(kept)))
+        group[unsigned] = 2 * len(kept) + _digest_numbers(database, name, unsigned)
+        has_all &= ~present[name] | _is_shared(group)
+        alike.append(group)
     rows = np.flatnonzero(has_all)
     number = np.unique(_column(database, f"hash({_EQUAL})")[rows], return_inverse=True)[1]
-    for column in compared:
-        pair = number * (2 * len(kept) + 1) + column[rows] + 1
+    for group in alike:
+        pair = number * (4 * len(kept) + 2) + group[rows] + 1
         number = np.unique(pair, return_inverse=True)[1]
     shared = np.bincount(number, minlength=1)[number] > 1
     return number[shared].astype(np.int64), rows[shared].astype(np.int64)
+
+
+def _is_signed(
+    database: duckdb.DuckDBPyConnection, name: str, signatures: Mapping[str, Signatures], num_rows: int
+) -> Bools:
+    """By position, whether every part of a modality has a signature."""
+    if name not in signatures:
+        return np.zeros(num_rows, dtype=np.bool_)
+    expected = np.ones(num_rows, dtype=np.int64)
+    found = database.execute(
+        f"SELECT position, len([1 FOR part IN {PARTS} IF part.modality = '{name}']) AS number "
+        f"FROM samples WHERE {PARTS} IS NOT NULL"
+    ).fetchnumpy()
+    # A sample of several parts may have one of this modality, which is not among them.
+    expected[found["position"]] = np.maximum(1, found["number"])
+    return np.bincount(signatures[name].position, minlength=num_rows) == expected
+
+
+def _digest_numbers(database: duckdb.DuckDBPyConnection, name: str, rows: Ints) -> Ints:
+    """For each of some positions a number that those with its digest share; one without a digest has its own."""
+    if len(rows) == 0:
+        return rows
+    key = f"coalesce({MODALITIES[name].digest_column}, id || '|' || position)"
+    return np.unique(_column(database, f"hash({key})")[rows], return_inverse=True)[1].astype(np.int64)
 
 
 def _is_shared(groups: Ints) -> Bools:

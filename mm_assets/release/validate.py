@@ -50,6 +50,7 @@ def validate_dataset_release(store: Store, manifest: Manifest, rules: Rules) -> 
                 _no_near_leakage(rows, frozen, config),
                 _no_contamination(rows, store, manifest, config, folder),
                 _splits_filled(database, config),
+                _largest_group(json.loads(store.get_bytes(manifest.output("record.json").digest))),
                 _classes_taught(rows, config, max((shard.generation for shard in shards), default=0)),
                 _drift(statistics["drift"]),
             )
@@ -174,6 +175,22 @@ def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) ->
         detail = f"split {', '.join(empty)} is empty although {groups} groups are selected ({shown})"
         return Finding(rule="splits_filled", passed=False, detail=detail, num_failing=len(empty))
     return Finding(rule="splits_filled", passed=True, detail=f"selected samples per split: {shown}")
+
+
+def _largest_group(record: Mapping[str, Any]) -> Finding:
+    """Reported, and never failing: a chain is large because of what was delivered."""
+    groups = record.get("leakage_groups")
+    if groups is None:
+        detail = "the release was frozen by a version that did not count leakage groups"
+    else:
+        selected = record["coverage"]["num_selected"]
+        detail = f"{groups['largest']} of {selected} selected samples are in the largest leakage group"
+        if groups["largest"] > 1 and groups["largest_share"] > groups["limit"]:
+            detail = (
+                f"WARNING: {detail}, that of {groups['largest_id']}: more than {groups['limit']:.0%}. All of them are "
+                "in one split, whatever share it was to have: exclude what connects them if that is not meant"
+            )
+    return Finding(rule="largest_group", passed=True, detail=detail)
 
 
 def _classes_taught(rows: Rows, config: FreezeConfig, generation: int) -> Finding:

@@ -41,7 +41,7 @@ def test_all_findings_of_a_sound_release_pass(world, sample):
     assert [finding.rule for finding in findings.values() if not finding.passed] == []
     assert set(findings) == {
         "merkle_root", "rows_exist", "unique_ids", "no_leakage", "no_near_leakage", "contamination", "splits_filled",
-        "classes_in_train", "drift",
+        "classes_in_train", "largest_group", "drift",
     }  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 """Near duplicates in releases: one split, an original by lineage, the same answer in any order, a check of its own."""
 
+import numpy as np
 import pyarrow as pa
 
+from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.modalities.text.signature import signature
 from mm_assets.store.tables import read_parquet, write_parquet
 from mm_assets_tests.release.drawings import picture
@@ -111,3 +114,60 @@ def test_a_near_pair_on_both_sides_of_a_split_fails_with_the_ids(world, sample):
     finding = world.findings(release.manifest.model_copy(update={"outputs": outputs}))["no_near_leakage"]
     assert not finding.passed
     assert finding.failing_ids == ("zoo/d1/k00", "zoo/d1/k20")
+
+
+def test_equal_sounds_without_a_signature_leave_a_near_duplicate_one(world, sample):
+    tone, other = {"text": "t", "audio": "tone"}, {"text": "t", "audio": "another tone"}
+    rows = [
+        sample("a", image_signature=picture(1), **tone),
+        sample("b", image_signature=picture(1, shade=2), **tone),
+        sample("c", image_signature=picture(1, shade=2), **other),
+        sample("d", image="image a", image_signature=picture(1), **other),
+    ]
+    frozen = world.rows(world.release(rows))
+    assert [frozen[key]["duplicate_of"] for key in "abcd"] == [None, "zoo/d1/a", None, "zoo/d1/c"]
+    assert frozen["b"]["reasons"] == "near_duplicate"
+
+
+def test_several_sounds_of_which_one_has_no_signature_are_equal_by_their_digests(world, sample):
+    clip = bytes(np.tile(np.arange(12, dtype=np.int8) * 8, 16))
+    parts = [{"modality": "audio", "digest": digest_bytes(name), "length": 100} for name in (b"clip", b"tone")]
+
+    def both(key, audio):
+        return sample(
+            key, text="t", audio=audio, image=None, audio_signature=clip, parts=[part | {"key": key} for part in parts]
+        )
+
+    frozen = world.rows(world.release([both("a", "one"), both("b", "other")]))
+    assert [frozen[key]["duplicate_of"] for key in "ab"] == [None, None]
+
+
+def test_a_long_chain_is_one_group_and_keeps_a_sample_of_every_neighbourhood(world, sample):
+    chain = [shaded(sample, f"k{n:02d}", 1, shade=3 * n, text="t") for n in range(50)]
+    committed = world.release([*chain, *(sample(f"p{n}") for n in range(50))])
+    frozen = world.rows(committed)
+    kept = [n for n in range(50) if frozen[f"k{n:02d}"]["selected"]]
+    nearness = MODALITIES["image"].aspect("nearness")
+    values = nearness.parse(np.frombuffer(b"".join(row["image_signature"] for row in chain), np.uint8).reshape(50, -1))
+
+    def near(one, other):
+        return bool(nearness.are_near(values[[one]], values[[other]])[0])
+
+    assert 3 < len(kept) < 20
+    assert not any(near(one, other) for one in kept for other in kept if one != other)
+    for n in range(50):
+        original = frozen[f"k{n:02d}"]["duplicate_of"]
+        assert n in kept if original is None else near(n, int(original[-2:]))
+    assert len({frozen[f"k{n:02d}"]["split"] for n in range(50)}) == 1
+    groups = world.document(committed, "record.json")["leakage_groups"]
+    assert groups == {
+        "num_groups": 51,
+        "num_several": 1,
+        "largest": len(kept),
+        "largest_share": round(len(kept) / (50 + len(kept)), 6),
+        "largest_id": "zoo/d1/k00",
+        "limit": 0.1,
+    }
+    finding = world.findings(committed.manifest)["largest_group"]
+    assert finding.passed
+    assert finding.detail.startswith(f"WARNING: {len(kept)} of {50 + len(kept)} selected samples")
