@@ -166,6 +166,9 @@ def id_of(drop: Drop, key: str) -> str:
 def metadata_json(values: Mapping[str, object]) -> str:
     """Canonical JSON of further columns; values that JSON lacks become strings, NaN and infinities null.
 
+    Numbers from 2 ** 53 on become strings too, whole or not: canonical JSON writes 2.0 ** 53 as an integer, and has
+    none of that size. What is read back from it is written again as the same bytes.
+
     Raises:
         IdentityError: a string is not Unicode text.
     """
@@ -179,10 +182,10 @@ def metadata_json(values: Mapping[str, object]) -> str:
 def _plain(value: object) -> Json:
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, int):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int | float):
         return value if abs(value) < 1 << 53 else str(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):

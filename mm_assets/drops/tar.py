@@ -14,7 +14,7 @@ import io
 import re
 import tarfile
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
@@ -24,59 +24,16 @@ from mm_assets.drops.gz import GZIP_SUFFIXES, GzipReader
 from mm_assets.drops.parts import numbered_modality
 from mm_assets.drops.record import Drop
 from mm_assets.drops.samples import Rejection, VerifiedReader
+from mm_assets.drops.tar_headers import StrictInfo
 from mm_assets.errors import MmError, StageError
 from mm_assets.identity.canonical import CHUNK_BYTES
 from mm_assets.modalities.reasons import Refusal
 
-#: Extended headers hold names; a larger one, or more of them in a row, is an attack on memory or the stack.
-MAX_HEADER_BYTES = 1 << 20
-MAX_HEADERS_IN_A_ROW = 16
 BUFFER_BYTES = 1 << 20
 #: At the end of the data one or two are made.
 MAX_EMPTY_READS = 16
 MEMBER_NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
 META_NAME = re.compile(r"^__[^/]*__($|/)")
-
-
-EXTENDED_TYPES = frozenset(
-    {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
-)
-
-
-class _StrictInfo(tarfile.TarInfo):
-    """A tar header that never ends the archive silently: elsewhere a damaged or missing one counts as its end."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictInfo":  # pyright: ignore[reportIncompatibleMethodOverride]
-        try:
-            return cast("_StrictInfo", super().fromtarfile(archive))
-        except tarfile.EOFHeaderError:  # pyright: ignore[reportAttributeAccessIssue]
-            raise
-        except tarfile.EmptyHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
-            raise tarfile.ReadError("ends without an end marker") from error
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
-
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        if self.type in EXTENDED_TYPES:
-            in_a_row, global_bytes = getattr(archive, "extended", (0, 0))
-            global_bytes += self.size if self.type == tarfile.XGLTYPE else 0
-            if max(self.size, global_bytes) > MAX_HEADER_BYTES:
-                raise tarfile.ReadError(f"extended header of {self.size} bytes")
-            if in_a_row >= MAX_HEADERS_IN_A_ROW:
-                raise tarfile.ReadError(f"more than {MAX_HEADERS_IN_A_ROW} extended headers in a row")
-            setattr(archive, "extended", (in_a_row + 1, global_bytes))  # noqa: B010 - per archive, as the headers are
-        else:
-            setattr(archive, "extended", (0, getattr(archive, "extended", (0, 0))[1]))  # noqa: B010
-        return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _proc_sparse(self, archive: tarfile.TarFile) -> Any:
-        if self._sparse_structs[1]:  # pyright: ignore[reportAttributeAccessIssue]
-            raise tarfile.ReadError("sparse member with a map of any length")
-        return super()._proc_sparse(archive)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _proc_gnusparse_10(self, *_: object) -> None:
-        raise tarfile.ReadError("sparse member with a map of any length")
 
 
 class _RawReader(io.RawIOBase):
@@ -121,7 +78,7 @@ def read_tar(reader: VerifiedReader, drop: Drop, object_key: str, found: Collect
     offset = 0
     try:
         with tarfile.open(
-            mode="r|", fileobj=stream, bufsize=tarfile.RECORDSIZE, tarinfo=_StrictInfo, errorlevel=2, encoding="utf-8"
+            mode="r|", fileobj=stream, bufsize=tarfile.RECORDSIZE, tarinfo=StrictInfo, errorlevel=2, encoding="utf-8"
         ) as archive:
             for info in archive:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - else it keeps every header

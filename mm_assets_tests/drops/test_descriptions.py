@@ -1,6 +1,7 @@
 """What samples are called and described by: depth, ids, repeated names, empty labels, rows that name the index."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from mm_assets.drops.check import check_drop
 from mm_assets.drops.create import create_drop
-from mm_assets.drops.samples import Rejection, Sample
+from mm_assets.drops.samples import Rejection, Sample, metadata_json
 from mm_assets.errors import DropError
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 from mm_assets_tests.drops.raw_data import (
@@ -142,3 +144,22 @@ def test_an_empty_label_is_no_label(store: Store, settings: Settings, tmp_path: 
         rows.select(["label", "language", "group"]).to_pylist() == [dict.fromkeys(("label", "language", "group"))] * 4
     )
     assert all(finding.passed for finding in snapshot_findings(store, manifest))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (2.0**53, '"9007199254740992.0"'),
+        (-(2.0**60), '"-1.152921504606847e+18"'),
+        (1e300, '"1e+300"'),
+        (2**53, '"9007199254740992"'),
+        (10**400, f'"{10**400}"'),
+        (2.0**53 - 1, "9007199254740991"),
+        (0.5, "0.5"),
+        (math.inf, "null"),
+    ],
+)
+def test_a_number_that_canonical_json_cannot_hold_is_kept_as_text(value: float, expected: str) -> None:
+    made = metadata_json({"n": value, "deep": [{"n": value}]})
+    assert made == f'{{"deep":[{{"n":{expected}}}],"n":{expected}}}'
+    assert metadata_json(json.loads(made)) == canonical_json(json.loads(made)).decode() == made

@@ -49,6 +49,13 @@ def pax_headers(count: int, kind: bytes, size_bytes: int = 20) -> bytes:
     return headers + ONE
 
 
+def extended(record: bytes) -> bytes:
+    """An extended header of these bytes in front of one member."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = tarfile.XHDTYPE, len(record)
+    return info.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % tarfile.BLOCKSIZE) + ONE
+
+
 def sparse_member() -> bytes:
     """A GNU sparse file whose map goes on in further blocks."""
     header = bytearray(tarfile.TarInfo("a.txt").tobuf(tarfile.GNU_FORMAT))
@@ -69,6 +76,12 @@ DAMAGED = {
     "headers in a row": (pax_headers(17, tarfile.XHDTYPE), "more than 16 extended headers in a row"),
     "a thousand global headers": (pax_headers(1000, tarfile.XGLTYPE), "more than 16 extended headers in a row"),
     "global headers without end": (pax_headers(2, tarfile.XGLTYPE, 700_000), "extended header of 7"),
+    "an extended header without records": (extended(b"nonsense\n"), "extended header is malformed at its byte 0"),
+    "an extended header behind a record": (extended(b"10 path=x\nrest"), "extended header is malformed at its byte 10"),
+    "a record that is longer than it": (extended(b"99 path=x\n"), "extended header is malformed at its byte 0"),
+    "a record without its line end": (extended(b"9 path=xx"), "extended header is malformed at its byte 0"),
+    "a record without a name": (extended(b"5 =x\n"), "extended header is malformed at its byte 0"),
+    "a size that is no number": (extended(b"11 size=1x\n"), "extended header is malformed at its byte 0"),
     "a sparse map of any length": (sparse_member(), "sparse member with a map of any length"),
     "no tar": (b"hello" * 400, "from its start: "),
     "nothing": (b"", "from its start: "),
@@ -85,6 +98,10 @@ def test_a_tar_that_cannot_be_read_to_its_end_is_an_error_with_its_place(name: s
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
 def test_a_few_extended_headers_are_read(kind: bytes, tmp_path: Path) -> None:
     assert [made.key for made in read_one_tar(pax_headers(16, kind), tmp_path)] == ["a", "b", "c"]
+
+
+def test_an_extended_header_may_end_in_zeros(tmp_path: Path) -> None:
+    assert [made.key for made in read_one_tar(extended(b"14 path=z.txt\n\0\0"), tmp_path)] == ["b", "c", "z"]
 
 
 def test_zeros_behind_the_end_marker_are_no_data(tmp_path: Path) -> None:

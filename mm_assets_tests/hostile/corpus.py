@@ -20,7 +20,7 @@ from mm_assets.modalities.reasons import BlobRejectedError
 from mm_assets.modalities.table import aspect
 from mm_assets.release.policies import parse_policy
 from mm_assets_tests.drops.raw_data import make_folder, png, tar_bytes
-from mm_assets_tests.hostile import archives, indexes, pictures, records, sounds
+from mm_assets_tests.hostile import archives, indexes, pictures, records, sounds, videos
 
 EXPECTED = Path(__file__).parent / "expected.txt"
 OK = "ok"
@@ -35,6 +35,7 @@ def blobs() -> dict[str, dict[str, bytes]]:
     return {
         "image": pictures.pictures(),
         "audio": sounds.sounds(),
+        "video": videos.videos(),
         "text": sounds.texts(),
         "description": archives.descriptions(),
     }

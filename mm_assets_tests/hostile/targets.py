@@ -34,17 +34,24 @@ from mm_assets.releases.policies import packaged_policies
 from mm_assets.releases.spec import parse_spec
 from mm_assets.store.manifest import Output, content_digest, parse_manifest
 from mm_assets_tests.drops.raw_data import drop_of, png, tar_bytes
-from mm_assets_tests.hostile import archives, indexes, pictures, records, sounds
+from mm_assets_tests.hostile import archives, indexes, pictures, records, sounds, videos
 from mm_assets_tests.hostile.mutations import mutate, mutate_gzip, mutate_json, mutate_png, mutate_tar
 
 MAX_SEED_BYTES = 1 << 15
 #: Small ceilings: what is above them is refused for its size as everywhere, only sooner.
 LIMITS = SnapshotConfig(
     max_text_bytes=1 << 16, max_metadata_bytes=1 << 15, max_image_pixels=1 << 20, max_audio_seconds=5.0,
-    max_tar_members=1000, max_unpacked_bytes=1 << 22,
+    max_video_pixels=1 << 18, max_video_seconds=5.0, max_video_frames=2000, max_tar_members=1000,
+    max_unpacked_bytes=1 << 22,
 )  # fmt: skip
 DECODED = FeaturesConfig(
-    max_image_pixels=1 << 20, max_decoded_bytes=1 << 22, max_decoded_seconds=5.0, max_text_bytes=1 << 16
+    max_image_pixels=1 << 20,
+    max_decoded_bytes=1 << 22,
+    max_decoded_seconds=5.0,
+    max_text_bytes=1 << 16,
+    max_video_pixels=1 << 18,
+    max_video_seconds=5.0,
+    max_video_frames=2000,
 )
 
 Mutate = Callable[[Random, bytes, Sequence[bytes]], bytes]
@@ -195,8 +202,8 @@ def _manifests() -> list[bytes]:
 
 
 def _targets() -> Iterator[Target]:
-    of_pictures, of_sounds, tars, tables = (
-        pictures.pictures(), sounds.sounds(), archives.archives(), indexes.indexes()
+    of_pictures, of_sounds, of_videos, tars, tables = (
+        pictures.pictures(), sounds.sounds(), videos.videos(), archives.archives(), indexes.indexes()
     )  # fmt: skip
     rules = packaged_rules()
     for name, suffix, share in (("png", ".png", 10.0), ("jpg", ".jpg", 10.0), ("webp", ".webp", 5.0)):
@@ -206,6 +213,11 @@ def _targets() -> Iterator[Target]:
         ("wav", ".wav", 10.0), ("flac", ".flac", 8.0), ("ogg", ".ogg", 3.0), ("mp3", ".mp3", 5.0),
     ):  # fmt: skip
         yield Target(name=name, read=functools.partial(_blob, "audio"), seeds=_suffixed(of_sounds, suffix), share=share)
+    for suffix, share in ((".mp4", 2.0), (".mov", 1.0), (".webm", 1.0), (".mkv", 1.0), (".avi", 1.0)):
+        yield Target(
+            name=suffix.strip("."), read=functools.partial(_blob, "video"), seeds=_suffixed(of_videos, suffix),
+            share=share,
+        )  # fmt: skip
     yield Target(name="text", read=functools.partial(_blob, "text"), seeds=_small(sounds.texts().values()), share=5)
     yield Target(
         name="description", read=_description, seeds=_small(archives.descriptions().values()), share=10,

@@ -14,6 +14,8 @@ from mm_assets.modalities.reasons import Refusal
 #: Boxes that hold other boxes on the way to a track's tables.
 CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"moof", b"traf", b"edts"})
 MAX_BOXES = 10_000
+#: Boxes in each other; a file as it should be has six.
+MAX_DEPTH = 16
 QUICKTIME_BRAND = b"qt  "
 #: Bit of a data reference: the media are in this file.
 SELF_CONTAINED = 1
@@ -27,7 +29,9 @@ def check_mp4(data: bytes, max_samples: int) -> Refusal | None:
         data: The whole file.
         max_samples: Ceiling on what one table of a track may declare.
     """
-    for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
+    for number, (name, start, end, depth) in enumerate(_boxes(data, 0, len(data))):
+        if depth > MAX_DEPTH:
+            return Refusal("header_lies", f"mp4 has more than {MAX_DEPTH} boxes in each other")
         if number >= MAX_BOXES:
             return Refusal("header_lies", f"mp4 has more than {MAX_BOXES} boxes before its end")
         if end > len(data):
@@ -40,8 +44,8 @@ def check_mp4(data: bytes, max_samples: int) -> Refusal | None:
     return None
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte of the content and end of every box, those within ``CONTAINERS`` included."""
+def _boxes(data: bytes, start: int, end: int, depth: int = 1) -> Iterator[tuple[bytes, int, int, int]]:
+    """Name, first byte of the content, end and depth of every box, those within ``CONTAINERS`` included."""
     while start + 8 <= end:
         size, name = struct.unpack_from(">I4s", data, start)
         content = start + 8
@@ -49,9 +53,9 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
             (size,) = struct.unpack_from(">Q", data, start + 8)
             content = start + 16
         stop = end if size == 0 else max(start + size, content)
-        yield name, content, stop
+        yield name, content, stop, depth
         if name in CONTAINERS:
-            yield from _boxes(data, content, min(stop, end))
+            yield from _boxes(data, content, min(stop, end), depth + 1)
         start = stop
 
 
@@ -67,7 +71,7 @@ def _check_box(name: bytes, head: bytes, max_samples: int) -> Refusal | None:
 
 
 def _check_references(data: bytes, start: int, end: int) -> Refusal | None:
-    for name, content, stop in _boxes(data, start, end):
+    for name, content, stop, _ in _boxes(data, start, end):
         if content + 4 <= stop and not data[content + 3] & SELF_CONTAINED:
             return Refusal("external_reference", f"mp4 has media in another file, by a reference of type {_name(name)}")
     return None
