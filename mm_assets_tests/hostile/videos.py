@@ -145,6 +145,7 @@ def others() -> dict[str, bytes]:
         "webm_cut.webm": webm[: len(webm) // 2],
         "webm_streamed_cut.webm": webm[: segment + 4] + b"\x01" + b"\xff" * 7 + webm[segment + 12 : len(webm) // 2],
         "webm_segment_lies.webm": webm[: segment + 4] + b"\x01" + b"\x7f" * 7 + webm[segment + 12 :],
+        "webm_cut_in_name_of_segment.webm": webm[: segment + 2],
         "webm_doc_type_other.webm": webm.replace(b"webm", b"wxyz", 1),
         "webm_zeroed.webm": webm[: segment + 200] + bytes(len(webm) - segment - 200),
         "webm_damaged.webm": webm[:-300] + bytes(100) + webm[-200:],

@@ -78,7 +78,7 @@ def _check_references(data: bytes, start: int, end: int) -> Refusal | None:
 
 
 def _name(name: bytes) -> str:
-    return name.decode("ascii", "replace") if name.isascii() else name.hex()
+    return name.decode("ascii") if name.isascii() and name.decode("ascii").isprintable() else name.hex()
 
 
 def doc_type(data: bytes) -> str | None:
@@ -115,7 +115,7 @@ def _element(data: bytes, place: int) -> tuple[int, int, int]:
 def _variable(data: bytes, place: int, *, keeps_marker: bool) -> tuple[int, int]:
     """A number of variable length, and where it ends; 0 where there is none."""
     if place >= len(data) or not data[place]:
-        return 0, len(data)
+        return 0, max(place, len(data))
     length = 9 - data[place].bit_length()
     value = int.from_bytes(data[place : place + length], "big")
     return (value if keeps_marker else value & (1 << 7 * length) - 1), place + length
