@@ -69,6 +69,7 @@ class Workspace:
         self._rules: dict[str, Rules] = {}
         self._adopted: dict[tuple[str, str, str], list[Maker]] = {}
         self._read: dict[tuple[str, Partition] | Subject, Any] | None = None
+        self._supposed: dict[tuple[str, Partition], Ref] = {}
 
     @cached_property
     def store(self) -> Store:
@@ -84,8 +85,22 @@ class Workspace:
         finally:
             self._read = None
 
+    @contextmanager
+    def supposing(self) -> Generator[Callable[[Ref], None]]:
+        """Gives a function that takes staged partitions for current: while it lasts, others are made from them."""
+
+        def suppose(ref: Ref) -> None:
+            self._supposed[ref.asset, Partition(release=ref.release, shard=ref.shard)] = ref
+
+        try:
+            yield suppose
+        finally:
+            self._supposed = {}
+
     def ref(self, name: str, partition: Partition) -> Ref | None:
         """What the partition currently is, or None if it was never materialized."""
+        if (name, partition) in self._supposed:
+            return self._supposed[name, partition]
         return self._once((name, partition), lambda: read_ref(self.store, name, partition).ref)
 
     def spec(self, release: str) -> ReleaseSpec:
@@ -274,7 +289,7 @@ class Workspace:
         Raises:
             GateError: it gathers shards of which one did not pass under the rules in force.
         """
-        ref = require_ref(self.store, name, partition)
+        ref = self.ref(name, partition) or require_ref(self.store, name, partition)
         try:
             known = self.validation(ref)
         except ObjectCorruptError as error:

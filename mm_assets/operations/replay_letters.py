@@ -1,8 +1,9 @@
 """Replaying dead letters after a fix: only the shards that hold some are computed again, and no good sample changes.
 
 After a change of code, the shards of the release itself; after a change of ceilings, which are part of a configuration,
-those of another release of the same data. A shard is committed only if every sample that was good before has the same
-row and the same tensors as before.
+those of another release of the same data. Everything is computed, compared and checked before anything is committed:
+nothing is, unless every sample that was good before has the same row and the same tensors as before. A replay that is
+killed while it commits is run again, and commits the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +22,11 @@ from mm_assets.materialize import Workspace
 from mm_assets.releases.spec import ReleaseSpec
 from mm_assets.scratch import scratch_folder
 from mm_assets.snapshot.blobs import PART_COLUMNS
-from mm_assets.store.commit import Attempt, StageResult
+from mm_assets.store.action import Action
+from mm_assets.store.commit import Attempt, Staged, StageResult
 from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
-from mm_assets.store.refs import read_ref
+from mm_assets.store.refs import Ref, read_ref
 from mm_assets.store.tables import map_arrow, read_parquet
 
 #: The table that says which samples a stage passes on, and columns of it that move when samples are added.
@@ -76,18 +78,23 @@ def replay_letters(
         raise UsageError("--into: goes with --config: expected both (new ceilings) or neither (new code). Give both.")
     target = spec if into is None else _open(workspace, spec, into, str(configuration))
     before = {shard: list(_letters(workspace.store, release, shard, wanted)) for shard in spec.shards()}
-    computed: list[str] = []
-    after: dict[str, set[str]] = {}
-    for shard, letters in before.items():
-        if letters:
-            on_shard(shard)
-            source, partition = (Partition(release=name, shard=shard) for name in (release, target.release))
-            computed += [partition.path] if _replay_shard(workspace, source, partition) else []
-            after[shard] = {_name(letter) for letter in _letters(workspace.store, target.release, shard)}
+    staged: list[tuple[Attempt, Staged]] = []
+    for shard in (shard for shard, letters in before.items() if letters):
+        on_shard(shard)
+        source, partition = (Partition(release=name, shard=shard) for name in (release, target.release))
+        staged += _stage_shard(workspace, source, partition)
+    # The last stage first: until its snapshot is there a shard has its letters, by which the next replay finds it.
+    for attempt, made in reversed(staged):
+        attempt.commit_staged(made)
+    after = {
+        shard: {_name(letter) for letter in _letters(workspace.store, target.release, shard)}
+        for shard, letters in before.items()
+        if letters
+    }
     named = {shard: {_name(letter) for letter in letters} for shard, letters in before.items()}
     return ReplayReport(
         release=target.release,
-        computed=tuple(computed),
+        computed=tuple(dict.fromkeys(made.manifest.partition.path for _, made in staged)),
         recovered=tuple(sorted(name for shard, names in named.items() for name in names - after.get(shard, set()))),
         still_dead=tuple(sorted(name for shard, names in named.items() for name in names & after.get(shard, set()))),
     )
@@ -129,31 +136,40 @@ def _name(letter: Row) -> str:
     return str(letter["id"] or letter["object"])
 
 
-def _replay_shard(workspace: Workspace, source: Partition, target: Partition) -> bool:
-    """Computes a shard again where its action is another one now; whether it was."""
-    is_computed = False
-    for asset in ASSETS:
-        ref = read_ref(workspace.store, asset, source).ref
-        if ref is None:
-            # The release got no further than the stage before.
-            return is_computed
-        action = workspace.resolve(asset, target, {})
-        current = read_ref(workspace.store, asset, target).ref
-        if current is None or current.fingerprint != action.fingerprint:
-            attempt = Attempt(workspace.store, action, target)
-            with scratch_folder("replay") as folder:
-                result = workspace.compute(action, target, folder)
-                before = read_manifest(workspace.store, ref.manifest)
-                _require_untouched(workspace.store, before, result, folder / "before")
-                attempt.commit_result(result)
-            is_computed = True
-        record = workspace.check(asset, target)
-        if not record.passed:
-            raise GateError(
-                f"{asset} {target.path}: failed its check after the replay: {record.failures}. Exclude what is dead "
-                f"with `mm release exclude --release {target.release}`, or set other rules with `mm rules set`."
-            )
-    return is_computed
+def _stage_shard(workspace: Workspace, source: Partition, target: Partition) -> list[tuple[Attempt, Staged]]:
+    """Computes a shard again where its action is another one now, compares and checks it; commits nothing.
+
+    Returns:
+        What has to be committed, in the order of the stages.
+    """
+    made: list[tuple[Attempt, Staged]] = []
+    with workspace.supposing() as suppose:
+        for asset in ASSETS:
+            ref = read_ref(workspace.store, asset, source).ref
+            if ref is None:
+                # The release got no further than the stage before.
+                return made
+            action = workspace.resolve(asset, target, {})
+            current = read_ref(workspace.store, asset, target).ref
+            if current is None or current.fingerprint != action.fingerprint:
+                attempt = Attempt(workspace.store, action, target)
+                made.append((attempt, _staged(workspace, attempt, action, target, before=ref)))
+                suppose(made[-1][1].ref)
+            record = workspace.check(asset, target)
+            if not record.passed:
+                raise GateError(
+                    f"{asset} {target.path}: fails its check after the replay: {record.failures}. Nothing was "
+                    f"committed: exclude what is dead with `mm release exclude --release {target.release}`, or set "
+                    "other rules with `mm rules set`."
+                )
+    return made
+
+
+def _staged(workspace: Workspace, attempt: Attempt, action: Action, target: Partition, *, before: Ref) -> Staged:
+    with scratch_folder("replay") as folder:
+        result = workspace.compute(action, target, folder)
+        _require_untouched(workspace.store, read_manifest(workspace.store, before.manifest), result, folder / "before")
+        return attempt.stage_result(result)
 
 
 def _require_untouched(store: Store, before: Manifest, result: StageResult, folder: Path) -> None:
@@ -174,7 +190,7 @@ def _require_untouched(store: Store, before: Manifest, result: StageResult, fold
         shown = ", ".join(changed[:MAX_NAMED])
         raise GateError(
             f"{before.asset} {before.partition.path}: the fix changes {len(changed)} samples that were good: {shown}. "
-            f"Its {before.asset} were not committed. Run `mm run --release {before.partition.release}` if it is meant."
+            f"Nothing was committed. Run `mm run --release {before.partition.release}` if it is meant."
         )
 
 

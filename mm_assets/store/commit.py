@@ -52,6 +52,14 @@ class Committed:
     cached: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staged:
+    """What a partition is about to become: its objects and manifest are stored, and nothing names them yet."""
+
+    manifest: Manifest
+    ref: Ref
+
+
 class Attempt:
     """One attempt to commit a partition: what its ref was when it began, and what it cost since.
 
@@ -94,12 +102,34 @@ class Attempt:
             NonDeterminismError: the action led to other outputs before; nothing is committed.
             CommitConflictError: another attempt committed other bytes meanwhile.
         """
-        outputs = [*result.stored, *(store_output(self._store, file) for file in result.files)]
+        outputs = self._stored(result)
         if is_remembered:
             record_action(self._store, self._action, outputs, result.stats)
         return self._commit(outputs, result.stats, cached=False)
 
+    def stage_result(self, result: StageResult) -> Staged:
+        """Stores what was computed, without recording or committing it.
+
+        What is staged and never committed is reached by nothing, and ``mm gc`` deletes it.
+        """
+        return self._stage(self._stored(result), result.stats, cached=False)
+
+    def commit_staged(self, staged: Staged) -> Committed:
+        """Commits what was staged.
+
+        Raises:
+            NonDeterminismError, CommitConflictError: as ``commit_result``.
+        """
+        record_action(self._store, self._action, staged.manifest.outputs, staged.manifest.stats)
+        return self._move(staged)
+
+    def _stored(self, result: StageResult) -> list[Output]:
+        return [*result.stored, *(store_output(self._store, file) for file in result.files)]
+
     def _commit(self, outputs: Sequence[Output], stats: Mapping[str, Json], *, cached: bool) -> Committed:
+        return self._move(self._stage(outputs, stats, cached=cached))
+
+    def _stage(self, outputs: Sequence[Output], stats: Mapping[str, Json], *, cached: bool) -> Staged:
         action = self._action
         manifest = Manifest(
             schema=SCHEMA,
@@ -132,11 +162,15 @@ class Attempt:
             wall_s=round(time.monotonic() - self._wall_s, 3),
             cpu_s=round(_cpu_s() - self._cpu_s, 3),
         )
+        return Staged(manifest=manifest, ref=ref)
+
+    def _move(self, staged: Staged) -> Committed:
+        ref = staged.ref
         move_ref(self._store, ref, self._seen)
         logger.info(
-            "%s %s: %s %s", action.asset, self._partition.path, "cached" if cached else "computed", manifest.content
+            "%s %s: %s %s", ref.asset, self._partition.path, "cached" if ref.cached else "computed", ref.content
         )
-        return Committed(manifest=manifest, manifest_digest=digest, ref=ref, cached=cached)
+        return Committed(manifest=staged.manifest, manifest_digest=ref.manifest, ref=ref, cached=ref.cached)
 
 
 def store_output(store: Store, file: OutputFile) -> Output:

@@ -21,7 +21,7 @@ from mm_assets.identity.canonical import digest_bytes
 from mm_assets.identity.code import ROOT
 from mm_assets.lineage.letters import LetterFilter, find_letter, group_letters, read_letters
 from mm_assets.materialize import Workspace
-from mm_assets.operations.replay_letters import replay_letters
+from mm_assets.operations.replay_letters import _stage_shard, replay_letters
 from mm_assets.pipeline import OPTIONAL_RULES
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition, read_manifest
@@ -244,3 +244,67 @@ def test_a_fix_that_changes_good_samples_commits_nothing(fixed: Workspace, copie
     with pytest.raises(GateError, match=named):
         replay_letters(fixed, "r1", ANY)
     assert require_ref(fixed.store, "features", Partition(release="r1", shard="0000")) == before["0000"]
+
+
+#: Refuses the same picture in the snapshot already.
+EARLY_HEADER = "    found = read_header(data, max_pixels=limits.max_image_pixels)\n"
+EARLY_BUG = """    import hashlib
+    if hashlib.sha256(data).hexdigest() == "{digest}":
+        return Refusal("unsupported_format", "a bug")
+"""
+
+
+@pytest.fixture
+def early(fixed: Workspace, copied: Copy, tmp_path: Path) -> Workspace:
+    """As ``fixed``, but the picture is refused by the snapshot."""
+    digest = hashlib.sha256(fixed.store.read_key("raw/shapes/d1/s002.png").data).hexdigest()  # pyright: ignore[reportOptionalMemberAccess]
+    copied.edit("modalities/image/header.py", EARLY_HEADER, EARLY_BUG.format(digest=digest) + EARLY_HEADER)
+    return fixed
+
+
+def known_of(store: Store) -> dict[str, bytes]:
+    """Every ref, and every action that led to a snapshot or features."""
+    infos = [info for prefix in ("refs/", "actions/") for info in store.list_keys(prefix)]
+    found = {info.key: read.data for info in infos if (read := store.read_key(info.key)) is not None}
+    tables = (b'"samples.parquet"', b'"signals.parquet"')
+    return {key: data for key, data in found.items() if key.startswith("refs/") or any(name in data for name in tables)}
+
+
+@pytest.mark.integration
+def test_features_that_change_good_samples_leave_the_snapshot_as_it_was(early: Workspace, copied: Copy) -> None:
+    copied.edit("modalities/image/decode.py", *DARKER)
+    made_by(copied, early.store)
+    before = known_of(early.store)
+    with pytest.raises(GateError, match="features r1/0000: the fix changes 2 samples that were good: .* Nothing was"):
+        replay_letters(early, "r1", ANY)
+    assert known_of(early.store) == before
+
+
+@pytest.mark.integration
+def test_features_that_cannot_be_computed_leave_the_snapshot_as_it_was(
+    early: Workspace, copied: Copy, tmp_path: Path
+) -> None:
+    made_by(copied, early.store)
+    before = known_of(early.store)
+    failing = Copy(folder=tmp_path / "failing")
+    shutil.copytree(ROOT, failing.folder / ROOT.name, ignore=shutil.ignore_patterns("__pycache__"))
+    failing.edit("features/extract.py", "    config = ", "    raise ValueError('not today')\n    config = ")
+    done = failing.python("-m", "mm_assets.cli", "deadletter", "replay", "--release", "r1")
+    assert "ValueError: not today" in done.stderr
+    assert known_of(early.store) == before
+    assert replay_letters(early, "r1", ANY).recovered == ("shapes/d1/s002",)
+
+
+@pytest.mark.integration
+def test_a_replay_that_was_killed_while_it_committed_is_finished_by_the_next(
+    early: Workspace, copied: Copy, tmp_path: Path
+) -> None:
+    made_by(copied, early.store)
+    partition = Partition(release="r1", shard="0000")
+    (_, snapshot), (attempt, features) = _stage_shard(early, partition, partition)
+    attempt.commit_staged(features)
+    report = replay_letters(Workspace(early.settings, early.store), "r1", ANY)
+    assert (report.computed, report.recovered, report.still_dead) == (("r1/0000",), ("shapes/d1/s002",), ())
+    assert require_ref(early.store, "features", partition).content == features.ref.content
+    assert require_ref(early.store, "snapshot", partition).content == snapshot.ref.content
+    assert ids(early, "r1", tmp_path) == {f"s{number:03d}" for number in range(6)}
