@@ -136,7 +136,7 @@ def others() -> dict[str, bytes]:
     """WebM, Matroska and AVI files, and files of other formats under the names of videos."""
     webm, mkv, avi = short("webm", "libvpx"), short("matroska", "libx264", sound="aac"), short("avi", "mpeg4")
     raw = short("avi", "rawvideo")
-    segment = webm.index(SEGMENT)
+    segment, later = webm.index(SEGMENT), webm.rindex(b"\x9d\x01\x2a") + 3
     return {
         "webm_good.webm": webm,
         "webm_empty.webm": b"",
@@ -153,6 +153,7 @@ def others() -> dict[str, bytes]:
         "webm_codec_lies.webm": webm.replace(b"V_VP8", b"V_VP9", 1),
         "webm_size_0.webm": patched(webm, WIDTH, 1, b"\0"),
         "webm_frame_of_16383.webm": patched(webm, b"\x9d\x01\x2a", 0, b"\xff\x3f" * 2),
+        "webm_later_frame_of_16383.webm": webm[:later] + b"\xff\x3f" * 2 + webm[later + 4 :],
         "webm_sound_alone.webm": sound_alone("webm", "libopus"),
         "mkv_good.mkv": mkv,
         "mkv_100_000_frames.mkv": repeated(NUM_FRAMES),

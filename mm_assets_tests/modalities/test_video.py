@@ -195,6 +195,16 @@ def test_damaged_frames_are_a_dead_letter_and_nothing_worse() -> None:
     assert refused(bytes(data)).startswith("undecodable")
 
 
+def test_a_later_frame_may_not_be_larger_than_allowed() -> None:
+    """A file of a kilobyte would decode to gigabytes."""
+    data = video("webm", "libvpx", gop=10)
+    place = data.rindex(b"\x9d\x01\x2a") + 3
+    data = data[:place] + struct.pack("<HH", 1600, 1600) + data[place + 4 :]
+    limits = replace(CONFIG, max_video_pixels=1600 * 1600 - 1)
+    assert judged(data, limits) == "webm"
+    assert refused(data, limits).startswith("undecodable")
+
+
 def test_any_damage_has_a_reason_or_decodes() -> None:
     rng = np.random.default_rng(0)
     whole = video(seconds=0.4, sound="aac")

@@ -22,7 +22,8 @@ def ffmpeg_versions() -> dict[str, str]:
 def open_container(data: bytes, kind: str, *, max_pixels: int) -> InputContainer:
     """The container in ``data``, to be closed by the caller.
 
-    FFmpeg may decode the first frames of a stream to learn its parameters: ``max_pixels`` bounds these too.
+    FFmpeg may decode the first frames of a stream to learn its parameters: ``max_pixels`` bounds these too, and every
+    later one, which may be of another size.
 
     Raises:
         av.FFmpegError: it cannot be opened.
@@ -36,7 +37,7 @@ def open_container(data: bytes, kind: str, *, max_pixels: int) -> InputContainer
         if has_decoder(stream):
             stream.codec_context.thread_count = 1
             # Damage is an error: a decoder would fill it with what was shown before.
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(max_pixels)}
     return container
 
 
