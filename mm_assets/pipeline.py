@@ -167,7 +167,7 @@ _ROWS = (
         name="promotion", stage="promotion",
         reads={
             "dataset_release": ("record.json", "samples.parquet"),
-            "model": ("weights.safetensors", "metrics.parquet"),
+            "model": ("weights.safetensors", "metrics.parquet", "config.json"),
             "evaluation": ("report.json", "predictions.parquet"),
         },
         description="The decision: every gate with its value and threshold, the comparison with the model in "

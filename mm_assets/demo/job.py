@@ -23,6 +23,7 @@ from mm_assets.demo.report import (
 )
 from mm_assets.drops.create import push_drop
 from mm_assets.drops.record import drop_key
+from mm_assets.errors import UsageError
 from mm_assets.evaluation.report import read_report
 from mm_assets.identity.canonical import Json
 from mm_assets.materialize import Workspace
@@ -31,7 +32,7 @@ from mm_assets.operations.run_release import RunRequest
 from mm_assets.operations.screen import Outcome, progress_bar
 from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.decision import read_decision
-from mm_assets.releases.spec import read_spec
+from mm_assets.releases.spec import read_spec, spec_key
 from mm_assets.settings import Settings
 from mm_assets.store.objects import Store, open_store
 
@@ -51,8 +52,10 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     """
     started = time.monotonic()
     store = open_store(settings)
+    request = demo_request(release, settings)
+    _require_own_data(store, request)
     _ensure_drops(console, settings, store, num_emoji)
-    open_named_release(Workspace(settings, store), demo_request(release, settings))
+    open_named_release(Workspace(settings, store), request)
     report, timeline = run_with_display(console, store, settings, RunRequest(release=release))
     summaries = summarize(store, read_spec(store, release))
     console.print()
@@ -78,6 +81,25 @@ def demo_request(release: str, settings: Settings) -> ReleaseRequest:
     """What the demo opens."""
     num_shards = min(NUM_SHARDS, settings.num_shards)
     return ReleaseRequest(release=release, drops=((SOURCE, DROP), (FILMS, DROP)), num_shards=num_shards)
+
+
+def _require_own_data(store: Store, request: ReleaseRequest) -> None:
+    """Refuses a release of the demo's name that has other drops, as the demo of an older version had.
+
+    Raises:
+        UsageError: it has.
+    """
+    if store.read_key(spec_key(request.release)) is None:
+        return
+    opened, expected = (
+        ", ".join(sorted(f"{source}/{drop}" for source, drop in drops))
+        for drops in (((pin.source, pin.drop) for pin in read_spec(store, request.release).drops), request.drops)
+    )
+    if opened != expected:
+        raise UsageError(
+            f"release {request.release}: is open with other data than today's demo: expected {expected}, got {opened}. "
+            f"Run `mm demo --release {request.release}-2`, which opens another one beside it."
+        )
 
 
 def _ensure_drops(console: Console, settings: Settings, store: Store, num_emoji: int) -> None:

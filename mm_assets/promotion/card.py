@@ -13,7 +13,6 @@ import yaml
 from mm_assets.evaluation.report import Report
 from mm_assets.evaluation.summary import retrieval_table
 from mm_assets.markdown import table
-from mm_assets.modalities.table import NAMES
 from mm_assets.promotion.decision import Decision
 from mm_assets.promotion.summary import comparison_text, gate_table
 
@@ -28,6 +27,7 @@ class CardFacts:
         data: What the data are called.
         report: The evaluation.
         decision: The decision.
+        modalities: Those that the model has tokens for.
         training: Facts of the training run by name.
         num_selected: Samples of the dataset release.
         sources: The release record's source descriptions.
@@ -36,6 +36,7 @@ class CardFacts:
     data: str
     report: Report
     decision: Decision
+    modalities: Sequence[str]
     training: Mapping[str, str | int | float]
     num_selected: int
     sources: Sequence[Mapping[str, Any]]
@@ -81,7 +82,7 @@ def _front_matter(facts: CardFacts) -> str:
         "library_name": "mm_assets",
         "license": "other",
         "license_name": "derived from: " + (", ".join(licences_of(facts.sources)) or "unknown"),
-        "tags": ["multimodal", *(name for name in NAMES if name in seen)],
+        "tags": ["multimodal", *(name for name in facts.modalities if name in seen)],
     }
     if languages:
         matter["language"] = languages
@@ -126,8 +127,8 @@ def _summary(facts: CardFacts) -> str:
     else:
         outcome = f"It was rejected: {', '.join(gate.name for gate in decision.failed)} failed."
     return (
-        f"A transformer over {', '.join(NAMES)}, trained on the dataset of {facts.data}. Any subset of these "
-        f"modalities may be present. {outcome}"
+        f"A transformer over {', '.join(facts.modalities)}, trained on the dataset of {facts.data}. Any subset of "
+        f"these modalities may be present. {outcome}"
     )
 
 
@@ -217,6 +218,6 @@ def _number(value: float | None) -> str:
 def _limits(facts: CardFacts) -> str:
     return (
         f"It knows {len(facts.report.classes)} classes and no others; an input outside them still gets one of them. "
-        "Texts, pictures and sounds are cut or scaled to the sizes the features were made with. Slices with few "
+        "What it is given is cut or scaled to the sizes the features were made with. Slices with few "
         "samples say little. The licences of the sources above apply to what may be done with it."
     )

@@ -8,6 +8,7 @@ import pyarrow as pa
 from mm_assets.evaluation.report import Report, parse_report
 from mm_assets.evaluation.rows import read_columns
 from mm_assets.identity.canonical import digest_json
+from mm_assets.modalities.shapes import modalities_of
 from mm_assets.promotion.card import CardFacts, render_card, training_facts
 from mm_assets.promotion.comparison import COLUMNS, Comparison, compare_with_champion
 from mm_assets.promotion.config import Thresholds
@@ -40,6 +41,7 @@ def compute_promotion(job: Job) -> StageResult:
             data=dataset_name(record),
             report=_report(job.store, job.inputs),
             decision=decision,
+            modalities=modalities_of(json.loads(job.read("model", "config.json"))["layout"]),
             training=training_facts(metrics["loss"].to_pylist(), metrics["num_samples"].to_pylist()),
             num_selected=int(record["coverage"]["num_selected"]),
             sources=record["sources"],

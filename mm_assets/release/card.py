@@ -25,7 +25,7 @@ def dataset_card(record: Mapping[str, Any], statistics: Mapping[str, Any]) -> st
         _summary(record, statistics),
         "## Sources\n\n" + table(("Source", "Owner", "Licence", "Privacy class"), _sources(record)),
         "## Splits\n\n" + table(("Split", "Samples", "Labelled"), _splits(statistics)) + _groups(record),
-        "## Modalities\n\n" + _counts("Modalities", statistics["modalities"]),
+        "## Modalities\n\n" + _counts("Modalities", statistics["modalities"]) + _parts(statistics),
         "## Languages\n\n" + _counts("Language", statistics["languages"]),
         "## Labels\n\n" + _counts("Label", statistics["labels"]),
         "## Left out\n\n" + _left_out(record, statistics),
@@ -76,6 +76,18 @@ def _sources(record: Mapping[str, Any]) -> list[tuple[object, ...]]:
 def _splits(statistics: Mapping[str, Any]) -> list[tuple[object, ...]]:
     counts = statistics["splits"]
     return [(split, counts[split]["num_samples"], counts[split]["num_labelled"]) for split in SPLITS]
+
+
+def _parts(statistics: Mapping[str, Any]) -> str:
+    parts = statistics.get("parts")
+    if not parts:
+        return ""
+    rows: list[tuple[object, ...]] = [(name, count) for name, count in parts.items() if name != "num_samples" and count]
+    return (
+        f"\n\n{parts['num_samples']} selected samples have several parts of one modality, or declare in which order "
+        "they are read; column `parts` lists them. Parts of all selected samples:\n\n"
+        + table(("Modality", "Parts"), rows)
+    )
 
 
 def _groups(record: Mapping[str, Any]) -> str:

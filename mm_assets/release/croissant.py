@@ -112,6 +112,8 @@ def croissant_document(record: Mapping[str, Any], schema: pa.Schema, *, samples_
 
 
 def _field(field: pa.Field) -> dict[str, Json]:
+    if pa.types.is_list(field.type):
+        return _list_field(field)
     return {
         "@type": "cr:Field",
         "@id": f"samples/{field.name}",
@@ -119,6 +121,34 @@ def _field(field: pa.Field) -> dict[str, Json]:
         "description": f"Column {field.name}.",
         "dataType": _data_type(field.type),
         "source": {"fileObject": {"@id": "samples.parquet"}, "extract": {"column": field.name}},
+    }
+
+
+def _list_field(field: pa.Field) -> dict[str, Json]:
+    """A column whose values are lists of structs: a sub-field per member, each with as many values as there are."""
+    members: list[Json] = [
+        {
+            "@type": "cr:Field",
+            "@id": f"samples/{field.name}/{member.name}",
+            "name": f"{field.name}/{member.name}",
+            "description": f"Member {member.name} of the entries of column {field.name}.",
+            "dataType": _data_type(member.type),
+            "isArray": True,
+            "arrayShape": "-1",
+            "source": {
+                "fileObject": {"@id": "samples.parquet"},
+                "extract": {"column": field.name},
+                "transform": {"jsonPath": f"$[*].{member.name}"},
+            },
+        }
+        for member in field.type.value_type
+    ]
+    return {
+        "@type": "cr:Field",
+        "@id": f"samples/{field.name}",
+        "name": field.name,
+        "description": f"Column {field.name}: a list, null where a sample has none.",
+        "subField": members,
     }
 
 

@@ -92,7 +92,7 @@ def compute_dataset_release(job: Job) -> StageResult:
         num_labels = write_labels(database, workdir / LABELS_FILE)
         num_keys = write_evaluation_keys(database, job, config, workdir / KEYS_FILE)
         num_signatures = write_signatures(signatures, _is_tested(rows), workdir / SIGNATURES_FILE)
-    files = _write_documents(workdir, shards, record, {**statistics, "drift": drift})
+    files = _write_documents(workdir, shards, record, {**statistics, "drift": drift}, pq.read_schema(path))
     samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=rows.num_rows)
     tables = [
         OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
@@ -245,9 +245,9 @@ def _dead_letters(job: Job) -> tuple[int, Counter[str]]:
 
 
 def _write_documents(
-    workdir: Path, shards: list[Shard], record: Mapping[str, Any], statistics: Mapping[str, Json]
+    workdir: Path, shards: list[Shard], record: Mapping[str, Any], statistics: Mapping[str, Json], schema: pa.Schema
 ) -> list[OutputFile]:
-    croissant = croissant_document(record, SAMPLES, samples_digest=record["checksums"]["samples"])
+    croissant = croissant_document(record, schema, samples_digest=record["checksums"]["samples"])
     documents = {
         "record.json": canonical_json(record),
         "stats.json": canonical_json(statistics),

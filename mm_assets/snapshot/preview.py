@@ -10,6 +10,7 @@ from mm_assets.charts import png_markdown
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes
 from mm_assets.modalities.table import MODALITIES, NAMES, Modality
 from mm_assets.scratch import scratch_folder
+from mm_assets.snapshot.blobs import BlobRef, blob_columns, blobs_of
 from mm_assets.store.client import translated
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store, object_key
@@ -24,13 +25,12 @@ MAX_PNG_BYTES = 60_000
 def preview(store: Store, manifest: Manifest) -> str:
     """Markdown about one shard; pictures that do not decode are left out, ``features`` says why."""
     with scratch_folder("preview") as folder:
-        pictured = [row.name for row in MODALITIES.values() if row.is_pictured]
-        columns = [f"{name}_{column}" for name in pictured for column in ("offset", "size_bytes", "digest")]
-        table = read_parquet(store.fetch(manifest.output("samples.parquet").digest, folder), columns)
+        path = store.fetch(manifest.output("samples.parquet").digest, folder)
+        rows = read_parquet(path, ["id", *blob_columns(path)]).to_pylist()
+    blobs = [blob for row in rows for blob in blobs_of(row)]
     parts = [_counts(manifest.stats)]
     for modality in (row for row in MODALITIES.values() if row.is_pictured):
-        rows = table.filter(table.column(f"{modality.name}_digest").is_valid()).to_pylist()
-        pictures = list(_pictures(store, manifest, modality, _chosen(rows, modality.name)))
+        pictures = list(_pictures(store, manifest, modality, _chosen(blobs, modality.name)))
         if pictures:
             parts.append(png_markdown(_grid(pictures), f"{len(pictures)} pictures of the shard"))
     return "\n\n".join(parts) + "\n"
@@ -48,33 +48,28 @@ def _line(cells: Mapping[str, object], *, values: bool = False) -> str:
     return "| " + " | ".join(str(cell) for cell in (cells.values() if values else cells)) + " |"
 
 
-def _chosen(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
+def _chosen(blobs: list[BlobRef], modality: str) -> list[BlobRef]:
     """A grid's worth of different pictures, evenly spread over what a preview reads of the tar, in its order."""
-    first: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row[f"{modality}_offset"]):
-        if row[f"{modality}_offset"] + row[f"{modality}_size_bytes"] <= MAX_TAR_BYTES:
-            first.setdefault(row[f"{modality}_digest"], row)
+    first: dict[str, BlobRef] = {}
+    for blob in sorted((blob for blob in blobs if blob.modality == modality), key=lambda blob: blob.offset):
+        if blob.offset + blob.size_bytes <= MAX_TAR_BYTES:
+            first.setdefault(blob.digest, blob)
     different = list(first.values())
     number = min(COLUMNS * ROWS, len(different))
     return [different[index * len(different) // number] for index in range(number)]
 
 
-def _pictures(
-    store: Store, manifest: Manifest, modality: Modality, rows: list[dict[str, Any]]
-) -> Iterator[Image.Image]:
-    """The pictures of ``rows``, which are in the order of the tar, each verified by its own digest."""
+def _pictures(store: Store, manifest: Manifest, modality: Modality, blobs: list[BlobRef]) -> Iterator[Image.Image]:
+    """The pictures of ``blobs``, which are in the order of the tar, each verified by its own digest."""
     digest = manifest.output("samples.tar").digest
     place = 0
     with store.open_key(object_key(digest)) as body, translated(store.object_uri(digest)):
-        for row in rows:
-            _skip(body, row[f"{modality.name}_offset"] - place)
-            data = _read(body, row[f"{modality.name}_size_bytes"])
-            place = row[f"{modality.name}_offset"] + row[f"{modality.name}_size_bytes"]
-            tile = (
-                modality.aspect("preview").tile(data, TILE)
-                if digest_bytes(data) == row[f"{modality.name}_digest"]
-                else None
-            )
+        for blob in blobs:
+            _skip(body, blob.offset - place)
+            data = _read(body, blob.size_bytes)
+            place = blob.offset + blob.size_bytes
+            is_sound = digest_bytes(data) == blob.digest
+            tile = modality.aspect("preview").tile(data, TILE) if is_sound else None
             if tile is not None:
                 yield tile
 

@@ -25,6 +25,8 @@ SOURCES = [
 ]
 
 
+#: Of a model without video.
+LAYOUT = {"pack_tokens": 64, "image_size": 64, "image_patch": 16, "num_mels": 40, "audio_stack": 4}
 CLASSES = [f"class {number}" for number in range(8)] + ["food | drink"]
 
 
@@ -157,7 +159,7 @@ def commit_inputs(workspace: Workspace, tmp_path: Path) -> Callable[..., Release
             "model": {
                 "weights.safetensors": weights or f"{release} {version}".encode(),
                 "metrics.parquet": metrics,
-                "config.json": b"{}",
+                "config.json": canonical_json({"layout": LAYOUT}),
                 "ledger.parquet": b"ledger",
             },
             "evaluation": {"report.json": report.encode(), "predictions.parquet": table},

@@ -3,6 +3,7 @@
 import pytest
 
 from mm_assets.errors import SettingsError
+from mm_assets.modalities.table import MODALITIES
 from mm_assets.promotion.config import Disabled, Thresholds, parse_thresholds
 from mm_assets.settings import read_settings
 
@@ -18,6 +19,7 @@ def test_the_packaged_file_is_valid_and_survives_json(thresholds: Thresholds) ->
     assert thresholds.to_json()["overall"] == {"min_balanced_accuracy": 0.35}
     assert thresholds.to_json()["production"] == {"confidence": 0.95, "min_samples": 30, "max_loss": 0.0}
     assert Thresholds.model_validate(thresholds.to_json()) == thresholds
+    assert {name for row in MODALITIES.values() for name in row.corruptions} == set(thresholds.corruptions.names)
 
 
 @pytest.mark.parametrize(

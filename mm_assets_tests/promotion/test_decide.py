@@ -322,6 +322,8 @@ def test_the_model_card_is_valid(
     )
     assert committed.manifest.input("model").digest("weights.safetensors") in card.text
     assert "| speech | not given | not given |" in card.text
+    assert "A transformer over text, image, audio, trained on" in card.text
+    assert "video" not in card.text
 
 
 def test_rules_that_were_replaced_on_record_are_another_decision(

@@ -41,9 +41,9 @@ def promoted(promote: Promote, report_of: ReportOf) -> Committed:
 def test_a_sound_promotion_is_counted(store: Store, promoted: Committed) -> None:
     calls: list[int] = []
     count = verify_reachable(store, [promoted.manifest_digest], lambda: calls.append(1))
-    # Five manifests; of the release 3 objects, the plan, of the model 3 (its config is alike to the shards), of the
-    # evaluation 2, the decision and the card.
-    assert count == len(calls) == 16
+    # Five manifests; of the release 3 objects, the plan, of the model 4, of the evaluation 2, the decision and
+    # the card.
+    assert count == len(calls) == 17
 
 
 @pytest.mark.parametrize(

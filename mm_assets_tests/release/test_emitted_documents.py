@@ -7,6 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.openlineage import openlineage_events
 from mm_assets.release.drift import stability_index, total_variation
 from mm_assets.release.shards import Shard, merkle_root
@@ -29,6 +30,24 @@ def test_croissant_is_valid_and_its_records_can_be_read(files):
     assert len(records) == 20
     assert records[0]["samples/id"] == b"zoo/d1/k00"
     assert {record["samples/split"] for record in records} == {b"train", b"val", b"test"}
+
+
+def test_parts_are_in_croissant_and_card(world, sample, tmp_path):
+    parts = [{"modality": "image", "digest": digest_bytes(b"%d" % number), "length": 1} for number in range(3)]
+    rows = [sample(f"k{number:02d}") for number in range(19)]
+    committed = world.release([*rows, sample("several", text=None, audio=None, parts=parts)])
+    for output in committed.manifest.outputs:
+        world.store.fetch(output.digest, tmp_path, output.name)
+    dataset = mlcroissant.Dataset(jsonld=tmp_path / "croissant.json")
+    assert not dataset.metadata.ctx.issues.errors
+    [fields] = [record_set.fields for record_set in dataset.metadata.record_sets]
+    [described] = [field for field in fields if field.name == "parts"]
+    assert [field.name for field in described.sub_fields] == ["parts/modality", "parts/length"]
+    record = {record["samples/id"]: record for record in dataset.records("samples")}[b"zoo/d1/several"]
+    assert len(record["samples/parts"]["samples/parts/modality"]) == 3
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "1 selected samples have several parts of one modality" in card
+    assert "| image | 22 |" in card
 
 
 def test_card_is_a_hugging_face_dataset_card(files):

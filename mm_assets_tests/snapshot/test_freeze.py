@@ -286,6 +286,13 @@ def test_the_preview_shows_the_pictures_and_skips_broken_ones(store: Store, sett
     assert text == preview(store, manifest)
 
 
+def test_the_preview_shows_every_picture_of_a_sample(store: Store, settings: Settings, tmp_path: Path) -> None:
+    members = [(f"a.{number}.png", png(40, 30, shade=number * 9)) for number in range(3)] + [("b.png", png(30, 40))]
+    deliver(store, make_folder(tmp_path / "d", {"a.tar": tar_bytes(members)}))
+    manifest = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings).manifest
+    assert "4 pictures of the shard" in preview(store, manifest)
+
+
 # Laws over any members.
 
 EXTENSIONS = ("txt", "png", "wav", "json", "cls", "npy")
