@@ -104,19 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--release", default="demo", metavar="R", help="name of the release (default: demo)")
     _add_drop(commands)
     _add_release(commands)
-    run = _command(commands, "run", "run:run", "Materialize a release, or some stages of it, and check it.")
-    run.add_argument("--release", required=True, metavar="R", help="an open release")
-    run.add_argument(
-        "--stage",
-        metavar="S",
-        action="append",
-        default=[],
-        help="a stage, such as features; may be repeated (default: all)",
-    )
-    run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
-    run.add_argument(
-        "--parallel", type=_count, metavar="N", help="shards at a time (default: MM_PARALLEL, or the number of cores)"
-    )
+    _add_run(commands)
     _command(commands, "verify", "inspect:verify", "Re-hash every object that anything refers to.")
     trace = _command(commands, "trace", "inspect:trace", "Show where a sample went, or what a model was made from.")
     what = trace.add_mutually_exclusive_group(required=True)
@@ -169,6 +157,22 @@ def _count(text: str, maximum: int = MAX_PARALLEL) -> int:
 
 def _shards(text: str) -> int:
     return _count(text, MAX_SHARDS)
+
+
+def _add_run(commands: "_Commands") -> None:
+    run = _command(commands, "run", "run:run", "Materialize a release, or some stages of it, and check it.")
+    run.add_argument("--release", required=True, metavar="R", help="an open release")
+    run.add_argument(
+        "--stage",
+        metavar="S",
+        action="append",
+        default=[],
+        help="a stage, such as features; may be repeated (default: all)",
+    )
+    run.add_argument("--force", action="store_true", help="compute again what is cached, and compare")
+    run.add_argument(
+        "--parallel", type=_count, metavar="N", help="shards at a time (default: MM_PARALLEL, or the number of cores)"
+    )
 
 
 def _add_drop(commands: "_Commands") -> None:

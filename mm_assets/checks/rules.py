@@ -194,13 +194,16 @@ def replace_rules(
             f"rules of {release}: another command replaced them just now. Look at them with "
             f"`mm rules show --release {release}` and try again."
         )
-    key = rules_key(release)
+    _put_head(store, rules_key(release), record.encode())
+    return record
+
+
+def _put_head(store: Store, key: str, data: bytes) -> None:
     head = store.read_key(key)
     if head is None:
-        store.create_key(key, record.encode())
+        store.create_key(key, data)
     else:
-        store.replace_key(key, record.encode(), head.etag)
-    return record
+        store.replace_key(key, data, head.etag)
 
 
 def _entries(release: str) -> str:

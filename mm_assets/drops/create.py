@@ -30,7 +30,7 @@ from mm_assets.drops.record import (
     source_key,
     validated,
 )
-from mm_assets.drops.source import parse_source, source_template
+from mm_assets.drops.source import Source, parse_source, source_template
 from mm_assets.errors import DropError, UsageError
 from mm_assets.identity.canonical import CHUNK_BYTES, digest_bytes, digest_file
 from mm_assets.store.client import translated
@@ -90,15 +90,7 @@ def create_drop(
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder. Name the folder that holds the drop's files.")
     require_names(source, drop)
-    source_path = folder / SOURCE_FILE
-    if not source_path.is_file():
-        source_path.write_bytes(source_template(source))
-    described = parse_source(source_path.read_bytes(), str(source_path))
-    if described.source != source:
-        raise DropError(
-            f"{source_path}: describes another source: expected {source}, got {described.source}. "
-            "Correct the file or --source."
-        )
+    described = _described(folder / SOURCE_FILE, source)
     contents = _contents_of(folder, index, on_note)
     remote = _remote_objects(folder, contents, open_remote, on_object)
     with validated(str(folder), "Correct what it is made from"):
@@ -119,6 +111,19 @@ def create_drop(
     require_small(data, str(folder))
     (folder / DROP_FILE).write_bytes(data)
     return made
+
+
+def _described(path: Path, source: str) -> Source:
+    """The description of the source; a folder that has none gets one that declares nothing."""
+    if not path.is_file():
+        path.write_bytes(source_template(source))
+    described = parse_source(path.read_bytes(), str(path))
+    if described.source != source:
+        raise DropError(
+            f"{path}: describes another source: expected {source}, got {described.source}. "
+            "Correct the file or --source."
+        )
+    return described
 
 
 def require_names(source: str, drop: str) -> None:

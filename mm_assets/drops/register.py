@@ -45,8 +45,7 @@ def register_drop(
         UsageError: ``uri`` is not an S3 URI, or a name is not valid.
     """
     require_names(source, drop)
-    if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[0]:
-        raise UsageError(f"{uri}: is not an S3 URI: expected s3://BUCKET/PREFIX.")
+    _require_uri(uri)
     described = _description(store, source, description)
     reading = FirstReading(store, on_object)
     with scratch_folder("drop") as scratch:
@@ -80,6 +79,11 @@ def register_drop(
         whole = made.model_copy(update={"objects": reading.describe(made.objects)})
         _record(store, whole, described, uri)
     return report
+
+
+def _require_uri(uri: str) -> None:
+    if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[0]:
+        raise UsageError(f"{uri}: is not an S3 URI: expected s3://BUCKET/PREFIX.")
 
 
 def _description(store: Store, source: str, description: Path | None) -> bytes:

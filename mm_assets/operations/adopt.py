@@ -97,17 +97,7 @@ def adopt(
             f"Run a release first, or adopt the assets above it first and check them with `mm run`.{skipped}"
         )
     old, covered = _widest(workspace.store, candidates)
-    picked = _pick(workspace, covered, num_samples)
-    compared: list[str] = []
-    difference: Difference | None = None
-    for candidate in picked:
-        path = candidate.ref.partition.path
-        on_partition(path)
-        compared.append(path)
-        with scratch_folder("adopt") as folder:
-            difference = _compare(workspace, candidate, folder)
-        if difference is not None:
-            break
+    compared, difference = _compare_all(workspace, _pick(workspace, covered, num_samples), on_partition)
     report = AdoptReport(
         asset=name,
         old_code=old.manifest.code,
@@ -117,20 +107,40 @@ def adopt(
         difference=difference,
     )
     if difference is None:
-        record_adoption(
-            workspace.store,
-            Adoption(
-                schema="mm.adoption/1",
-                asset=name,
-                old_code=report.old_code,
-                new_code=report.new_code,
-                partitions=compared,
-                by=by,
-                at=datetime.now(UTC).isoformat(timespec="seconds"),
-                environments=old.environments,
-            ),
-        )
+        _record(workspace.store, report, old.environments, by=by)
     return report
+
+
+def _compare_all(
+    workspace: Workspace, picked: list[_Candidate], on_partition: Callable[[str], None]
+) -> tuple[list[str], Difference | None]:
+    """The partitions that were compared, up to the first difference, and that."""
+    compared: list[str] = []
+    for candidate in picked:
+        path = candidate.ref.partition.path
+        on_partition(path)
+        compared.append(path)
+        with scratch_folder("adopt") as folder:
+            difference = _compare(workspace, candidate, folder)
+        if difference is not None:
+            return compared, difference
+    return compared, None
+
+
+def _record(store: Store, report: AdoptReport, environments: Environments | None, *, by: str) -> None:
+    record_adoption(
+        store,
+        Adoption(
+            schema="mm.adoption/1",
+            asset=report.asset,
+            old_code=report.old_code,
+            new_code=report.new_code,
+            partitions=list(report.partitions),
+            by=by,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            environments=environments,
+        ),
+    )
 
 
 def _changes(environments: Environments | None) -> tuple[tuple[str, Json, Json], ...]:

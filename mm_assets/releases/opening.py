@@ -69,15 +69,19 @@ def open_release(
         "use": use,
         "evaluation_sets": [pin.model_dump() for pin in evaluation_sets],
     }
+    spec = _validated(content, release)
+    require_allowed(store, release, deliveries_of(store, spec.drops), use)
+    return write_spec(store, spec)
+
+
+def _validated(content: Mapping[str, Any], release: str) -> ReleaseSpec:
     try:
-        spec = ReleaseSpec.model_validate(content)
+        return ReleaseSpec.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise SpecError(
             f"release {release}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}."
         ) from error
-    require_allowed(store, release, deliveries_of(store, spec.drops), use)
-    return write_spec(store, spec)
 
 
 def require_terms(store: Store, spec: ReleaseSpec) -> tuple[str, ...]:
