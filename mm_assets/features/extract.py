@@ -17,13 +17,14 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from mm_assets.errors import MmError
 from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
 from mm_assets.modalities import caption, origin
 from mm_assets.modalities.combine import combine
 from mm_assets.modalities.parts import PARTS
-from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets.modalities.reasons import BlobRejectedError, unexpected
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 from mm_assets.snapshot.blobs import PART_COLUMNS, BlobRef, blob_columns, blobs_of
 from mm_assets.store.commit import OutputFile, StageResult
@@ -137,10 +138,17 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
     parts: dict[int, tuple[_Part, list[_Part]]] = {}
     for position in sorted(range(len(refs)), key=lambda position: NAMES.index(refs[position].modality)):
         ref = refs[position]
+        data = blobs.read(ref)
         try:
-            parts[position] = _decoded(ref, blobs.read(ref), config)
+            parts[position] = _decoded(ref, data, config)
         except BlobRejectedError as error:
             raise _SampleRejectedError(row, ref, error) from error
+        except (MmError, MemoryError):
+            raise
+        except Exception as error:
+            # One blob must not end a shard.
+            refusal = unexpected(f"{ref.modality} {ref.digest}", error)
+            raise _SampleRejectedError(row, ref, BlobRejectedError(refusal)) from error
     delivered = {ref.modality for ref in refs}
     ordered = [
         part

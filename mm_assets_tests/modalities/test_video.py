@@ -1,5 +1,6 @@
 """Videos: judged by their container, frames at evenly spaced times, sound on the same clock, signals and damage."""
 
+import re
 import struct
 from dataclasses import replace
 
@@ -169,6 +170,80 @@ def patched(data: bytes, name: bytes, offset: int, value: bytes) -> bytes:
 )
 def test_what_is_no_sound_video_is_refused_before_it_is_decoded(data: bytes, expected: str) -> None:
     assert judged(data).startswith(expected)
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), name) + content
+
+
+def nested(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = box(b"moov", data)
+    return data
+
+
+FTYP = box(b"ftyp", b"isom" + bytes(4))
+HEADER_OF_WEBM = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (FTYP + box(b"dref", bytes(8) + struct.pack(">I4s", 100, b"url ")), "truncated: mp4 data reference url  ends"),
+        (FTYP + nested(1500), "header_lies: mp4 box moov is nested deeper than 16 boxes"),
+        (FTYP + box(b"free", b"") * 10_100, "too_many_boxes: mp4 has more than 10080 boxes, which 10 frames may have"),
+        (
+            HEADER_OF_WEBM + b"\x18\x53\x80\x67\xff" + b"\xec\x80" * 10_100,
+            "too_many_boxes: matroska has more than 10080 elements, which 10 frames may have",
+        ),
+        (HEADER_OF_WEBM + b"\x18\x53\x80\x67\xff\x12\x54\xc3\x67\xff", "header_lies: matroska element 1254c367"),
+        (HEADER_OF_WEBM + b"\x18\x53\x80\x67\x80\x05nonsense", "header_lies: matroska has no element at byte 17"),
+    ],
+)
+def test_a_structure_that_cannot_be_is_refused(data: bytes, expected: str) -> None:
+    assert judged(data, replace(LIMITS, max_video_frames=10)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "said"),
+    [
+        ("mp4", "libx264", "header_lies: mp4 has a second ftyp at byte"),
+        ("mov", "mjpeg", "header_lies: mp4 has a second ftyp at byte"),
+        ("matroska", "libx264", "header_lies: matroska has a second file behind the first, from byte"),
+        ("webm", "libvpx", "header_lies: matroska has a second file behind the first, from byte"),
+        ("avi", "mpeg4", "header_lies: avi has a second file behind the first, from byte"),
+    ],
+)
+def test_two_videos_one_behind_the_other_are_refused(container: str, codec: str, said: str) -> None:
+    data = video(container, codec, seconds=0.4)
+    assert judged(data + data).startswith(said)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_a_matroska_file_that_was_streamed_reads_and_one_that_is_cut_off_does_not(codec: str) -> None:
+    data = video("matroska", codec, sound="libopus", streamed=True)
+    assert decode(data, CONFIG).num_frames == 50
+    assert judged(data[: len(data) // 2]).startswith("truncated: matroska ")
+    # A live stream does not even say where its clusters end.
+    live = re.sub(
+        rb"\x1f\x43\xb6\x75[\x10-\x1f].{3}|\x1f\x43\xb6\x75[\x40-\x7f].", _of_unknown_size, data, flags=re.DOTALL
+    )
+    assert live != data
+    assert decode(live, CONFIG).num_frames == 50
+    assert judged(live[: len(live) // 2]).startswith("truncated: matroska ")
+
+
+def _of_unknown_size(cluster: "re.Match[bytes]") -> bytes:
+    num_bytes = len(cluster[0]) - 4
+    return cluster[0][:4] + ((1 << 7 * num_bytes + 1) - 1).to_bytes(num_bytes, "big")
+
+
+def test_a_fragment_per_frame_is_no_hostile_file() -> None:
+    options = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
+    data = video(seconds=60.0, size=(16, 16), gop=100, container_options=options)
+    assert data.count(b"moof") == 1500
+    assert judged(data) == "mp4"
 
 
 def test_a_container_with_sound_alone_is_no_video() -> None:
