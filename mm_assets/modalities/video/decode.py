@@ -1,6 +1,7 @@
 """Videos: the frames at evenly spaced times of a time range, decoded once, and the sound of the same range of time.
 
-Rules: of the streams the first with pictures and the first with sound count; frames are stored upright; colours are
+Rules: of the streams the first with pictures and the first with sound count; a video ends with the later of both, its
+last frame being shown until then; frames are stored upright; colours are
 converted to RGB as the stream declares them, and where it does not, as BT.709 from 720 rows on and as BT.601 below
 (wide colours and brightness beyond the standard range are not mapped); pixels are taken to be square; interlaced frames
 stay so. One thread, no hardware, and a conversion whose arithmetic is the same on every CPU.
@@ -97,7 +98,7 @@ def decode(data: bytes, config: Limits, time_range: TimeRange | None = None) -> 
 
 def _decode(data: bytes, found: header.VideoHeader, config: Limits, time_range: TimeRange | None) -> DecodedVideo:
     with open_container(data, found.format, max_pixels=config.max_video_pixels) as container:
-        timeline = read_timeline(container, container.streams.video[0], max_frames=config.max_video_frames)
+        timeline = read_timeline(container, max_frames=config.max_video_frames)
     start, end = bounds(timeline, time_range)
     if end - start > config.max_video_seconds * MICROSECONDS:
         detail = f"video has {(end - start) / MICROSECONDS:.1f} s; {config.max_video_seconds:g} s are allowed"

@@ -34,7 +34,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """Packets whose frames are shown, in the order of decoding, and when the last one ends."""
+    """Packets whose frames are shown, in the order of decoding, and when the last one or the sound ends."""
 
     packets: list[Shown]
     end_us: int
@@ -53,23 +53,28 @@ def to_us(stamp: int, base: Fraction | None) -> int:
     return round(stamp * (base or 1) * MICROSECONDS)
 
 
-def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
-    """The packets of the stream.
+def read_timeline(container: InputContainer, *, max_frames: int) -> Timeline:
+    """The packets of the first stream with pictures, and the end of these or of the first sound, whichever is later.
 
     Raises:
         BlobRejectedError: ``too_many_frames``, or ``no_content`` where no packet says when it is shown.
     """
+    stream = container.streams.video[0]
     origin = container.start_time or 0
     packets: list[Shown] = []
-    end = 0
-    for number, packet in enumerate(container.demux(stream)):
+    end = number = 0
+    for packet in container.demux(stream, *container.streams.audio[:1]):
+        shown_at = time_us(packet, origin)
+        is_used = shown_at is not None and packet.size and not packet.is_discard
+        if is_used:
+            end = max(end, shown_at + _length_us(packet, stream))
+        if packet.stream_index != stream.index:
+            continue
         if number > max_frames:
             raise BlobRejectedError(Refusal("too_many_frames", f"video has more than {max_frames} frames"))
-        shown_at = time_us(packet, origin)
-        if shown_at is None or not packet.size or packet.is_discard:
-            continue
-        packets.append(Shown(time_us=shown_at, number=number, is_key=packet.is_keyframe))
-        end = max(end, shown_at + _length_us(packet, stream))
+        if is_used:
+            packets.append(Shown(time_us=shown_at, number=number, is_key=packet.is_keyframe))
+        number += 1
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), None)
     if first_key is None:
         raise BlobRejectedError(Refusal("no_content", "video has no frame that decoding can begin with"))
@@ -79,6 +84,8 @@ def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames:
 def _length_us(packet: "Packet[Any]", stream: VideoStream) -> int:
     if packet.duration:
         return to_us(packet.duration, packet.time_base)
+    if packet.stream_index != stream.index:
+        return 0
     return round(MICROSECONDS / stream.average_rate) if stream.average_rate else 0
 
 
