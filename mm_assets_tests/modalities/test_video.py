@@ -134,15 +134,41 @@ def test_a_video_of_few_frames_gives_each_once() -> None:
     assert tensor.make_tensor(made, CONFIG)[1] == 3
 
 
-def test_frames_are_upright() -> None:
-    data = bytearray(video(size=(64, 32)))
-    # The matrix of the track's header, 16.16 and 2.30 numbers: turned by 90 degrees.
+def shown_by(*matrix: float) -> bytes:
+    """A video with a display matrix: where its columns run to, and its rows."""
+    data = bytearray(video(size=(64, 32), seconds=0.2))
+    # The matrix of the track's header, 16.16 and 2.30 numbers.
     place = data.index(b"tkhd") + 4 + 40
-    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    made = decode(bytes(data), CONFIG)
-    assert (made.width, made.height) == (32, 64)
-    upright = np.asarray(decode(video(size=(64, 32)), CONFIG).frames[0].rgb)
-    assert np.array_equal(np.asarray(made.frames[0].rgb), np.rot90(upright, -1))
+    right, down, left, up = (round(number * (1 << 16)) for number in matrix)
+    data[place : place + 36] = struct.pack(">9i", right, down, 0, left, up, 0, 0, 0, 1 << 30)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+        (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0),
+    ],
+)  # fmt: skip
+def test_frames_are_upright_and_as_in_the_mirror_where_their_video_is(matrix: tuple[int, int, int, int]) -> None:
+    plain = np.asarray(decode(shown_by(1, 0, 0, 1), CONFIG).frames[0].rgb)
+    shown = np.asarray(decode(shown_by(*matrix), CONFIG).frames[0].rgb)
+    # Pixel (p, q) is shown at (a p + c q, b p + d q), moved to begin at 0.
+    a, b, c, d = matrix
+    q, p = np.mgrid[: plain.shape[0], : plain.shape[1]]
+    x, y = a * p + c * q, b * p + d * q
+    expected = np.zeros_like(shown)
+    expected[y - y.min(), x - x.min()] = plain
+    assert np.array_equal(shown, expected)
+
+
+def test_frames_that_are_turned_otherwise_are_refused() -> None:
+    assert refused(shown_by(0.7071, 0.7071, -0.7071, 0.7071)).startswith(
+        "unsupported_format: video is shown turned by the matrix 0.7071"
+    )
+    zeros = decode(shown_by(0, 0, 0, 0), CONFIG)
+    assert zeros.digest == decode(shown_by(1, 0, 0, 1), CONFIG).digest
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from mm_assets.modalities.video.timeline import (
     to_us,
 )
 from mm_assets.modalities.video.track import decode_track
+from mm_assets.modalities.video.upright import upright
 
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 UNSPECIFIED_COLOURS, HD_ROWS = 2, 720
@@ -186,7 +187,8 @@ def _picture(frame: VideoFrame) -> Image.Image:
         colours = Colorspace.ITU709 if frame.height >= HD_ROWS else Colorspace.ITU601
     rgb = VideoReformatter().reformat(frame, format="rgb24", src_colorspace=colours, interpolation=EXACT, threads=1)
     picture = Image.fromarray(rgb.to_ndarray())
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation % 360 else picture
+    turn = upright(frame)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _reduced(picture: Image.Image) -> DecodedImage:
