@@ -390,7 +390,13 @@ def test_all_frames_of_a_clip_are_changed_alike_in_training() -> None:
     row = rows_of(decode(video(), CONFIG))[0]
     clip = np.stack([row] * 4)
     clip[:, :8] = np.arange(4, dtype="<i8")[:, None].view(np.uint8)
-    changed = augment.augment(np.concatenate([clip, clip]), AugmentConfig(), np.random.default_rng(0))
+    # Of one frame that is shown before the first of the next clip.
+    short = clip[:1].copy()
+    short[:, :8] = np.array([-1], "<i8").view(np.uint8)
+    rows = np.concatenate([clip, short, clip])
+    changed = augment.augment(rows, AugmentConfig(), np.random.default_rng(0), [4, 1, 4])
+    assert not np.array_equal(pixels(changed)[4], pixels(changed)[5])
+    changed = np.concatenate([changed[:4], changed[5:]])
     first, second = pixels(changed)[:4], pixels(changed)[4:]
     assert all(np.array_equal(frame, first[0]) for frame in first)
     assert not np.array_equal(first, second)

@@ -18,6 +18,8 @@ from mm_assets.modalities.video.container import MICROSECONDS
 
 #: What a time range may end after the last frame: annotations are rounded.
 TOLERANCE_US = 500_000
+#: Between packets of sound that are heard without a pause: containers round their times.
+GAP_US = 20_000
 
 #: Start and end in microseconds; None where the video begins or ends.
 TimeRange = tuple[int | None, int | None]
@@ -34,10 +36,15 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """Packets whose frames are shown, in the order of decoding, and when the last one or the sound ends."""
+    """Packets whose frames are shown, in the order of decoding; starts and ends of sound; the end of both."""
 
     packets: list[Shown]
+    sound: list[tuple[int, int]]
     end_us: int
+
+    def has_sound(self, start_us: int, end_us: int) -> bool:
+        """Whether there is sound in a range of time."""
+        return any(first < end_us and last > start_us for first, last in self.sound)
 
 
 def time_us(packet: "Packet[Any]", origin_us: int) -> int | None:
@@ -62,31 +69,34 @@ def read_timeline(container: InputContainer, *, max_frames: int) -> Timeline:
     stream = container.streams.video[0]
     origin = container.start_time or 0
     packets: list[Shown] = []
-    end = number = 0
+    sound: list[tuple[int, int]] = []
+    number, end = -1, 0
     for packet in container.demux(stream, *container.streams.audio[:1]):
-        shown_at = time_us(packet, origin)
-        is_used = shown_at is not None and packet.size and not packet.is_discard
-        if is_used:
-            end = max(end, shown_at + _length_us(packet, stream))
-        if packet.stream_index != stream.index:
-            continue
+        is_picture = packet.stream.index == stream.index
+        number += is_picture
         if number > max_frames:
             raise BlobRejectedError(Refusal("too_many_frames", f"video has more than {max_frames} frames"))
-        if is_used:
-            packets.append(Shown(time_us=shown_at, number=number, is_key=packet.is_keyframe))
-        number += 1
+        at = time_us(packet, origin)
+        if at is None or not packet.size or packet.is_discard:
+            continue
+        until = at + _length_us(packet, stream if is_picture else None)
+        end = max(end, until)
+        if is_picture:
+            packets.append(Shown(time_us=at, number=number, is_key=packet.is_keyframe))
+        elif sound and sound[-1][0] <= at <= sound[-1][1] + GAP_US:
+            sound[-1] = sound[-1][0], max(sound[-1][1], until)
+        else:
+            sound.append((at, until))
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), None)
     if first_key is None:
         raise BlobRejectedError(Refusal("no_content", "video has no frame that decoding can begin with"))
-    return Timeline(packets=packets[first_key:], end_us=end)
+    return Timeline(packets=packets[first_key:], sound=sound, end_us=end)
 
 
-def _length_us(packet: "Packet[Any]", stream: VideoStream) -> int:
+def _length_us(packet: "Packet[Any]", pictures: VideoStream | None) -> int:
     if packet.duration:
         return to_us(packet.duration, packet.time_base)
-    if packet.stream_index != stream.index:
-        return 0
-    return round(MICROSECONDS / stream.average_rate) if stream.average_rate else 0
+    return round(MICROSECONDS / pictures.average_rate) if pictures is not None and pictures.average_rate else 0
 
 
 def bounds(timeline: Timeline, time_range: TimeRange | None) -> tuple[int, int]:
