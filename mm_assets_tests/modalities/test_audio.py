@@ -205,7 +205,7 @@ def _outcome(data: bytes) -> str:
     ("kind", "subtype", "said"),
     [
         ("WAV", None, "header_lies: wav has a second file at byte"),
-        ("FLAC", None, "header_lies: header declares 32000 samples, more follow"),
+        ("FLAC", None, "header_lies: header declares 32000 samples, and more data follow"),
         ("MP3", None, "header_lies: mp3 has a second file behind the first, from byte"),
         ("OGG", "VORBIS", "header_lies: ogg has a second stream behind the first, from byte"),
         ("OGG", "OPUS", "header_lies: ogg has a second stream behind the first, from byte"),
@@ -219,7 +219,7 @@ def test_two_clips_one_behind_the_other_are_refused(kind, subtype, said, make_to
 
 def test_a_flac_that_has_more_than_it_declares_is_refused(make_tone, to_wav):
     data = to_wav(make_tone(440.0, 1.0, 16_000), 16_000, "FLAC", "PCM_16")
-    assert _outcome(_with_length(data, 9_000)) == "header_lies: header declares 9000 samples, more follow"
+    assert _outcome(_with_length(data, 9_000)) == "header_lies: header declares 9000 samples, and more data follow"
     assert _outcome(data + b"TAG" + bytes(125)) == "flac"
 
 

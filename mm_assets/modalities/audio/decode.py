@@ -84,7 +84,7 @@ def _read(file: soundfile.SoundFile, num_frames: int) -> DecodedAudio:
         mono[filled : filled + len(block)] = mix(block)
         filled += len(block)
     if _goes_on(file):
-        raise BlobRejectedError(Refusal("header_lies", f"header declares {num_frames} samples, more follow"))
+        raise BlobRejectedError(Refusal("header_lies", f"header declares {num_frames} samples, and more data follow"))
     return DecodedAudio(
         mono=mono, sample_rate=file.samplerate, channels=file.channels, digest="sha256:" + hasher.hexdigest()
     )
