@@ -10,6 +10,13 @@ import numpy as np
 PIXEL_FORMATS = {"mjpeg": "yuvj420p"}
 
 
+class _Pipe(io.BytesIO):
+    """Bytes that are written one after the other."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def video(
     container: str = "mp4",
     codec: str = "libx264",
@@ -22,10 +29,16 @@ def video(
     hue: int = 0,
     sound_from_s: float = 0.0,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    streamed: bool = False,
+    sound_seconds: float | None = None,
 ) -> bytes:
-    """The bytes of a file; ``hue`` is the colour channel of the background."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as output:
+    """The bytes of a file; ``hue`` is the colour channel of the background.
+
+    The sound ends with the pictures unless ``sound_seconds`` says when; ``streamed`` is written without going back.
+    """
+    buffer = _Pipe() if streamed else io.BytesIO()
+    with av.open(buffer, "w", format=container, container_options=container_options or {}) as output:
         stream: Any = output.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = PIXEL_FORMATS.get(codec, "yuv420p")
@@ -37,7 +50,7 @@ def video(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
         if track is not None:
-            _add_sound(output, track, tone(seconds - sound_from_s), round(sound_from_s * 48_000))
+            _add_sound(output, track, tone((sound_seconds or seconds) - sound_from_s), round(sound_from_s * 48_000))
     return buffer.getvalue()
 
 

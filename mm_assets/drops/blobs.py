@@ -5,7 +5,9 @@ blob exactly once.
 """
 
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.modalities.reasons import Refusal
+from mm_assets.errors import MmError
+from mm_assets.identity.canonical import digest_bytes
+from mm_assets.modalities.reasons import Refusal, unexpected
 from mm_assets.modalities.table import aspect
 
 
@@ -16,4 +18,10 @@ def inspect_blob(modality: str, data: bytes, config: SnapshotConfig) -> str | Re
     ceiling = config.max_bytes(modality)
     if len(data) > ceiling:
         return Refusal("too_large", f"{modality} has {len(data)} bytes; {ceiling} are allowed")
-    return aspect(modality, "header").inspect_header(data, config)
+    try:
+        return aspect(modality, "header").inspect_header(data, config)
+    except (MmError, MemoryError):
+        raise
+    except Exception as error:
+        # One blob must not end a shard.
+        return unexpected(f"{modality} {digest_bytes(data)}", error)

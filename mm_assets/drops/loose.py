@@ -19,7 +19,7 @@ from mm_assets.drops.parts import CONTENT, reading_order, repeated_place
 from mm_assets.drops.record import INDEX_SUFFIXES
 from mm_assets.errors import DropError
 from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES
+from mm_assets.modalities.table import MODALITIES, MODALITY_OF, NAMES, any_of
 
 NUMBERED_STEM = re.compile(r"(.*[^/.][^/]*)\.([0-9]{1,3})")
 #: Folders that say which split their files are for, and nothing about a class.
@@ -33,6 +33,7 @@ def index_loose_files(folder: Path, names: Sequence[str], on_note: Callable[[str
         DropError: two files of one stem have the same modality, or a ``.json`` is not an object.
     """
     rows: dict[str, dict[str, Any]] = {}
+    described: list[tuple[str, str]] = []
     parts: dict[str, list[tuple[str, int | None, str]]] = {}
     for name in sorted(names):
         stem = PurePosixPath(name).with_suffix("").as_posix()
@@ -40,13 +41,17 @@ def index_loose_files(folder: Path, names: Sequence[str], on_note: Callable[[str
         if extension in MODALITY_OF and (numbered := NUMBERED_STEM.fullmatch(stem)):
             parts.setdefault(numbered[1], []).append((MODALITY_OF[extension], int(numbered[2]), name))
             continue
-        column = MODALITY_OF.get(extension) or {"cls": "label", "json": "json"}.get(extension)
-        if column is not None:
+        column = MODALITY_OF.get(extension) or {"cls": "label"}.get(extension)
+        if extension == "json":
+            described.append((stem, name))
+            rows.setdefault(stem, {"id": stem})
+        elif column is not None:
             _add_file(folder, name, rows.setdefault(stem, {"id": stem}), column)
     for stem, numbered_parts in parts.items():
         _add_parts(folder, rows.setdefault(stem, {"id": stem}), numbered_parts)
     if not rows:
         raise _no_data(folder, names)
+    _add_descriptions(folder, rows, described, on_note)
     classes = class_folders(rows)
     for stem, label in classes.items():
         rows[stem]["label"] = label
@@ -65,11 +70,8 @@ def _add_file(folder: Path, name: str, row: dict[str, Any], column: str) -> None
             f"{folder / name}: is the second {column} of sample {row['id']}: expected one. "
             "Rename or remove one of them."
         )
-    if column == "json":
-        row.update(_columns(folder / name))
-    else:
-        is_file = column in MODALITIES and not MODALITIES[column].is_inline
-        row[column] = name if is_file else _text(folder / name, strip=column == "label")
+    is_file = column in MODALITIES and not MODALITIES[column].is_inline
+    row[column] = name if is_file else _text(folder / name, strip=column == "label")
 
 
 def _parts_note(parts: Mapping[str, Sequence[object]]) -> str:
@@ -136,9 +138,31 @@ def _text(path: Path, *, strip: bool) -> str:
     return text.strip() if strip else text
 
 
-def _columns(path: Path) -> dict[str, Any]:
+def _add_descriptions(
+    folder: Path,
+    rows: Mapping[str, dict[str, Any]],
+    described: Sequence[tuple[str, str]],
+    on_note: Callable[[str], None],
+) -> None:
+    ignored = {name: left for stem, name in described if (left := _describe(folder / name, rows[stem]))}
+    if ignored:
+        on_note(_ignored_note(ignored))
+
+
+def _describe(path: Path, row: dict[str, Any]) -> list[str]:
+    """Adds the columns of a ``.json`` to a row; returns those that files of the sample say already."""
     columns = parse_object(path.read_bytes(), "the description", "bad_metadata")
     if isinstance(columns, Refusal):
         raise DropError(f"{path}: {columns.detail}: expected an object with columns. Correct the file.")
     # What the files themselves say wins over a description of them.
-    return {name: value for name, value in columns.items() if name not in ("id", *NAMES)}
+    has = {name for item in [row, *row.get(CONTENT, ())] for name in item} & {"id", CONTENT, *NAMES}
+    row.update({name: value for name, value in columns.items() if name not in has})
+    return sorted(name for name in columns if name in has)
+
+
+def _ignored_note(ignored: Mapping[str, Sequence[str]]) -> str:
+    names = any_of(tuple(sorted({name for of_file in ignored.values() for name in of_file})))
+    return (
+        f"{len(ignored)} .json files say {names} of a sample that has it by its files, {min(ignored)} for example: "
+        "what they say of it is left out"
+    )

@@ -141,16 +141,35 @@ def holds_parts(value: object) -> bool:
 
 def matched_content(texts: object, images: object) -> list[dict[str, Any]]:
     """MMC4's texts and pictures as ``content``: each picture before the text of its ``matched_text_index``."""
-    found: dict[int, list[str]] = {}
+    found: dict[int, list[object]] = {}
     for item in cast("list[Any]", images) if isinstance(images, list) else []:
-        if isinstance(item, dict) and isinstance(item.get("image_name"), str):
-            index = item.get("matched_text_index")
-            found.setdefault(index if isinstance(index, int) else 0, []).append(item["image_name"])
+        info = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        index = info.get("matched_text_index")
+        found.setdefault(index if isinstance(index, int) else 0, []).append(info.get("image_name"))
     content: list[dict[str, Any]] = []
     for number, text in enumerate(cast("list[Any]", texts) if isinstance(texts, list) else []):
         content += [{"image": name} for name in found.pop(number, [])]
         content.append({"text": text})
     return content + [{"image": name} for number in sorted(found) for name in found[number]]
+
+
+def said_of_parts(value: object) -> list[dict[str, Any]]:
+    """What the items of a column ``content`` say besides their media: each with the place of its part.
+
+    The place is that at which the part is read; None for a part that is empty, and so is not there. A ``type`` that is
+    the part's modality says nothing more.
+    """
+    said: list[dict[str, Any]] = []
+    place = 0
+    for item in cast("list[dict[str, Any]]", value) if isinstance(value, list) else []:
+        keys = _part_keys(item)
+        is_part = any(_is_there(item[name]) for name in keys)
+        known = (*NAMES, *(("type",) if item.get("type") in keys else ()))
+        further = {name: what for name, what in item.items() if name not in known and what is not None}
+        if further:
+            said.append({**further, "place": place if is_part else None})
+        place += is_part
+    return said
 
 
 def part_names(modalities: Sequence[str]) -> list[str]:
@@ -177,11 +196,14 @@ def _content_cells(value: object) -> list[Cell] | Refusal:
         return Refusal("bad_row", f"{CONTENT} is a {type(value).__name__}; a list of parts is expected")
     cells: list[Cell] = []
     for number, item in enumerate(cast("list[Any]", value)):
-        keys = _part_keys(cast("dict[str, Any]", item)) if isinstance(item, dict) else []
+        entry = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        keys = _part_keys(entry)
         if len(keys) != 1:
             expected = f"an object with one of {', '.join(MODALITIES)} is expected"
-            return Refusal("bad_row", f"part {number} of {CONTENT} has {' and '.join(keys) or 'none'}; {expected}")
-        part = item[keys[0]]
+            empty = " and ".join(name for name in NAMES if name in entry)
+            got = " and ".join(keys) or (f"{empty} without a value" if empty else "none")
+            return Refusal("bad_row", f"part {number} of {CONTENT} has {got}; {expected}")
+        part = entry[keys[0]]
         if not isinstance(part, str | bytes):
             return Refusal("bad_row", f"part {number} of {CONTENT}: {keys[0]} is a {type(part).__name__}")
         if _is_there(part):

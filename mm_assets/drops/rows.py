@@ -4,13 +4,14 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from mm_assets.drops.blobs import inspect_blob
 from mm_assets.drops.collection import Collection
 from mm_assets.drops.columns import FILE_MODALITIES, URI_SCHEME
 from mm_assets.drops.fields import finish_sample, printable
 from mm_assets.drops.index import Row
-from mm_assets.drops.parts import CONTENT, Cell, part_names, repeated_place, row_cells, too_many
+from mm_assets.drops.parts import CONTENT, Cell, part_names, repeated_place, row_cells, said_of_parts, too_many
 from mm_assets.drops.record import Drop, DropObject, is_safe_path
 from mm_assets.drops.samples import Blob, Rejection, Sample, VerifiedReader
 from mm_assets.identity.canonical import digest_bytes
@@ -61,11 +62,12 @@ def read_rows(
 def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) -> Iterator[tuple["_Parts", Wanted]]:
     """The rows in order, each with its files, which are read while earlier rows are worked on.
 
-    A file that the row before names too is not read again.
+    A file that the row before names too, or a row that is waiting, is not read again, nor one whose blob is kept.
     """
     waiting: deque[tuple[_Parts, Wanted, int]] = deque()
     held_bytes = 0
-    before: dict[tuple[str, str], Future[bytes | Refusal]] = {}
+    # Of rows that are waiting, and of the last one that is not any more (``wanted``).
+    reading: WeakValueDictionary[tuple[str, str], Future[bytes | Refusal]] = WeakValueDictionary()
     for row in rows:
         read = reader.parts(row)
         size_bytes = sum(read.size_bytes)
@@ -75,13 +77,13 @@ def _ahead(pool: ThreadPoolExecutor, reader: "_RowReader", rows: Iterable[Row]) 
             yield earlier, wanted
         held_bytes += size_bytes
         futures: dict[int, Future[bytes | Refusal]] = {}
-        reading: dict[tuple[str, str], Future[bytes | Refusal]] = {}
         for place, entry in read.files.items():
+            if reader.has_blob(read.key(place)):
+                continue
             # What a refusal calls the file is in the key too.
             key = read.names[place], entry.name
-            futures[place] = before.get(key) or pool.submit(reader.fetch, read, place)
+            futures[place] = reading.get(key) or pool.submit(reader.fetch, read, place)
             reading[key] = futures[place]
-        before = reading
         waiting.append((read, futures, size_bytes))
     yield from ((read, wanted) for read, wanted, _ in waiting)
 
@@ -104,6 +106,15 @@ class _Parts:
     files: Mapping[int, DropObject]
     size_bytes: Sequence[int]
 
+    def key(self, place: int) -> "_Key":
+        """Of the blob that the file of a part becomes."""
+        assert not isinstance(self.cells, Refusal)
+        return self.files[place].digest, self.cells[place].modality, self.names[place]
+
+
+#: Digest, modality, and what messages call the part, which is in its refusal too.
+_Key = tuple[str, str, str]
+
 
 class _RowReader:
     """Reads single rows of one drop."""
@@ -115,7 +126,7 @@ class _RowReader:
         self._open = open_object
         self._config = found.config
         self._blobs = found.blobs
-        self._kept: dict[str, Blob | Refusal] = {}
+        self._kept: dict[_Key, Blob | Refusal] = {}
 
     def parts(self, row: Row) -> _Parts:
         """What a row holds and names."""
@@ -172,7 +183,7 @@ class _RowReader:
         blobs: dict[int, Blob] = {}
         for place in sorted(range(len(places)), key=lambda place: NAMES.index(places[place][0])):
             cell = read.cells[place]
-            made = self._read_cell(cell, read.names[place], wanted.get(place))
+            made = self._read_cell(cell, read.names[place], read.files.get(place), wanted.get(place))
             if isinstance(made, Refusal):
                 is_file = isinstance(cell.value, str) and cell.modality in FILE_MODALITIES
                 return self.reject(row, made, modality=cell.modality, file=str(cell.value) if is_file else None)
@@ -181,6 +192,8 @@ class _RowReader:
             return self.reject(row, _nothing(row.columns))
         known = {"id", *NAMES, *((CONTENT,) if CONTENT in self._drop.columns else ())}
         columns = {name: value for name, value in row.columns.items() if name not in known}
+        if CONTENT in known and (said := said_of_parts(row.columns.get(CONTENT))):
+            columns[CONTENT] = said
         parts = [blobs[place] for place in sorted(blobs)]
         return finish_sample(row.columns["id"], self._index, parts, columns, self._config, line=row.line)
 
@@ -201,14 +214,23 @@ class _RowReader:
     def _declared(self, value: str) -> DropObject | None:
         return self._objects.get(self._drop.file_name(value))
 
-    def _read_cell(self, cell: Cell, name: str, file: "Future[bytes | Refusal] | None") -> Blob | Refusal:
+    def has_blob(self, key: "_Key") -> bool:
+        """Whether the blob of a file is kept already."""
+        return key in self._kept
+
+    def _read_cell(
+        self, cell: Cell, name: str, entry: DropObject | None, file: "Future[bytes | Refusal] | None"
+    ) -> Blob | Refusal:
         if isinstance(cell.value, bytes):
-            return self._keep(cell.modality, cell.value, name)
+            return self._keep((digest_bytes(cell.value), cell.modality, name), cell.value)
         if MODALITIES[cell.modality].is_inline:
             return self._read_inline(cell.modality, cell.value, name)
-        if file is not None:
+        if entry is not None:
+            key = entry.digest, cell.modality, name
+            if file is None:
+                return self._kept[key]
             data = file.result()
-            return data if isinstance(data, Refusal) else self._keep(cell.modality, data, name)
+            return data if isinstance(data, Refusal) else self._keep(key, data)
         if self._drop.file_name(cell.value) == self._index:
             return Refusal("bad_row", f"{name} {cell.value!r} is the index itself; a file of that modality is expected")
         if not cell.value.startswith(URI_SCHEME) and not is_safe_path(cell.value.removeprefix("./")):
@@ -221,18 +243,18 @@ class _RowReader:
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             return Refusal("text_not_utf8", f"{name} is not Unicode text: {error.reason}")
-        return self._keep(modality, data, name)
+        return self._keep((digest_bytes(data), modality, name), data)
 
-    def _keep(self, modality: str, data: bytes, name: str) -> Blob | Refusal:
-        if not MODALITIES[modality].has_time_ranges or name != modality:
-            return self._spool(modality, data, name)
-        # Many rows may be ranges of time of one blob: it is judged and kept once.
-        digest = digest_bytes(data)
-        if digest not in self._kept:
-            self._kept[digest] = self._spool(modality, data, name)
-        return self._kept[digest]
+    def _keep(self, key: "_Key", data: bytes) -> Blob | Refusal:
+        """The blob of ``data``; one of which many rows may be ranges of time is judged and kept once."""
+        if not MODALITIES[key[1]].has_time_ranges:
+            return self._spool(key, data)
+        if key not in self._kept:
+            self._kept[key] = self._spool(key, data)
+        return self._kept[key]
 
-    def _spool(self, modality: str, data: bytes, name: str) -> Blob | Refusal:
+    def _spool(self, key: "_Key", data: bytes) -> Blob | Refusal:
+        digest, modality, name = key
         found = inspect_blob(modality, data, self._config)
         if isinstance(found, Refusal):
             # What judges a blob does not know which of several it is.
@@ -241,7 +263,7 @@ class _RowReader:
             modality=modality,
             offset=self._blobs.append(data),
             size_bytes=len(data),
-            digest=digest_bytes(data),
+            digest=digest,
             format=found,
         )
 

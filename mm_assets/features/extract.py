@@ -1,13 +1,15 @@
 """Decodes one shard: a snapshot in, tensors, signals and dead letters out.
 
-Each blob is read, verified and decoded exactly once. A sample has one row, however many parts it has: the tensor of a
-modality is that of its parts one after the other, its signals are combined (``modalities/combine.py``). Memory is
-bounded by one batch of ``BATCH_ROWS`` samples and the narrow columns; a sample with a blob that does not decode becomes
-one dead letter, all others go through. Rows are sorted by id, whatever order the snapshot has.
+Each sample is decoded exactly once. Its blobs are read and verified for it, but for a video of which samples that
+follow one another are ranges of time: it is read, verified and judged once for these (``TarBlobs.held``). A sample has
+one row, however many parts it has: the tensor of a modality is that of its parts one after the other, its signals are
+combined (``modalities/combine.py``). Memory is bounded by one batch of ``BATCH_ROWS`` samples, the blobs that are held
+and a row group of signals; a sample with a blob that does not decode becomes one dead letter, all others go through.
+Rows are sorted by id, whatever order the snapshot has.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -17,18 +19,27 @@ from typing import Any, cast
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from mm_assets.features.blobs import TarBlobs
+from mm_assets.errors import MmError
+from mm_assets.features.blobs import HeldBlob, TarBlobs
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import DEAD_LETTERS, signals_schema, tensors_schema
 from mm_assets.modalities import caption, origin
 from mm_assets.modalities.combine import combine
 from mm_assets.modalities.parts import PARTS
-from mm_assets.modalities.reasons import BlobRejectedError
+from mm_assets.modalities.reasons import BlobRejectedError, unexpected
 from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
 from mm_assets.snapshot.blobs import PART_COLUMNS, BlobRef, blob_columns, blobs_of
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import ARROW_TYPE, BATCH_ROWS, PARQUET_TYPE, read_parquet, table_of, write_parquet
+from mm_assets.store.tables import (
+    ARROW_TYPE,
+    BATCH_ROWS,
+    PARQUET_TYPE,
+    RowsWriter,
+    read_parquet,
+    table_of,
+    write_parquet,
+)
 
 Row = dict[str, Any]
 
@@ -55,26 +66,37 @@ def extract_shard(rows: pa.Table, blobs: TarBlobs, config: FeaturesConfig, workd
         config: How they are decoded.
         workdir: An existing folder.
     """
-    tensors = workdir / "tensors.arrow"
+    tensors, signals = workdir / "tensors.arrow", workdir / "signals.parquet"
     has_parts = any(rows.column(name).null_count < rows.num_rows for name in rows.column_names if name in PART_COLUMNS)
-    writer = _Writer(config=config, tensors=tensors, has_parts=has_parts)
+    schema = tensors_schema(config, has_parts=has_parts)
+    counts = _Counts(has_parts=has_parts)
+    pending: list[Row] = []
     letters: list[Row] = []
-    with pa.OSFile(str(tensors), "wb") as sink, pa.ipc.new_file(sink, writer.tensors_schema) as arrow:
+    with (
+        pa.OSFile(str(tensors), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as arrow,
+        RowsWriter(signals, signals_schema(config, has_parts=has_parts)) as table,
+    ):
         for row in _iter_rows(rows):
             try:
-                writer.add(*_sample(row, blobs, config))
+                made, measured = _sample(row, blobs, config)
             except _SampleRejectedError as error:
                 letters.append(error.letter)
-            if len(writer.pending) == BATCH_ROWS:
-                writer.flush(arrow)
-        writer.flush(arrow)
-    signals = pa.concat_tables(writer.signals)
+                continue
+            pending.append(made)
+            table.append(measured)
+            counts.add(measured)
+            if len(pending) == BATCH_ROWS:
+                arrow.write_table(table_of(pending, schema).combine_chunks())
+                pending = []
+        if pending or not counts.num_rows:
+            arrow.write_table(table_of(pending, schema).combine_chunks())
     files = (
-        OutputFile(name="tensors.arrow", path=tensors, media_type=ARROW_TYPE, num_rows=signals.num_rows),
-        _parquet(signals, workdir, "signals.parquet"),
+        OutputFile(name="tensors.arrow", path=tensors, media_type=ARROW_TYPE, num_rows=counts.num_rows),
+        OutputFile(name="signals.parquet", path=signals, media_type=PARQUET_TYPE, num_rows=counts.num_rows),
         _parquet(table_of(letters, DEAD_LETTERS), workdir, "dead_letters.parquet"),
     )
-    return StageResult(files=files, stats=_stats(rows, signals, letters))
+    return StageResult(files=files, stats=counts.stats(rows.num_rows, letters))
 
 
 class _SampleRejectedError(ValueError):
@@ -96,30 +118,32 @@ class _SampleRejectedError(ValueError):
 
 
 @dataclass(kw_only=True)
-class _Writer:
-    """Rows on their way to ``tensors.arrow`` (in batches) and ``signals.parquet`` (kept, narrow)."""
+class _Counts:
+    """What the manifest says about the shard in numbers, counted while it is written."""
 
-    config: FeaturesConfig
-    tensors: Path
     has_parts: bool
-    pending: list[Row] = field(default_factory=list[Row])
-    pending_signals: list[Row] = field(default_factory=list[Row])
-    signals: list[pa.Table] = field(default_factory=list[pa.Table])
+    num_rows: int = 0
+    modalities: Counter[str] = field(default_factory=Counter[str])
+    parts: Counter[str] = field(default_factory=Counter[str])
 
-    @property
-    def tensors_schema(self) -> pa.Schema:
-        return tensors_schema(self.config, has_parts=self.has_parts)
+    def add(self, signals: Row) -> None:
+        """Counts one sample; a modality of a plain sample is one part."""
+        present = [name for name in NAMES if signals[f"has_{name}"]]
+        parts = signals.get(PARTS)
+        self.num_rows += 1
+        self.modalities.update(present)
+        self.parts.update(present if parts is None else [part["modality"] for part in parts])
 
-    def add(self, tensors: Row, signals: Row) -> None:
-        self.pending.append(tensors)
-        self.pending_signals.append(signals)
-
-    def flush(self, arrow: pa.ipc.RecordBatchFileWriter) -> None:
-        if self.pending or not self.signals:
-            arrow.write_table(table_of(self.pending, self.tensors_schema).combine_chunks())
-            schema = signals_schema(self.config, has_parts=self.has_parts)
-            self.signals.append(table_of(self.pending_signals, schema))
-        self.pending, self.pending_signals = [], []
+    def stats(self, rows_in: int, letters: list[Row]) -> dict[str, Any]:
+        reasons = Counter(str(letter["reason"]) for letter in letters)
+        return {
+            "rows_in": rows_in,
+            "rows_out": self.num_rows,
+            "dead_letters": len(letters),
+            "modalities": {name: self.modalities[name] for name in NAMES},
+            **({"parts": {name: self.parts[name] for name in NAMES}} if self.has_parts else {}),
+            "reasons": dict(sorted(reasons.items())),
+        }
 
 
 def _iter_rows(rows: pa.Table) -> Iterator[Row]:
@@ -134,19 +158,23 @@ def _sample(row: Row, blobs: TarBlobs, config: FeaturesConfig) -> tuple[Row, Row
         _SampleRejectedError: one of its blobs does not decode; the first in the order of the table.
     """
     refs = blobs_of(row)
+    delivered = {ref.modality for ref in refs}
     parts: dict[int, tuple[_Part, list[_Part]]] = {}
     for position in sorted(range(len(refs)), key=lambda position: NAMES.index(refs[position].modality)):
         ref = refs[position]
+        # A whole blob may be shared too, but not by as many samples as have ranges of it.
+        blob = blobs.held(ref) if ref.time_range is not None else HeldBlob(data=blobs.read(ref))
         try:
-            parts[position] = _decoded(ref, blobs.read(ref), config)
+            parts[position] = _decoded(ref, blob, config, delivered)
         except BlobRejectedError as error:
             raise _SampleRejectedError(row, ref, error) from error
-    delivered = {ref.modality for ref in refs}
-    ordered = [
-        part
-        for position in range(len(refs))
-        for part in (parts[position][0], *(track for track in parts[position][1] if track.modality not in delivered))
-    ]
+        except (MmError, MemoryError):
+            raise
+        except Exception as error:
+            # One blob must not end a shard.
+            refusal = unexpected(f"{ref.modality} {ref.digest}", error)
+            raise _SampleRejectedError(row, ref, BlobRejectedError(refusal)) from error
+    ordered = [part for position in range(len(refs)) for part in (parts[position][0], *parts[position][1])]
     tensors, signals = _rows(row["id"], ordered)
     signals |= origin.measure(delivered, {part.modality for part in ordered})
     if any(ref.place is not None for ref in refs):
@@ -168,14 +196,22 @@ class _Part:
     signals: Mapping[str, Any]
 
 
-def _decoded(ref: BlobRef, data: bytes, config: FeaturesConfig) -> tuple[_Part, list[_Part]]:
-    """A blob, and what it holds of other modalities."""
+def _decoded(
+    ref: BlobRef, blob: HeldBlob, config: FeaturesConfig, delivered: Collection[str]
+) -> tuple[_Part, list[_Part]]:
+    """A blob, and what it holds of modalities that are not delivered on their own."""
     kind = MODALITIES[ref.modality]
-    time_range = (ref.time_range,) if kind.has_time_ranges else ()
-    decoded = kind.aspect("decode").decode(data, config, *time_range)
-    tracks = {name: kind.aspect("tracks").TRACKS[name](decoded) for name in kind.tracks}
-    held = [_part(name, track, config) for name, track in tracks.items() if track is not None]
-    return _part(ref.modality, decoded, config), held
+    module = kind.aspect("decode")
+    tracks = [name for name in kind.tracks if name not in delivered]
+    if kind.has_time_ranges:
+        blob.prepared = blob.prepared or module.prepare(blob.data, config)
+        decoded = module.decode_range(blob.prepared, config, ref.time_range, tracks=tracks)
+    else:
+        decoded = module.decode(blob.data, config)
+    held = [(name, kind.aspect("tracks").TRACKS[name](decoded)) for name in tracks]
+    return _part(ref.modality, decoded, config), [
+        _part(name, track, config) for name, track in held if track is not None
+    ]
 
 
 def _part(modality: str, decoded: Any, config: FeaturesConfig) -> _Part:
@@ -203,29 +239,3 @@ def _rows(sample: str, parts: Sequence[_Part]) -> tuple[Row, Row]:
 def _parquet(table: pa.Table, workdir: Path, name: str) -> OutputFile:
     path = write_parquet(table, workdir / name)
     return OutputFile(name=name, path=path, media_type=PARQUET_TYPE, num_rows=table.num_rows)
-
-
-def _stats(rows: pa.Table, signals: pa.Table, letters: list[Row]) -> dict[str, Any]:
-    reasons = sorted({str(letter["reason"]) for letter in letters})
-    return {
-        "rows_in": rows.num_rows,
-        "rows_out": signals.num_rows,
-        "dead_letters": len(letters),
-        "modalities": {name: sum(signals.column(f"has_{name}").to_pylist()) for name in NAMES},
-        **_part_counts(signals),
-        "reasons": {reason: sum(letter["reason"] == reason for letter in letters) for reason in reasons},
-    }
-
-
-def _part_counts(signals: pa.Table) -> dict[str, Any]:
-    """Parts by modality, where a sample is not plain; a modality of a plain sample is one part."""
-    if PARTS not in signals.column_names:
-        return {}
-    counts = Counter[str]()
-    columns = [PARTS, *(f"has_{name}" for name in NAMES)]
-    for row in signals.select(columns).to_pylist():
-        parts = row[PARTS]
-        counts.update(
-            [name for name in NAMES if row[f"has_{name}"]] if parts is None else [part["modality"] for part in parts]
-        )
-    return {"parts": {name: counts[name] for name in NAMES}}

@@ -1,12 +1,15 @@
 """Encoders with weights from elsewhere as the store keeps them: a document that names the files by digest."""
 
+from dataclasses import fields
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mm_assets.errors import ObjectCorruptError, SpecError
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
+from mm_assets.features.pretrained_types import FILES
 from mm_assets.identity.canonical import canonical_json
+from mm_assets.modalities.table import NAMES
 from mm_assets.store.manifest import DIGEST_PATTERN
 from mm_assets.store.objects import Store
 
@@ -21,6 +24,14 @@ class EncoderFile(_Record):
     name: str
     digest: str = Field(pattern=DIGEST_PATTERN)
     size_bytes: int
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        """It becomes the name of a file in the folder of a worker."""
+        if name not in FILES:
+            raise ValueError(f"{name!r} is not a file of an encoder")
+        return name
 
 
 class PretrainedEncoder(_Record):
@@ -40,6 +51,20 @@ class PretrainedEncoder(_Record):
     modalities: list[str]
     expects: dict[str, int]
     files: list[EncoderFile]
+
+    @field_validator("modalities")
+    @classmethod
+    def _are_modalities(cls, names: list[str]) -> list[str]:
+        if not set(names) <= set(NAMES):
+            raise ValueError(f"{names} are not modalities")
+        return names
+
+    @field_validator("expects")
+    @classmethod
+    def _are_features(cls, expects: dict[str, int]) -> dict[str, int]:
+        if not set(expects) <= {field.name for field in fields(FeaturesConfig)}:
+            raise ValueError(f"{sorted(expects)} are not fields of a configuration's features")
+        return expects
 
     def encode(self) -> bytes:
         """Canonical bytes."""

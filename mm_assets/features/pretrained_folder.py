@@ -1,5 +1,6 @@
 """A folder that transformers saved a model to, as an encoder of the store. No file is ever unpickled."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from mm_assets.errors import UsageError
 from mm_assets.features.pretrained import EncoderFile, PretrainedEncoder
 from mm_assets.features.pretrained_types import CONFIG, MODEL_TYPES, PREPROCESSORS, TOKENIZER, WEIGHTS, describe
+from mm_assets.features.pretrained_weights import require_finite
 from mm_assets.store.objects import Store
 
 #: Formats of weights that can run code when they are read.
@@ -58,6 +60,9 @@ def store_encoder(store: Store, folder: EncoderFolder) -> tuple[str, PretrainedE
         UsageError: the model cannot be run here, or a file that it needs is missing.
     """
     described = describe(lambda name: _read(folder.paths[name]) if name in folder.paths else None)
+    if TOKENIZER in described.files:
+        _require_tokenizer(folder.paths[TOKENIZER])
+    require_finite(folder.paths[WEIGHTS])
     kept = {name: folder.paths[name] for name in described.files}
     encoder = PretrainedEncoder(
         schema="mm.encoder/1",
@@ -71,6 +76,21 @@ def store_encoder(store: Store, folder: EncoderFolder) -> tuple[str, PretrainedE
         ],
     )
     return store.put_bytes(encoder.encode()), encoder
+
+
+def _require_tokenizer(path: Path) -> None:
+    """Opens a tokenizer, which would otherwise be found out by the first shard of embeddings."""
+    try:
+        tokenizers = importlib.import_module("tokenizers")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "encoder: its tokenizer cannot be opened here: expected the library tokenizers. Install locks/stage.txt."
+        ) from error
+    try:
+        tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:
+        # The library raises nothing more special.
+        raise UsageError(f"encoder: {path.name} is no tokenizer: {error}. Save the model's processor again.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -4,6 +4,7 @@ Only what is declared here is used of such files, and no code that comes with we
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ LIBRARIES = {"tokenizers": "0.23.3", "transformers": "5.23.0"}
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 #: Where what is done to pictures or sound first is described; the second is the newer form, with a section for each.
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+#: Names of all files that an encoder may have.
+FILES = (CONFIG, WEIGHTS, TOKENIZER, *PREPROCESSORS)
 _SECTIONS = ("image_processor", "feature_extractor")
 #: Windows of the spectrograms that are converted to those of another front end.
 WINDOW_MS = 25
@@ -27,27 +30,36 @@ class ModelType:
     Attributes:
         modalities: What it embeds.
         dim: The field that is the length of its embeddings, and the value where an older file leaves it out.
-        needs: Fields of the preprocessor that are used.
+        needs: Fields of the preprocessor that are used, and what each must be.
     """
 
     modalities: tuple[str, ...]
     dim: tuple[str, int]
-    needs: tuple[str, ...]
+    needs: Mapping[str, str]
 
+
+#: What a field of a preprocessor must be, by the words of ``ModelType.needs``.
+WHOLE, NUMBER, DIVISOR, COLOURS, COLOUR_DIVISORS, NAME = (
+    "a whole number above 0", "a finite number", "a finite number other than 0", "three finite numbers",
+    "three finite numbers other than 0", "a name",
+)  # fmt: skip
 
 MODEL_TYPES = {
     "audio-spectrogram-transformer": ModelType(
         modalities=("audio",), dim=("hidden_size", 768),
-        needs=("sampling_rate", "num_mel_bins", "max_length", "mean", "std"),
+        needs={"sampling_rate": WHOLE, "num_mel_bins": WHOLE, "max_length": WHOLE, "mean": NUMBER, "std": DIVISOR},
     ),
     "clap": ModelType(
         modalities=("text", "audio"), dim=("projection_dim", 512),
-        needs=(
-            "sampling_rate", "feature_size", "hop_length", "max_length_s", "truncation", "fft_window_size",
-            "frequency_min", "frequency_max",
-        ),
+        needs={
+            "sampling_rate": WHOLE, "feature_size": WHOLE, "hop_length": WHOLE, "max_length_s": WHOLE,
+            "truncation": NAME, "fft_window_size": WHOLE, "frequency_min": NUMBER, "frequency_max": NUMBER,
+        },
     ),
-    "clip": ModelType(modalities=("text", "image"), dim=("projection_dim", 512), needs=("image_mean", "image_std")),
+    "clip": ModelType(
+        modalities=("text", "image"), dim=("projection_dim", 512),
+        needs={"image_mean": COLOURS, "image_std": COLOUR_DIVISORS},
+    ),
 }  # fmt: skip
 
 
@@ -84,12 +96,17 @@ def describe(read: Callable[[str], bytes | None]) -> Description:
         raise UsageError(
             f"encoder: model_type {name!r} of {CONFIG} is not supported: expected one of {supported}. Take another."
         )
+    _require_plain(config)
     used = next((file for file in PREPROCESSORS if read(file) is not None), PREPROCESSORS[0])
     preprocessor = _flattened(_json(read, used))
-    for field in kind.needs:
+    for field, expected in kind.needs.items():
         if field not in preprocessor:
             raise UsageError(
                 f"encoder: {used} has no {field}: expected what {name} was trained with. Save its processor again."
+            )
+        if not _is(preprocessor[field], expected):
+            raise UsageError(
+                f"encoder: {field} of {used}: expected {expected}, got {str(preprocessor[field])[:80]}. Save it again."
             )
     if "text" in kind.modalities:
         _json(read, TOKENIZER)
@@ -99,6 +116,35 @@ def describe(read: Callable[[str], bytes | None]) -> Description:
         expects=_expects(name, config, preprocessor),
         preprocessor=preprocessor,
         files=(CONFIG, WEIGHTS, used, *((TOKENIZER,) if "text" in kind.modalities else ())),
+    )
+
+
+def _require_plain(config: Mapping[str, Any]) -> None:
+    """Refuses weights that are packed: how they become numbers again would depend on further libraries."""
+    for where in (config, *(section for section in config.values() if isinstance(section, dict))):
+        if where.get("quantization_config") is not None:
+            raise UsageError(
+                f"encoder: {CONFIG} has a quantization_config: expected weights as floating-point numbers. Save the "
+                "model without quantization."
+            )
+
+
+def _is(value: Any, expected: str) -> bool:
+    """Whether a field is what it must be."""
+    if expected == NAME:
+        return isinstance(value, str)
+    if expected == WHOLE:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_list = expected in (COLOURS, COLOUR_DIVISORS)
+    if is_list and (not isinstance(value, list) or len(value) != 3):
+        return False
+    numbers = value if is_list else [value]
+    return all(
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+        and (number or expected in (NUMBER, COLOURS))
+        for number in numbers
     )
 
 
@@ -116,6 +162,11 @@ def _expects(name: str, config: Mapping[str, Any], preprocessor: Mapping[str, An
             )
         rate, hop = (_whole(preprocessor, field, "its preprocessor") for field in ("sampling_rate", "hop_length"))
         bands = _whole(preprocessor, "feature_size", "its preprocessor")
+        if 1000 * hop % rate:
+            raise UsageError(
+                f"encoder: hop_length {hop} of its preprocessor at {rate} Hz is no whole number of milliseconds, as "
+                f"features.hop_ms is: expected a multiple of {rate // math.gcd(rate, 1000)}. Take another model."
+            )
         return {"sample_rate": rate, "num_mels": bands, "hop_ms": 1000 * hop // rate, "window_ms": WINDOW_MS}
     if name == "audio-spectrogram-transformer":
         rate, bands = (_whole(preprocessor, field, "its preprocessor") for field in ("sampling_rate", "num_mel_bins"))

@@ -4,7 +4,9 @@ The table expectations are the data owner's (``config/features.yaml``); the rest
 files: sizes, finite numbers, unit length, matching rows.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,9 @@ from mm_assets.checks.suite import parse_suite
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
 from mm_assets.drops.judging import judge_rows, suite_parts
 from mm_assets.features.kinds import EMBEDDED, PRETRAINED
+from mm_assets.modalities import origin
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
-from mm_assets.modalities.table import NAMES, aspect
+from mm_assets.modalities.table import HELD_BY, NAMES, aspect
 from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
@@ -29,17 +32,19 @@ UNIT_TOLERANCE = 1e-4
 
 
 def validate_features(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
-    """Row counts, dead-letter budget, tensor shapes and values, and the suite on ``signals.parquet``."""
+    """Samples and modalities of the snapshot, dead-letter budget, tensors, and the suite on ``signals.parquet``."""
     suite = parse_suite(rules.read(SUITE), SUITE)
     with scratch_folder("check") as folder:
         snapshot = store.fetch(manifest.input("snapshot").digest("samples.parquet"), folder)
-        num_samples = pq.read_metadata(snapshot).num_rows
+        given = _presence(snapshot)
         signals = store.fetch(manifest.output("signals.parquet").digest, folder)
-        ids = _ids(read_parquet(signals, ["id"]))
+        made = _presence(signals)
+        ids = _ids(made)
         letters = store.fetch(manifest.output("dead_letters.parquet").digest, folder)
         tensors = map_arrow(store.fetch(manifest.output("tensors.arrow").digest, folder))
         return (
-            _rows_finding(num_samples, len(ids), pq.read_metadata(letters).num_rows),
+            _rows_finding(_ids(given), ids, _ids(read_parquet(letters, ["id"]))),
+            modalities_finding(given, made),
             _ids_finding("ids of tensors.arrow and signals.parquet", _ids(tensors), ids),
             tensor_finding(tensors),
             *judge_rows(
@@ -57,7 +62,8 @@ def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple
     del rules
     embedded = _embedded(manifest)
     with scratch_folder("check") as folder:
-        expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder))
+        columns = ["id", *(f"has_{modality}" for modality in embedded)]
+        expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder), columns)
         embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder), ["id"])
         return (
@@ -109,12 +115,46 @@ def embedding_finding(modality: str, embeddings: pa.Table) -> Finding:
     return _finding(f"{modality}_unit_norm", failing, f"{modality}: {len(ids)} finite vectors of length 1")
 
 
-def _rows_finding(num_samples: int, num_rows: int, num_letters: int) -> Finding:
-    return Finding(
-        rule="rows",
-        passed=num_rows + num_letters == num_samples,
-        detail=f"{num_samples} samples in the snapshot; {num_rows} have features and {num_letters} are dead letters",
+def _presence(path: Path) -> pa.Table:
+    """Of a table of samples their ids, which modalities they have, and where these come from."""
+    known = pq.read_schema(path).names
+    wanted = ["id", *(f"has_{name}" for name in NAMES), *(name for name, _ in origin.COLUMNS)]
+    return read_parquet(path, [name for name in wanted if name in known])
+
+
+def _rows_finding(samples: Sequence[str], rows: Sequence[str], letters: Sequence[str]) -> Finding:
+    """Whether every sample of the snapshot has features or is a dead letter, and nothing else is one of these."""
+    counts = Counter(samples)
+    counts.subtract([*rows, *letters])
+    promise = f"{len(samples)} samples in the snapshot; {len(rows)} have features and {len(letters)} are dead letters"
+    return _finding("rows", [str(name) for name, number in counts.items() if number], promise)
+
+
+def modalities_finding(given: pa.Table, made: pa.Table) -> Finding:
+    """Whether samples have the modalities of the snapshot, and others only where a track of another holds them.
+
+    Args:
+        given: Of the snapshot, with ``id`` and ``has_<modality>``.
+        made: The same of features, with ``<modality>_origin``.
+    """
+    had = {name: _flags(given, f"has_{name}") for name in NAMES}
+    failing: set[str] = set()
+    for name in NAMES:
+        has = _flags(made, f"has_{name}")
+        column = f"{name}_origin"
+        origins = made.column(column).to_pylist() if column in made.column_names else [None] * made.num_rows
+        for sample, source in zip(_ids(made), origins, strict=True):
+            is_added = sample in has and source in HELD_BY[name] and sample in had[source]
+            if (sample in has) != (sample in had[name] or is_added):
+                failing.add(sample)
+    return _finding(
+        "modalities", failing, f"{made.num_rows} samples have the modalities of the snapshot or their tracks"
     )
+
+
+def _flags(table: pa.Table, column: str) -> set[str]:
+    """Ids of the rows for which a column is true."""
+    return set(_ids(table.filter(table.column(column)))) if column in table.column_names else set()
 
 
 def _presence_finding(modality: str, embeddings: pa.Table, expected: pa.ChunkedArray) -> Finding:

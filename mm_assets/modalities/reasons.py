@@ -3,7 +3,10 @@
 Dead letters of all stages are grouped by these words; which modality is concerned is in a column of its own.
 """
 
+import logging
 from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
 
 REASONS = {
     "ambiguous_modality": "A sample has two blobs of one modality at one place.",
@@ -26,6 +29,7 @@ REASONS = {
     "not_finite": "The decoded values hold NaN or infinity.",
     "text_not_utf8": "The bytes are not valid UTF-8.",
     "too_large": "A blob, or all blobs of a sample, have more bytes than allowed.",
+    "too_many_boxes": "The container has more boxes or elements than its frames may have.",
     "too_many_decoded_bytes": "The header declares more decoded bytes than allowed.",
     "too_many_frames": "The video has more frames than allowed.",
     "too_many_parts": "The sample has more parts than allowed.",
@@ -34,6 +38,7 @@ REASONS = {
     "too_many_streams": "The container has more streams than allowed.",
     "truncated": "The blob ends before what its header declares.",
     "undecodable": "The decoder refuses the content.",
+    "unexpected_error": "Reading the blob failed in a way that is a fault of the reader, not of the blob.",
     "unsafe_path": "A name leaves its folder or tar.",
     "unsupported_format": "The bytes have none of the supported formats.",
 }
@@ -58,3 +63,12 @@ class BlobRejectedError(ValueError):
         super().__init__(refusal.reason, refusal.detail)
         self.reason = refusal.reason
         self.detail = refusal.detail
+
+
+def unexpected(what: str, error: Exception) -> Refusal:
+    """The refusal of a blob on which a reader failed as it never should: its sample is lost, and no other.
+
+    It counts as a dead letter under the budget like any other; the traceback is logged, for whoever mends the reader.
+    """
+    logger.error("%s: reading it failed", what, exc_info=error)
+    return Refusal("unexpected_error", f"{type(error).__name__} while it was read; the log has the traceback")

@@ -7,15 +7,16 @@ the aspects that it uses (``modality_modules``).
 Aspects and what each must define:
 
 - ``header``: ``inspect_header(data, limits) -> str | Refusal``, the format or why the blob is refused.
-- ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``. Where ``has_time_ranges``, a
-  third argument is the start and the end of a range of time in microseconds, or None.
+- ``decode``: ``decode(data, config)``, the decoded blob; raises ``BlobRejectedError``. Where ``has_time_ranges``, also
+  ``prepare(data, config)``, what all ranges of a blob need, and ``decode_range(prepared, config, range, tracks=)`` of
+  a start and an end in microseconds, or None, with those of ``tracks`` that are wanted.
 - ``tensor``: ``make_tensor(decoded, config) -> (value, length)`` and ``metadata(config)`` of ``tensors.arrow``.
 - ``column``: ``ARROW_TYPE`` of the value, ``read(scalar, shape)`` as an array, ``is_sound(scalar, shape)``.
 - ``signals``: ``COLUMNS`` (name and Arrow type), ``measure(decoded, config)``, ``NUMBERS`` and ``FLAGS`` for a
   preview, and ``COMBINED``, how a sample with several parts has one value (``combine``).
 - ``tokens``: ``SHAPE`` (names of numbers it needs), ``count(length, shape)`` and ``values(tensor, num_tokens, shape)``.
 - ``corruptions``: ``CORRUPTIONS``, by name a function of (value, severity, generator).
-- ``augment``: ``augment(values, config, rng)`` of what ``tokens`` made.
+- ``augment``: ``augment(values, config, rng, lengths)`` of what ``tokens`` made; ``lengths`` is how many each part has.
 - ``embedder`` (torch): ``Embedder(config, shape)``, a module of (values, positions).
 - ``bootstrap``: ``make_tensors(dim)`` of the bootstrap encoder.
 - ``descriptor`` (torch): ``Descriptor(tensors)``, ``collect(column, shape)``, its inputs, and ``misfit(shape)``.

@@ -24,13 +24,15 @@ from mm_assets.drops.samples import Rejection, Sample, id_of
 from mm_assets.drops.time_ranges import ranged
 from mm_assets.identity.canonical import Json, canonical_json
 from mm_assets.modalities.table import MODALITIES, NAMES
-from mm_assets.snapshot.blobs import blobs_of
+from mm_assets.snapshot.blobs import PART_COLUMNS, blobs_of
 from mm_assets.snapshot.schema import DEAD_LETTERS_SCHEMA, UNKNOWN_KEY, samples_schema
 from mm_assets.snapshot.shard import ShardPlace, read_shard
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.tables import PARQUET_TYPE, TAR_TYPE, RowsWriter
 
+#: What a part of a sample that is not plain weighs in its row: a digest, three numbers and a format.
+PART_BYTES = 150
 LETTER_ORDER = ("id", "object", "member", "reason", "detail")
 
 
@@ -63,7 +65,7 @@ def compute_snapshot(job: Job) -> StageResult:
         with RowsWriter(job.workdir / "samples.parquet", schema) as table:
             for row in _rows(rows, found):
                 counts.add_row(row)
-                table.append(row, size_bytes=len(str(row["metadata"])))
+                table.append(row, size_bytes=len(str(row["metadata"])) + PART_BYTES * _num_parts(row))
     schema = DEAD_LETTERS_SCHEMA
     if counts.unknown:
         schema = schema.with_metadata({UNKNOWN_KEY: canonical_json(counts.unknown)})
@@ -146,6 +148,11 @@ def _rows(rows: DiskSort, found: Collection) -> Iterator[dict[str, object]]:
     for _, row, place in rows:
         metadata = found.descriptions.read(*place).decode()
         yield row | {"metadata": metadata, **label_statements(metadata)}
+
+
+def _num_parts(row: Mapping[str, Any]) -> int:
+    """Of a sample that is not plain; 0 for one that is."""
+    return sum(len(row.get(name) or ()) for name in PART_COLUMNS)
 
 
 def _blob_columns(parts: list[list[Any]], offsets: Mapping[int, int], *, numbered: bool) -> dict[str, object]:

@@ -22,7 +22,7 @@ from mm_assets.drops.judging import judge_rows, suite_parts
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.table import MODALITIES
 from mm_assets.scratch import scratch_folder
-from mm_assets.snapshot.blobs import BlobRef, blob_columns, blobs_of
+from mm_assets.snapshot.blobs import PART_COLUMNS, BlobRef, blob_columns, blobs_of
 from mm_assets.snapshot.compute import member_stem
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.manifest import Manifest
@@ -30,6 +30,8 @@ from mm_assets.store.objects import Store
 
 SUITE = "snapshot.yaml"
 BATCH_ROWS = 4096
+#: Where samples have parts, hundreds of them maybe.
+PARTS_BATCH_ROWS = 256
 
 
 def validate_snapshot(store: Store, manifest: Manifest, rules: Rules) -> tuple[Finding, ...]:
@@ -135,8 +137,9 @@ def _promised(samples: Path, folder: Path, wrong: _Wrong) -> Iterator[_Member]:
     """
     stems = DiskSort(folder, "stems", num_keys=1)
     columns = ["id", *blob_columns(samples)]
+    batch_rows = PARTS_BATCH_ROWS if set(PART_COLUMNS) & set(columns) else BATCH_ROWS
     with pq.ParquetFile(samples) as table:
-        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False):
+        for batch in table.iter_batches(batch_size=batch_rows, columns=columns, use_threads=False):
             for row in batch.to_pylist():
                 stem = member_stem(row["id"]) + "."
                 blobs = [

@@ -313,8 +313,13 @@ class Store:
 
         Raises:
             ObjectMissingError: there is no such object.
-            ObjectCorruptError: its bytes have another digest.
+            ObjectCorruptError: its bytes have another digest, or ``name`` is not that of a file in the folder.
         """
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
+            raise ObjectCorruptError(
+                f"object {digest}: {name!r} is not the name of a file: expected one without separators. Correct what "
+                "names it."
+            )
         path = folder / (name or digest_hex(digest))
         if path.is_file() and digest_file(path) == digest:
             return path

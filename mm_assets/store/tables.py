@@ -12,6 +12,8 @@ ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 32 << 20
 #: Rows that are Python objects at a time; those of a row group before them are columns already.
 PENDING_ROWS = 2048
+#: What these may be said to weigh.
+PENDING_BYTES = 4 << 20
 BATCH_ROWS = 256
 PARQUET_TYPE = "application/vnd.apache.parquet"
 ARROW_TYPE = "application/vnd.apache.arrow.file"
@@ -66,7 +68,7 @@ class RowsWriter(AbstractContextManager["RowsWriter"]):
         self._row_group_bytes = row_group_bytes
         self._rows: list[dict[str, object]] = []
         self._tables: list[pa.Table] = []
-        self._group_rows = self._group_bytes = 0
+        self._group_rows = self._group_bytes = self._pending_bytes = 0
         self.num_rows = 0
 
     def append(self, row: dict[str, object], *, size_bytes: int = 0) -> None:
@@ -75,9 +77,10 @@ class RowsWriter(AbstractContextManager["RowsWriter"]):
         self.num_rows += 1
         self._group_rows += 1
         self._group_bytes += size_bytes
+        self._pending_bytes += size_bytes
         if self._group_rows == ROW_GROUP_ROWS or self._group_bytes >= self._row_group_bytes:
             self._end_group()
-        elif len(self._rows) == PENDING_ROWS:
+        elif len(self._rows) == PENDING_ROWS or self._pending_bytes >= PENDING_BYTES:
             self._pack()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -87,7 +90,7 @@ class RowsWriter(AbstractContextManager["RowsWriter"]):
 
     def _pack(self) -> None:
         self._tables.append(table_of(self._rows, self._schema))
-        self._rows = []
+        self._rows, self._pending_bytes = [], 0
 
     def _end_group(self) -> None:
         self._pack()

@@ -98,6 +98,27 @@ def test_loose_files_of_one_stem_become_one_row(tmp_path: Path) -> None:
     assert report.num_samples == 2
 
 
+def test_a_description_of_loose_files_adds_the_media_that_no_file_has(tmp_path: Path) -> None:
+    files = {
+        "a.jpg": png(), "a.json": b'{"text": "a caption", "image": "other.jpg", "page": 3}',
+        "b.0.jpg": png(), "b.1.jpg": png(), "b.json": b'{"text": "two", "image": 7}',
+        "c.0.jpg": png(), "c.1.txt": b"x", "c.json": b'{"content": [], "text": "y", "id": "z"}',
+    }  # fmt: skip
+    folder = make_folder(tmp_path / "drop", files)
+    said: list[str] = []
+    create_drop(folder, "src", "d1", on_note=said.append)
+    rows = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"id": "a", "image": "a.jpg", "text": "a caption", "page": 3},
+        {"id": "b", "image": ["b.0.jpg", "b.1.jpg"], "text": "two"},
+        {"id": "c", "content": [{"image": "c.0.jpg"}, {"text": "x"}]},
+    ]
+    assert said[0] == (
+        "3 .json files say content, id, image or text of a sample that has it by its files, a.json for example: what "
+        "they say of it is left out"
+    )
+
+
 def test_two_pictures_of_one_stem_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "drop", {"1.jpg": png(), "1.png": png()})
     with pytest.raises(DropError, match=r"1\.png: is the second image of sample 1"):

@@ -180,6 +180,41 @@ def test_content_holds_the_parts_of_a_sample_in_order(store: Store, settings: Se
     assert [row["metadata"] for row in table] == ['{"page":3}', "{}"]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_what_content_says_of_its_parts_is_kept(kind: str, store: Store, settings: Settings, tmp_path: Path) -> None:
+    parts = [
+        {"type": "image", "image": "0.png", "alt": "a cat", "box": [1, 2, 3, 4]}, {"text": ""}, {"text": "danach"},
+        {"text": "zwei", "caption": "two"},
+    ]  # fmt: skip
+    folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": "a", "content": parts}), "0.png": png()})
+    if kind == "parquet":
+        (folder / "index.jsonl").unlink()
+        pq.write_table(pa.table({"id": ["a"], "content": [parts]}), folder / "index.parquet")
+    _, table = members(folder, store, settings)
+    assert json.loads(table[0]["metadata"]) == {
+        "content": [{"place": 0, "alt": "a cat", "box": [1, 2, 3, 4]}, {"place": 2, "caption": "two"}]
+    }
+
+
+def test_a_picture_of_mmc4_without_a_name_is_refused(tmp_path: Path) -> None:
+    image = {"raw_url": "http://example.org/b", "matched_text_index": 0}
+    rows = [
+        {"text_list": ["eins"], "image_info": [{**image, "image_name": None}]},
+        {"text_list": ["zwei"], "image_info": [{**image, "image_name": "a.png"}]},
+    ]
+    folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl(*rows), "a.png": png()})
+    create_drop(folder, "src", "d1")
+    report = check_drop(folder)
+    assert report.num_samples == 1
+    assert [(problem.line, problem.message) for problem in report.problems] == [
+        (
+            1,
+            "part 0 of content has image without a value; an object with one of text, image, audio, video is expected "
+            "(bad_row)",
+        )
+    ]
+
+
 def test_content_of_drops_that_do_not_say_that_it_is_read_stays_metadata(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", {"index.jsonl": jsonl({"id": "a", "text": "eins", "content": ["x"]})})
     create_drop(folder, "src", "d1")

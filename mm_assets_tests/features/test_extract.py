@@ -1,7 +1,9 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from mm_assets.errors import ObjectCorruptError, SpecError
 from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
+from mm_assets.features.extract import extract_shard
 from mm_assets.features.inputs import check_redactions
 from mm_assets.features.preview import preview
 from mm_assets.identity.canonical import digest_bytes
@@ -240,3 +243,20 @@ def test_preview_counts_modalities_and_languages(make_features, store, samples, 
     assert "| samples | text | image | audio | video | dead letters |" in text
     assert "| 6 | 4 | 3 | 3 | 0 | 0 |" in text
     assert "| sharpness | 3 |" in text
+
+
+def test_a_fault_of_a_decoder_costs_one_sample(tmp_path):
+    words, scan = b"good words", "Ein gutes Wort für alle".encode()
+    (tmp_path / "blobs").write_bytes(words + scan)
+    rows = [
+        {"id": f"s/d/{number}", "object": "o", "text_digest": digest_bytes(data), "text_offset": offset,
+         "text_size_bytes": len(data), "text_format": "txt"}
+        for number, (data, offset) in enumerate([(words, 0), (scan, len(words))])
+    ]  # fmt: skip
+    nonsense: Any = "many"
+    broken = replace(FeaturesConfig(), max_text_bytes=nonsense)
+    with TarBlobs(tmp_path / "blobs") as blobs:
+        made = extract_shard(pa.Table.from_pylist(rows), blobs, broken, tmp_path)
+    assert made.stats["reasons"] == {"unexpected_error": 2}
+    letters = read_parquet(tmp_path / "dead_letters.parquet").to_pylist()
+    assert letters[0]["detail"] == "TypeError while it was read; the log has the traceback"

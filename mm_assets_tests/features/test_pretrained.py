@@ -21,7 +21,7 @@ from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.embed import compute_embeddings
 from mm_assets.features.kinds import PRETRAINED
 from mm_assets.features.mel_bands import converted, our_front_end
-from mm_assets.features.pretrained import read_encoder
+from mm_assets.features.pretrained import parse_encoder, read_encoder
 from mm_assets.features.pretrained_folder import read_folder, store_encoder
 from mm_assets.features.pretrained_models import CLASSES, _decibels, _front_end, _normalized, load_pretrained
 from mm_assets.features.pretrained_types import LIBRARIES, MODEL_TYPES
@@ -298,7 +298,6 @@ def test_folders_that_hold_no_encoder_are_refused_with_what_is_missing(models, s
     with pytest.raises(UsageError, match=r"tokenizer\.json is missing"):
         store_encoder(store, read_folder(folder))
     (folder / "kept.json").rename(folder / "tokenizer.json")
-    change(folder / "preprocessor_config.json", image_mean=None)
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     del preprocessor["image_std"]
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -325,6 +324,75 @@ def test_a_clap_model_that_fuses_random_crops_is_refused(models, store, tmp_path
     change(folder / "preprocessor_config.json", truncation="fusion")
     with pytest.raises(UsageError, match="fuses random crops"):
         store_encoder(store, read_folder(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "fields", "said"),
+    [
+        ("clip", "config.json", {"quantization_config": {"bits": 4}}, "has a quantization_config"),
+        ("clip", "config.json", {"text_config": {"quantization_config": {}}}, "has a quantization_config"),
+        (
+            "clip",
+            "preprocessor_config.json",
+            {"image_mean": [0.5, 0.5]},
+            "image_mean .* three finite numbers,",
+        ),
+        ("clip", "preprocessor_config.json", {"image_std": [1, 0, 1]}, "three finite numbers other than 0, got"),
+        ("ast", "preprocessor_config.json", {"std": 0.0}, "std .* expected a finite number other than 0, got 0.0"),
+        ("ast", "preprocessor_config.json", {"mean": float("nan")}, "mean .* expected a finite number, got nan"),
+        ("ast", "preprocessor_config.json", {"max_length": "100"}, "max_length .* a whole number above 0, got 100"),
+        ("clap", "preprocessor_config.json", {"max_length_s": 2.5}, "max_length_s .* a whole number above 0, got 2.5"),
+        (
+            "clap",
+            "preprocessor_config.json",
+            {"hop_length": 170},
+            "hop_length 170 .* a multiple of 16\\. Take",
+        ),
+        ("clip", "tokenizer.json", {"model": {"type": "none"}}, r"tokenizer\.json is no tokenizer"),
+    ],
+)
+def test_what_a_stage_could_not_run_is_refused_when_it_is_added(kind, file, fields, said, models, store, tmp_path):
+    folder = copied(models[kind], tmp_path)
+    change(folder / file, **fields)
+    with pytest.raises(UsageError, match=said):
+        store_encoder(store, read_folder(folder))
+
+
+@pytest.mark.parametrize(("kind", "said"), [("int8", "are of type I8: expected one of F64"), ("nan", "hold NaN")])
+def test_weights_that_are_packed_or_not_finite_are_refused_when_they_are_added(kind, said, models, store, tmp_path):
+    folder = copied(models["clip"], tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    name = "visual_projection.weight"
+    weights[name] = weights[name].to(torch.int8) if kind == "int8" else weights[name].to(torch.bfloat16)
+    if kind == "nan":
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        store_encoder(store, read_folder(folder))
+        weights[name][1, 1] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=f"weights {name} {said}"):
+        store_encoder(store, read_folder(folder))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"files": [{"name": "../x", "digest": "sha256:" + "0" * 64, "size_bytes": 1}]},
+        {"modalities": ["../x"]},
+        {"expects": {"__class__": 1}},
+    ],
+)
+def test_names_in_the_document_of_an_encoder_are_known_ones(fields, models, store):
+    document = json.loads(store_encoder(store, read_folder(models["clip"]))[1].encode())
+    parse_encoder(json.dumps(document).encode(), "x")
+    with pytest.raises(ObjectCorruptError, match="encoder x: is not the document of an encoder"):
+        parse_encoder(json.dumps({**document, **fields}).encode(), "x")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ""])
+def test_an_object_is_fetched_into_its_folder_alone(name, store, tmp_path):
+    digest = store.put_bytes(b"x")
+    with pytest.raises(ObjectCorruptError, match="is not the name of a file"):
+        store.fetch(digest, tmp_path / "folder", name)
 
 
 def test_weights_that_are_missing_are_named_and_never_drawn(models, embed, samples, tmp_path):

@@ -13,11 +13,13 @@ from mm_assets.features import validate
 from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.schema import EMBEDDINGS, tensors_schema
-from mm_assets.features.validate import embedding_finding, tensor_finding, validate_features
+from mm_assets.features.validate import embedding_finding, modalities_finding, tensor_finding, validate_features
 from mm_assets.identity.canonical import digest_bytes, digest_json, to_json
 from mm_assets.materialize import Workspace
+from mm_assets.modalities.table import NAMES
 from mm_assets.store.action import read_objects
 from mm_assets.store.manifest import Partition
+from mm_assets.store.tables import read_parquet, write_parquet
 from mm_assets_tests.by_hand import judge_by_hand, open_by_hand
 
 PARTITION = Partition(release="r1", shard="0000")
@@ -124,6 +126,43 @@ def test_too_many_dead_letters_fail_the_gate_and_a_poor_sample_is_named(make_fea
     overdriven = findings["expect_column_values_to_be_between(clipping_fraction)"]
     assert not overdriven.passed
     assert overdriven.failing_ids == ("s/d/0", "s/d/1", "s/d/2")
+
+
+def test_features_of_other_samples_than_the_snapshot_has_are_found(make_features, store, rules, tmp_path):
+    made = make_features({"s/d/a": {"txt": b"one"}, "s/d/b": {"txt": b"two"}}).manifest
+    signals = read_parquet(store.fetch(made.output("signals.parquet").digest, tmp_path))
+    other = signals.set_column(0, signals.schema.field("id"), pa.array(["s/d/a", "s/d/x"]))
+    digest = store.put_file(write_parquet(other, tmp_path / "other.parquet"))
+    outputs = [
+        output.model_copy(update={"digest": digest}) if output.name == "signals.parquet" else output
+        for output in made.outputs
+    ]
+    found = validate_features(store, made.model_copy(update={"outputs": outputs}), rules)
+    rows = next(finding for finding in found if finding.rule == "rows")
+    assert not rows.passed
+    assert rows.failing_ids == ("s/d/b", "s/d/x")
+
+
+@pytest.mark.parametrize(
+    ("had", "has", "source", "passed"),
+    [
+        (("video",), ("video", "audio"), "video", True),
+        (("video",), ("video",), None, True),
+        (("video", "audio"), ("video", "audio"), "file", True),
+        (("text",), ("text", "audio"), "video", False),
+        (("text",), ("text", "image"), None, False),
+        (("text", "image"), ("text",), None, False),
+        (("video",), ("video", "audio"), "file", False),
+    ],
+)
+def test_features_add_no_modality_but_what_a_track_holds(had, has, source, passed):
+    def table(present):
+        return pa.table({"id": ["a"], **{f"has_{name}": [name in present] for name in NAMES}})
+
+    made = table(has).append_column("audio_origin", pa.array([source], pa.string()))
+    finding = modalities_finding(table(had), made)
+    assert finding.passed == passed
+    assert finding.failing_ids == (() if passed else ("a",))
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "config", "inputs", "validate", "preview", "extract"])

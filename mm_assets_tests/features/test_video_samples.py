@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mm_assets.checks.rules import Rules
 from mm_assets.drops.check import check_drop
 from mm_assets.drops.create import create_drop
+from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig
-from mm_assets.features.extract import compute_features
+from mm_assets.features.extract import compute_features, extract_shard
 from mm_assets.features.preview import preview
 from mm_assets.features.validate import validate_embeddings, validate_features
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.video.frames import times_us
 from mm_assets.settings import Settings
+from mm_assets.snapshot.blobs import BlobRef
 from mm_assets.snapshot.preview import preview as snapshot_preview
 from mm_assets.store.commit import Attempt, Committed
 from mm_assets.store.job import Job
@@ -192,3 +196,46 @@ def test_videos_among_the_parts_of_a_sample_have_their_sound_behind_them(
     assert (signals["video_frames"], signals["video_seconds"], signals["audio_origin"]) == (16, 4.0, "video")
     passed = {finding.rule: finding.passed for finding in validate_features(store, made.manifest, rules)}
     assert passed["tensors"]
+
+
+class CountedBlobs(TarBlobs):
+    """Says how often a blob was read."""
+
+    num_reads = 0
+
+    def read(self, ref: BlobRef) -> bytes:
+        self.num_reads += 1
+        return super().read(ref)
+
+
+def test_ranges_of_one_video_are_read_and_judged_once(tmp_path: Path) -> None:
+    path = tmp_path / "blobs"
+    path.write_bytes(FILM)
+    blob = {"video_digest": digest_bytes(FILM), "video_offset": 0, "video_size_bytes": len(FILM), "video_format": "mp4"}
+    rows = [
+        {"id": f"s/d/{number}", "object": "o", **blob, "video_start_us": number * 100_000, "video_end_us": None}
+        for number in range(5)
+    ]
+    with CountedBlobs(path) as blobs:
+        made = extract_shard(pa.Table.from_pylist(rows), blobs, FeaturesConfig(), tmp_path)
+    assert made.stats["rows_out"] == 5
+    assert blobs.num_reads == 1
+
+
+def test_the_sound_of_a_video_is_not_decoded_where_the_sample_has_its_own(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    data = video("mov", "mpeg4", sound="pcm_s16le")
+    # A codec that nobody knows.
+    strange = data.replace(b"sowt", b"zzzz")
+    assert strange != data
+    rows = [
+        {"id": "own", "video": "film.mov", "audio": "own.wav"}, {"id": "track", "video": "film.mov"},
+    ]  # fmt: skip
+    files = {"index.jsonl": jsonl(*rows), "film.mov": strange, "own.wav": sound(seconds=0.5)}
+    deliver(store, make_folder(tmp_path / "drop", files))
+    shard = freeze(store, open_test_release(store, ("src", "d1")), "0000", settings)
+    made = features_of(store, shard, tmp_path / "features")
+    signals = rows_of(store, made, "signals.parquet", tmp_path)
+    assert (signals["own"]["audio_origin"], signals["own"]["video_has_sound"]) == ("file", True)
+    assert rows_of(store, made, "dead_letters.parquet", tmp_path)["track"]["reason"] == "unsupported_format"

@@ -50,6 +50,7 @@ UNCOUNTED_OF = {
         "mm_assets.promotion.reachable": "re-hashes objects and refuses",
         "mm_assets.features.pretrained": "says which files an encoder has, so that they are re-hashed",
         "mm_assets.features.config": "imported by that one, and not used",
+        "mm_assets.features.pretrained_types": "the same",
     },
 }
 #: Libraries that an asset's code uses and whose version changes no byte of its outputs.
@@ -67,6 +68,8 @@ DISTRIBUTIONS = {"PIL": "pillow", "fasttext": "fasttext-predict", "yaml": "pyyam
 IN_ENVIRONMENT = {"numpy", "pyarrow", "safetensors", "torch"}
 #: Handlers that write the text of an error into data and would also catch the package's own; none is raised there.
 BROAD_HANDLERS = {
+    ("mm_assets.drops.blobs", "Exception"): "raises the package's own again; only the error's type is written",
+    ("mm_assets.features.extract", "Exception"): "raises the package's own again; only the error's type is written",
     ("mm_assets.drops.tar", "tarfile.TarError, EOFError, ValueError, OverflowError"): "raises the package's own again",
     ("mm_assets.drops.parquet_rows", "ValueError, OverflowError, pa.ArrowException"): "calls pyarrow only",
     ("mm_assets.modalities.audio.header", "soundfile.LibsndfileError, RuntimeError"): "calls soundfile only",

@@ -97,7 +97,7 @@ def test_wav_whose_byte_rate_contradicts_its_format_lies(make_tone, to_wav):
 
 def test_flac_cut_in_the_middle_is_rejected(to_wav):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 64_000).astype(np.float32)
-    data = to_wav(noise, 16_000, "FLAC")
+    data = to_wav(noise, 16_000, "FLAC", "PCM_16")
     with pytest.raises(BlobRejectedError) as caught:
         decode(data[: len(data) // 2], CONFIG)
     assert caught.value.reason in ("truncated", "undecodable", "bad_header")
@@ -181,3 +181,59 @@ def test_signal_to_noise_of_a_tone_with_pauses_in_known_noise_is_estimated_withi
     noise = np.random.default_rng(7).normal(0, np.sqrt(power / 10 ** (decibel / 10)), len(tone))
     clip = decode(to_wav((tone + noise).astype(np.float32), rate, "WAV", "FLOAT"), CONFIG)
     assert measure(clip, CONFIG)["snr_db"] == pytest.approx(decibel, abs=1.0)
+
+
+def _with_length(data: bytes, num_frames: int) -> bytes:
+    """A FLAC stream that declares another number of samples."""
+    field = int.from_bytes(data[18:26], "big")
+    return data[:18] + (field >> 36 << 36 | num_frames).to_bytes(8, "big") + data[26:]
+
+
+def _outcome(data: bytes) -> str:
+    """The format of what decodes, or why it does not."""
+    found = inspect_header(data, SnapshotConfig())
+    if isinstance(found, Refusal):
+        return f"{found.reason}: {found.detail}"
+    try:
+        decode(data, CONFIG)
+    except BlobRejectedError as error:
+        return f"{error.reason}: {error.detail}"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "said"),
+    [
+        ("WAV", None, "header_lies: wav has a second file at byte"),
+        ("FLAC", None, "header_lies: header declares 32000 samples, and more data follow"),
+        ("MP3", None, "header_lies: mp3 has a second file behind the first, from byte"),
+        ("OGG", "VORBIS", "header_lies: ogg has a second stream behind the first, from byte"),
+        ("OGG", "OPUS", "header_lies: ogg has a second stream behind the first, from byte"),
+    ],
+)
+def test_two_clips_one_behind_the_other_are_refused(kind, subtype, said, make_tone, to_wav):
+    one = to_wav(make_tone(440.0, 2.0, 16_000), 16_000, kind, subtype)
+    assert _outcome(one) == kind.lower()
+    assert _outcome(one + one).startswith(said)
+
+
+def test_a_flac_that_has_more_than_it_declares_is_refused(make_tone, to_wav):
+    data = to_wav(make_tone(440.0, 1.0, 16_000), 16_000, "FLAC", "PCM_16")
+    assert _outcome(_with_length(data, 9_000)) == "header_lies: header declares 9000 samples, and more data follow"
+    assert _outcome(data + b"TAG" + bytes(125)) == "flac"
+
+
+def test_an_mp3_that_has_more_than_its_first_frame_declares_is_refused(make_tone, to_wav):
+    data = to_wav(make_tone(440.0, 3.0, 16_000), 16_000, "MP3", None)
+    place = data.index(b"Xing") + 8
+    declared = int.from_bytes(data[place : place + 4], "big")
+    short = data[:place] + (declared // 3).to_bytes(4, "big") + data[place + 4 :]
+    assert _outcome(short).startswith("header_lies: mp3 is read as ")
+    tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + data + b"TAG" + bytes(125)
+    assert _outcome(tagged) == "mp3"
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_is_cut_off_is_truncated(subtype, make_tone, to_wav):
+    data = to_wav(make_tone(440.0, 2.0, 16_000), 16_000, "OGG", subtype)
+    assert _outcome(data[: len(data) // 2]).startswith("truncated: ogg page at byte ")

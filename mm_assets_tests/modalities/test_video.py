@@ -1,5 +1,6 @@
 """Videos: judged by their container, frames at evenly spaced times, sound on the same clock, signals and damage."""
 
+import re
 import struct
 from dataclasses import replace
 
@@ -59,7 +60,9 @@ def test_frames_are_those_shown_at_evenly_spaced_times(container: str, codec: st
     made = decode(data, CONFIG)
     # The middles of eight parts of two seconds are 125, 375, ... ms; frames last 40 ms.
     assert made.times_us == (120_000, 360_000, 600_000, 840_000, 1_120_000, 1_360_000, 1_600_000, 1_840_000)
-    assert (made.num_frames, made.seconds, made.fps, made.width, made.height) == (50, 2.0, 25.0, 64, 48)
+    assert (made.num_frames, made.fps, made.width, made.height) == (50, 25.0, 64, 48)
+    # Matroska rounds the times of its sound to milliseconds.
+    assert made.seconds == pytest.approx(2.0, abs=0.001)
     for time, frame in zip(made.times_us, made.frames, strict=True):
         wanted = picture(time // 40_000, 50, (64, 48))
         assert np.abs(np.asarray(frame.rgb).astype(int) - wanted).mean() < 12
@@ -110,21 +113,62 @@ def test_a_segment_reaches_only_what_its_video_has() -> None:
     assert decode(data, CONFIG, (1_500_000, 2_300_000)).seconds == 0.5
 
 
+def test_sound_behind_the_last_picture_belongs_to_the_video() -> None:
+    data = video("mov", "mpeg4", sound="pcm_s16le", seconds=1.0, sound_seconds=3.0)
+    made, late = decode(data, CONFIG), decode(data, CONFIG, (2_000_000, 3_000_000))
+    assert (made.seconds, made.num_frames) == (3.0, 25)
+    assert made.audio is not None
+    assert late.audio is not None
+    assert made.audio.seconds == 3.0
+    assert np.array_equal(late.audio.mono, made.audio.mono[96_000:])
+    assert np.abs(late.audio.mono).max() > 0.2
+    # The last picture stays.
+    assert late.times_us == (0,)
+    assert np.array_equal(np.asarray(late.frames[0].rgb), np.asarray(made.frames[-1].rgb))
+    assert refused(data, time_range=(3_000_000, None)).startswith("bad_time_range")
+
+
 def test_a_video_of_few_frames_gives_each_once() -> None:
     made = decode(video(seconds=0.12), CONFIG)
     assert made.times_us == (0, 40_000, 80_000)
     assert tensor.make_tensor(made, CONFIG)[1] == 3
 
 
-def test_frames_are_upright() -> None:
-    data = bytearray(video(size=(64, 32)))
-    # The matrix of the track's header, 16.16 and 2.30 numbers: turned by 90 degrees.
+def shown_by(*matrix: float) -> bytes:
+    """A video with a display matrix: where its columns run to, and its rows."""
+    data = bytearray(video(size=(64, 32), seconds=0.2))
+    # The matrix of the track's header, 16.16 and 2.30 numbers.
     place = data.index(b"tkhd") + 4 + 40
-    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    made = decode(bytes(data), CONFIG)
-    assert (made.width, made.height) == (32, 64)
-    upright = np.asarray(decode(video(size=(64, 32)), CONFIG).frames[0].rgb)
-    assert np.array_equal(np.asarray(made.frames[0].rgb), np.rot90(upright, -1))
+    right, down, left, up = (round(number * (1 << 16)) for number in matrix)
+    data[place : place + 36] = struct.pack(">9i", right, down, 0, left, up, 0, 0, 0, 1 << 30)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+        (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0),
+    ],
+)  # fmt: skip
+def test_frames_are_upright_and_as_in_the_mirror_where_their_video_is(matrix: tuple[int, int, int, int]) -> None:
+    plain = np.asarray(decode(shown_by(1, 0, 0, 1), CONFIG).frames[0].rgb)
+    shown = np.asarray(decode(shown_by(*matrix), CONFIG).frames[0].rgb)
+    # Pixel (p, q) is shown at (a p + c q, b p + d q), moved to begin at 0.
+    a, b, c, d = matrix
+    q, p = np.mgrid[: plain.shape[0], : plain.shape[1]]
+    x, y = a * p + c * q, b * p + d * q
+    expected = np.zeros_like(shown)
+    expected[y - y.min(), x - x.min()] = plain
+    assert np.array_equal(shown, expected)
+
+
+def test_frames_that_are_turned_otherwise_are_refused() -> None:
+    assert refused(shown_by(0.7071, 0.7071, -0.7071, 0.7071)).startswith(
+        "unsupported_format: video is shown turned by the matrix 0.7071"
+    )
+    zeros = decode(shown_by(0, 0, 0, 0), CONFIG)
+    assert zeros.digest == decode(shown_by(1, 0, 0, 1), CONFIG).digest
 
 
 @pytest.mark.parametrize(
@@ -171,6 +215,80 @@ def patched(data: bytes, name: bytes, offset: int, value: bytes) -> bytes:
 )
 def test_what_is_no_sound_video_is_refused_before_it_is_decoded(data: bytes, expected: str) -> None:
     assert judged(data).startswith(expected)
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), name) + content
+
+
+def nested(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = box(b"moov", data)
+    return data
+
+
+FTYP = box(b"ftyp", b"isom" + bytes(4))
+HEADER_OF_WEBM = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (FTYP + box(b"dref", bytes(8) + struct.pack(">I4s", 100, b"url ")), "truncated: mp4 data reference url  ends"),
+        (FTYP + nested(1500), "header_lies: mp4 box moov is nested deeper than 16 boxes"),
+        (FTYP + box(b"free", b"") * 10_100, "too_many_boxes: mp4 has more than 10080 boxes, which 10 frames may have"),
+        (
+            HEADER_OF_WEBM + b"\x18\x53\x80\x67\xff" + b"\xec\x80" * 10_100,
+            "too_many_boxes: matroska has more than 10080 elements, which 10 frames may have",
+        ),
+        (HEADER_OF_WEBM + b"\x18\x53\x80\x67\xff\x12\x54\xc3\x67\xff", "header_lies: matroska element 1254c367"),
+        (HEADER_OF_WEBM + b"\x18\x53\x80\x67\x80\x05nonsense", "header_lies: matroska has no element at byte 17"),
+    ],
+)
+def test_a_structure_that_cannot_be_is_refused(data: bytes, expected: str) -> None:
+    assert judged(data, replace(LIMITS, max_video_frames=10)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "said"),
+    [
+        ("mp4", "libx264", "header_lies: mp4 has a second ftyp at byte"),
+        ("mov", "mjpeg", "header_lies: mp4 has a second ftyp at byte"),
+        ("matroska", "libx264", "header_lies: matroska has a second file behind the first, from byte"),
+        ("webm", "libvpx", "header_lies: matroska has a second file behind the first, from byte"),
+        ("avi", "mpeg4", "header_lies: avi has a second file behind the first, from byte"),
+    ],
+)
+def test_two_videos_one_behind_the_other_are_refused(container: str, codec: str, said: str) -> None:
+    data = video(container, codec, seconds=0.4)
+    assert judged(data + data).startswith(said)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_a_matroska_file_that_was_streamed_reads_and_one_that_is_cut_off_does_not(codec: str) -> None:
+    data = video("matroska", codec, sound="libopus", streamed=True)
+    assert decode(data, CONFIG).num_frames == 50
+    assert judged(data[: len(data) // 2]).startswith("truncated: matroska ")
+    # A live stream does not even say where its clusters end.
+    live = re.sub(
+        rb"\x1f\x43\xb6\x75[\x10-\x1f].{3}|\x1f\x43\xb6\x75[\x40-\x7f].", _of_unknown_size, data, flags=re.DOTALL
+    )
+    assert live != data
+    assert decode(live, CONFIG).num_frames == 50
+    assert judged(live[: len(live) // 2]).startswith("truncated: matroska ")
+
+
+def _of_unknown_size(cluster: "re.Match[bytes]") -> bytes:
+    num_bytes = len(cluster[0]) - 4
+    return cluster[0][:4] + ((1 << 7 * num_bytes + 1) - 1).to_bytes(num_bytes, "big")
+
+
+def test_a_fragment_per_frame_is_no_hostile_file() -> None:
+    options = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
+    data = video(seconds=60.0, size=(16, 16), gop=100, container_options=options)
+    assert data.count(b"moof") == 1500
+    assert judged(data) == "mp4"
 
 
 def test_a_container_with_sound_alone_is_no_video() -> None:
@@ -284,7 +402,13 @@ def test_all_frames_of_a_clip_are_changed_alike_in_training() -> None:
     row = rows_of(decode(video(), CONFIG))[0]
     clip = np.stack([row] * 4)
     clip[:, :8] = np.arange(4, dtype="<i8")[:, None].view(np.uint8)
-    changed = augment.augment(np.concatenate([clip, clip]), AugmentConfig(), np.random.default_rng(0))
+    # Of one frame that is shown before the first of the next clip.
+    short = clip[:1].copy()
+    short[:, :8] = np.array([-1], "<i8").view(np.uint8)
+    rows = np.concatenate([clip, short, clip])
+    changed = augment.augment(rows, AugmentConfig(), np.random.default_rng(0), [4, 1, 4])
+    assert not np.array_equal(pixels(changed)[4], pixels(changed)[5])
+    changed = np.concatenate([changed[:4], changed[5:]])
     first, second = pixels(changed)[:4], pixels(changed)[4:]
     assert all(np.array_equal(frame, first[0]) for frame in first)
     assert not np.array_equal(first, second)

@@ -29,6 +29,7 @@ from mm_assets.settings import Settings
 from mm_assets.store.objects import Store
 from mm_assets_tests.drops.raw_data import deliver, drop_of, freeze, jsonl, make_folder, open_test_release, png
 from mm_assets_tests.store.committing import damage
+from mm_assets_tests.videos import video
 
 ROWS = [{"id": f"r{number:05d}", "text": f"text of row {number} " * 5} for number in range(4000)]
 
@@ -141,6 +142,26 @@ def test_several_files_are_on_their_way_and_samples_keep_their_order(tmp_path: P
     assert found_in[0] == found_in[1]
     assert len(found_in[0]) == 60
     assert 1 < SlowReader.most <= FETCH_THREADS
+
+
+def test_a_video_that_many_rows_are_ranges_of_is_read_once(tmp_path: Path) -> None:
+    files = {f"{number}.mp4": video(seconds=0.2, hue=number) for number in range(2)}
+    objects = [DropObject(key=key, size_bytes=len(data), sha256=digest_bytes(data)[7:]) for key, data in files.items()]
+    rows = jsonl(*({"id": f"r{n}", "video": f"{n % 2}.mp4", "start_s": 0, "end_s": 0.1} for n in range(100)))
+    index = make_folder(tmp_path / "d", {"index.jsonl": rows}) / "index.jsonl"
+    entry = DropObject(key="index.jsonl", size_bytes=len(rows), sha256=digest_bytes(rows)[7:])
+    opened: list[str] = []
+
+    def opening(entry: DropObject) -> VerifiedReader:
+        opened.append(entry.name)
+        return VerifiedReader(io.BytesIO(files[entry.name]), entry, entry.name)
+
+    with Collection(tmp_path, SnapshotConfig()) as found:
+        drop = drop_of("index", [entry, *objects])
+        read_rows(read_index(index, "index.jsonl"), drop, opening, found, repeated=frozenset())
+        made = [made for _, made in found.read_back() if isinstance(made, Sample)]
+    assert len(made) == 100
+    assert sorted(opened) == ["0.mp4", "1.mp4"]
 
 
 def write_large_cells(folder: Path, *names: str, use_dictionary: bool, num_rows: int) -> Path:

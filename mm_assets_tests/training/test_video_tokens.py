@@ -17,7 +17,7 @@ from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.towers import TowerEncoder
-from mm_assets.training.augment import augment
+from mm_assets.training.augment import augment, part_lengths
 from mm_assets.training.config import AugmentConfig, LossConfig, ModelConfig
 from mm_assets.training.network import Network, to_inputs
 from mm_assets.training.objectives import class_weights, compute_losses, targets_of
@@ -56,6 +56,7 @@ def test_every_frame_is_its_patches_and_batches_are_repeatable() -> None:
     assert batch.presence_SM.tolist() == [[True, False, False, True], [True, False, False, False]] + [
         [True, False, False, True]
     ]
+    assert part_lengths(batch, "video") == [3, 5]
     changed = [augment(batch, AugmentConfig(), seed=1, step=2, lane=3).values["video"] for _ in range(2)]
     assert torch.equal(*changed)
     assert not np.array_equal(changed[0].numpy(), batch.values["video"])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from mm_assets.modalities.audio.flac import open_sound
+from mm_assets.modalities.audio.flac import open_whole
 from mm_assets.modalities.audio.header import read_header
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
@@ -50,8 +50,8 @@ def decode(data: bytes, config: Limits) -> DecodedAudio:
     """Decodes a blob once, in blocks; its header is judged before any sample is decoded.
 
     Raises:
-        BlobRejectedError: what ``header`` refuses, ``too_many_decoded_bytes``, ``truncated``, ``not_finite`` or
-            ``undecodable``.
+        BlobRejectedError: what ``header`` refuses, ``too_many_decoded_bytes``, ``truncated``, ``header_lies``,
+            ``not_finite`` or ``undecodable``.
     """
     header = read_header(data, max_seconds=config.max_decoded_seconds)
     if isinstance(header, Refusal):
@@ -60,7 +60,7 @@ def decode(data: bytes, config: Limits) -> DecodedAudio:
         detail = f"audio declares {header.decoded_bytes} decoded bytes; {config.max_decoded_bytes} are allowed"
         raise BlobRejectedError(Refusal("too_many_decoded_bytes", detail))
     try:
-        with open_sound(data) as file:
+        with open_whole(data) as file:
             return _read(file, header.num_frames)
     except soundfile.LibsndfileError as error:
         # Its text names a Python stream by address; the decoder's own sentence does not.
@@ -83,9 +83,19 @@ def _read(file: soundfile.SoundFile, num_frames: int) -> DecodedAudio:
         hasher.update(block.astype("<f4", copy=False).tobytes())
         mono[filled : filled + len(block)] = mix(block)
         filled += len(block)
+    if _goes_on(file):
+        raise BlobRejectedError(Refusal("header_lies", f"header declares {num_frames} samples, and more data follow"))
     return DecodedAudio(
         mono=mono, sample_rate=file.samplerate, channels=file.channels, digest="sha256:" + hasher.hexdigest()
     )
+
+
+def _goes_on(file: soundfile.SoundFile) -> bool:
+    """Whether anything follows the declared samples: others, or bytes that are none."""
+    try:
+        return len(file.read(1, dtype="float32", always_2d=True)) > 0
+    except soundfile.LibsndfileError:
+        return True
 
 
 def digest_head(sample_rate: int, channels: int) -> bytes:

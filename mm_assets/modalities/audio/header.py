@@ -1,4 +1,4 @@
-"""What a clip's header declares: libsndfile opens it without decoding; WAV chunks are compared with the file first.
+"""What a clip's header declares: libsndfile opens it without decoding; its structure is compared with the file.
 
 A FLAC stream whose header leaves out its length is decoded to find it, up to the ceiling.
 """
@@ -9,6 +9,8 @@ from typing import Protocol
 import soundfile
 
 from mm_assets.modalities.audio.flac import ForwardSound, count_frames, has_no_length, open_sound
+from mm_assets.modalities.audio.mp3 import check_mp3
+from mm_assets.modalities.audio.ogg import check_ogg
 from mm_assets.modalities.audio.wav import check_wav
 from mm_assets.modalities.reasons import Refusal
 
@@ -56,7 +58,8 @@ def read_header(data: bytes, *, max_seconds: float) -> AudioHeader | Refusal:
     kind = _format(data)
     if kind is None:
         return Refusal("unsupported_format", "audio is neither WAV, FLAC, Ogg nor MP3")
-    refusal = check_wav(data) if kind == "wav" else None
+    check = {"wav": check_wav, "ogg": check_ogg}.get(kind)
+    refusal = None if check is None else check(data)
     if refusal is not None:
         return refusal
     try:
@@ -73,7 +76,10 @@ def read_header(data: bytes, *, max_seconds: float) -> AudioHeader | Refusal:
         # The library's own sentence: the whole message also holds the address of the buffer, another one each time.
         said = error.error_string if isinstance(error, soundfile.LibsndfileError) else type(error).__name__
         return Refusal("bad_header", f"{kind} header cannot be read: {said}")
-    return _check(header, max_seconds) or header
+    refusal = _check(header, max_seconds)
+    if refusal is None and kind == "mp3":
+        refusal = check_mp3(data, header.num_frames)
+    return refusal or header
 
 
 def _check(header: AudioHeader, max_seconds: float) -> Refusal | None:

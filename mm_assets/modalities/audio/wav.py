@@ -23,6 +23,10 @@ def check_wav(data: bytes) -> Refusal | None:
             return Refusal(
                 "header_lies", f"wav header declares a chunk of {size} bytes at byte {place}; {present} follow"
             )
+        if name == b"RIFF" or (name == b"data" and has_data):
+            return Refusal(
+                "header_lies", f"wav has a second {'file' if name == b'RIFF' else 'data chunk'} at byte {place}"
+            )
         if name == b"fmt ":
             refusal = _check_format(data[place + 8 : place + 8 + size])
             if refusal is not None:

@@ -1,5 +1,6 @@
 """Random changes of pictures in training: mirrored, shifted, coloured."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 WHITE = 255
 
 
-def augment(images_NHWC: np.ndarray, config: Any, rng: np.random.Generator) -> np.ndarray:
-    """Changed copies."""
+def augment(images_NHWC: np.ndarray, config: Any, rng: np.random.Generator, lengths: Sequence[int] = ()) -> np.ndarray:
+    """Changed copies, each value by numbers of its own."""
+    del lengths
     return _colour(_shift(_flip(images_NHWC, config, rng), config, rng), config, rng)
 
 

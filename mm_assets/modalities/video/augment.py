@@ -1,22 +1,23 @@
 """Random changes of clips in training: mirrored, shifted, coloured, all frames of a clip alike."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mm_assets.identity.randomness import keyed_rng
 from mm_assets.modalities.image import augment as pictures
-from mm_assets.modalities.video.frames import Rows, pixels, times_us, with_pixels
+from mm_assets.modalities.video.frames import Rows, pixels, with_pixels
 
 MAX_KEY = 1 << 50
 
 
-def augment(rows_FB: Rows, config: Any, rng: np.random.Generator) -> Rows:
-    """Changed copies; a clip ends where time does not go on."""
+def augment(rows_FB: Rows, config: Any, rng: np.random.Generator, lengths: Sequence[int]) -> Rows:
+    """Changed copies of clips that have ``lengths`` frames."""
     if not len(rows_FB):
         return rows_FB
-    ends = np.flatnonzero(np.diff(times_us(rows_FB)) <= 0) + 1
-    changed = [_clip(clip, config, int(rng.integers(MAX_KEY))) for clip in np.split(pixels(rows_FB), ends)]
+    clips = np.split(pixels(rows_FB), np.cumsum(lengths)[:-1])
+    changed = [_clip(clip, config, int(rng.integers(MAX_KEY))) for clip in clips]
     return with_pixels(rows_FB, np.concatenate(changed))
 
 

@@ -1,6 +1,7 @@
 """Videos: the frames at evenly spaced times of a time range, decoded once, and the sound of the same range of time.
 
-Rules: of the streams the first with pictures and the first with sound count; frames are stored upright; colours are
+Rules: of the streams the first with pictures and the first with sound count; a video ends with the later of both, its
+last frame being shown until then; frames are stored upright; colours are
 converted to RGB as the stream declares them, and where it does not, as BT.709 from 720 rows on and as BT.601 below
 (wide colours and brightness beyond the standard range are not mapped); pixels are taken to be square; interlaced frames
 stay so. One thread, no hardware, and a conversion whose arithmetic is the same on every CPU.
@@ -8,7 +9,8 @@ stay so. One thread, no hardware, and a conversion whose arithmetic is the same 
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +38,7 @@ from mm_assets.modalities.video.timeline import (
     to_us,
 )
 from mm_assets.modalities.video.track import decode_track
+from mm_assets.modalities.video.upright import upright
 
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 UNSPECIFIED_COLOURS, HD_ROWS = 2, 720
@@ -61,8 +64,8 @@ class DecodedVideo:
 
     ``frames`` are RGB and upright, no larger than ``WORKING_SIDE``; ``times_us`` says when each is shown, and
     ``audio`` begins, both relative to the start of the time range. ``audio_start_us`` is where its first sample lies;
-    silence is before it. ``num_frames`` counts the frames that are shown within the time range; ``digest`` is over the
-    chosen frames at their full size.
+    silence is before it. Both are None where the sound was not decoded. ``num_frames`` counts the frames that are shown
+    within the time range; ``digest`` is over the chosen frames at their full size.
     """
 
     frames: tuple[DecodedImage, ...]
@@ -73,31 +76,71 @@ class DecodedVideo:
     seconds: float
     num_frames: int
     digest: str
+    has_sound: bool
     audio: DecodedAudio | None
     audio_start_us: int | None
 
 
-def decode(data: bytes, config: Limits, time_range: TimeRange | None = None) -> DecodedVideo:
-    """Decodes what is looked at of a blob; its header is judged before any frame is decoded.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedVideo:
+    """A blob with what all of its ranges of time need: its header and when its packets are shown."""
+
+    data: bytes
+    header: header.VideoHeader
+    timeline: Timeline
+
+
+def prepare(data: bytes, config: Limits) -> PreparedVideo:
+    """Judges the header of a blob and reads its packets, without decoding one.
 
     Raises:
-        BlobRejectedError: what ``header`` refuses, ``too_many_frames``, ``bad_time_range``, ``header_lies``,
-            ``too_many_decoded_bytes``, ``not_finite`` or ``undecodable``.
+        BlobRejectedError: what ``header`` refuses, ``too_many_frames``, ``no_content`` or ``undecodable``.
     """
     found = header.read_header(data, config)
     if isinstance(found, Refusal):
         raise BlobRejectedError(found)
+    with _explained(), open_container(data, found.format, max_pixels=config.max_video_pixels) as container:
+        timeline = read_timeline(container, max_frames=config.max_video_frames)
+    return PreparedVideo(data=data, header=found, timeline=timeline)
+
+
+def decode(data: bytes, config: Limits, time_range: TimeRange | None = None) -> DecodedVideo:
+    """``decode_range`` of a blob that is looked at once."""
+    return decode_range(prepare(data, config), config, time_range)
+
+
+def decode_range(
+    video: PreparedVideo, config: Limits, time_range: TimeRange | None = None, *, tracks: Collection[str] = ("audio",)
+) -> DecodedVideo:
+    """Decodes what is looked at of a blob.
+
+    Args:
+        video: The blob.
+        config: Ceilings, and how many frames.
+        time_range: Of the blob; all of it if None.
+        tracks: What of the modalities that it may hold is decoded too.
+
+    Raises:
+        BlobRejectedError: ``bad_time_range``, ``too_many_seconds``, ``header_lies``, ``too_many_decoded_bytes``,
+            ``not_finite``, ``unsupported_format`` or ``undecodable``.
+    """
+    with _explained():
+        return _decode(video, config, time_range, with_sound="audio" in tracks)
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """What FFmpeg cannot decode is a refused blob."""
     try:
-        return _decode(data, found, config, time_range)
+        yield
     except BlobRejectedError:
         raise
     except (FFmpegError, ValueError) as error:
         raise BlobRejectedError(Refusal("undecodable", said(error))) from error
 
 
-def _decode(data: bytes, found: header.VideoHeader, config: Limits, time_range: TimeRange | None) -> DecodedVideo:
-    with open_container(data, found.format, max_pixels=config.max_video_pixels) as container:
-        timeline = read_timeline(container, container.streams.video[0], max_frames=config.max_video_frames)
+def _decode(video: PreparedVideo, config: Limits, time_range: TimeRange | None, *, with_sound: bool) -> DecodedVideo:
+    data, kind, timeline = video.data, video.header.format, video.timeline
     start, end = bounds(timeline, time_range)
     if end - start > config.max_video_seconds * MICROSECONDS:
         detail = f"video has {(end - start) / MICROSECONDS:.1f} s; {config.max_video_seconds:g} s are allowed"
@@ -106,7 +149,7 @@ def _decode(data: bytes, found: header.VideoHeader, config: Limits, time_range: 
     times: list[int] = []
     size = (0, 0)
     hasher = hashlib.sha256(f"{end - start} ".encode())
-    with open_container(data, found.format, max_pixels=config.max_video_pixels) as container:
+    with open_container(data, kind, max_pixels=config.max_video_pixels) as container:
         for shown_at, frame in _chosen(container, timeline, choose_frames(timeline, start, end, config.video_frames)):
             picture = _picture(frame)
             size = size if frames else picture.size
@@ -115,16 +158,17 @@ def _decode(data: bytes, found: header.VideoHeader, config: Limits, time_range: 
             hasher.update(f"{times[-1]} {picture.width} {picture.height} ".encode())
             hasher.update(picture.tobytes())
             frames.append(_reduced(picture))
-    audio, audio_start = decode_track(data, found.format, start, end, config)
+    audio, audio_start = decode_track(data, kind, start, end, config) if with_sound else (None, None)
     return DecodedVideo(
         frames=tuple(frames),
         times_us=tuple(times),
         width=size[0],
         height=size[1],
-        fps=found.fps,
+        fps=video.header.fps,
         seconds=(end - start) / MICROSECONDS,
         num_frames=max(len(frames), sum(start <= packet.time_us < end for packet in timeline.packets)),
         digest="sha256:" + hasher.hexdigest(),
+        has_sound=audio is not None if with_sound else timeline.has_sound(start, end),
         audio=audio,
         audio_start_us=audio_start,
     )
@@ -185,7 +229,8 @@ def _picture(frame: VideoFrame) -> Image.Image:
         colours = Colorspace.ITU709 if frame.height >= HD_ROWS else Colorspace.ITU601
     rgb = VideoReformatter().reformat(frame, format="rgb24", src_colorspace=colours, interpolation=EXACT, threads=1)
     picture = Image.fromarray(rgb.to_ndarray())
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation % 360 else picture
+    turn = upright(frame)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _reduced(picture: Image.Image) -> DecodedImage:

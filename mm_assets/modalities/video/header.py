@@ -6,8 +6,9 @@ from typing import Protocol
 from av.error import FFmpegError
 
 from mm_assets.modalities.reasons import Refusal
-from mm_assets.modalities.video.boxes import QUICKTIME_BRAND, check_avi, check_matroska, check_mp4, doc_type
+from mm_assets.modalities.video.boxes import QUICKTIME_BRAND, check_avi, check_mp4
 from mm_assets.modalities.video.container import MICROSECONDS, has_decoder, open_container, said
+from mm_assets.modalities.video.elements import check_matroska, doc_type
 
 MAX_STREAMS = 32
 #: Samples of one track in the tables of an MP4, per frame that is allowed: sound has more of them than pictures.
@@ -87,8 +88,9 @@ def _check_structure(data: bytes, kind: str, limits: Limits) -> Refusal | None:
     if kind == "avi":
         return check_avi(data)
     if kind in ("webm", "mkv"):
-        return check_matroska(data)
-    return check_mp4(data, TABLE_FACTOR * limits.max_video_frames)
+        return check_matroska(data, max_frames=limits.max_video_frames)
+    frames = limits.max_video_frames
+    return check_mp4(data, max_frames=frames, max_samples=TABLE_FACTOR * frames)
 
 
 def _check(header: VideoHeader, limits: Limits) -> Refusal | None:

@@ -55,7 +55,7 @@ def measure(video: DecodedVideo, config: object) -> dict[str, object]:
         "video_sharpness": _mean([sharpness(luma) for luma in lumas]),
         "video_brightness": _mean([int(luma.sum(dtype=np.int64)) / (255.0 * luma.size) for luma in lumas]),
         "video_motion": motion(video.frames),
-        "video_has_sound": video.audio is not None,
+        "video_has_sound": video.has_sound,
         "video_sound_start_us": video.audio_start_us,
         "video_phash": perceptual_hash(greys[len(greys) // 2]),
         "video_decode_digest": video.digest,

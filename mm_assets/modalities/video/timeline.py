@@ -18,6 +18,8 @@ from mm_assets.modalities.video.container import MICROSECONDS
 
 #: What a time range may end after the last frame: annotations are rounded.
 TOLERANCE_US = 500_000
+#: Between packets of sound that are heard without a pause: containers round their times.
+GAP_US = 20_000
 
 #: Start and end in microseconds; None where the video begins or ends.
 TimeRange = tuple[int | None, int | None]
@@ -34,10 +36,15 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """Packets whose frames are shown, in the order of decoding, and when the last one ends."""
+    """Packets whose frames are shown, in the order of decoding; starts and ends of sound; the end of both."""
 
     packets: list[Shown]
+    sound: list[tuple[int, int]]
     end_us: int
+
+    def has_sound(self, start_us: int, end_us: int) -> bool:
+        """Whether there is sound in a range of time."""
+        return any(first < end_us and last > start_us for first, last in self.sound)
 
 
 def time_us(packet: "Packet[Any]", origin_us: int) -> int | None:
@@ -53,33 +60,43 @@ def to_us(stamp: int, base: Fraction | None) -> int:
     return round(stamp * (base or 1) * MICROSECONDS)
 
 
-def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
-    """The packets of the stream.
+def read_timeline(container: InputContainer, *, max_frames: int) -> Timeline:
+    """The packets of the first stream with pictures, and the end of these or of the first sound, whichever is later.
 
     Raises:
         BlobRejectedError: ``too_many_frames``, or ``no_content`` where no packet says when it is shown.
     """
+    stream = container.streams.video[0]
     origin = container.start_time or 0
     packets: list[Shown] = []
-    end = 0
-    for number, packet in enumerate(container.demux(stream)):
+    sound: list[tuple[int, int]] = []
+    number, end = -1, 0
+    for packet in container.demux(stream, *container.streams.audio[:1]):
+        is_picture = packet.stream.index == stream.index
+        number += is_picture
         if number > max_frames:
             raise BlobRejectedError(Refusal("too_many_frames", f"video has more than {max_frames} frames"))
-        shown_at = time_us(packet, origin)
-        if shown_at is None or not packet.size or packet.is_discard:
+        at = time_us(packet, origin)
+        if at is None or not packet.size or packet.is_discard:
             continue
-        packets.append(Shown(time_us=shown_at, number=number, is_key=packet.is_keyframe))
-        end = max(end, shown_at + _length_us(packet, stream))
+        until = at + _length_us(packet, stream if is_picture else None)
+        end = max(end, until)
+        if is_picture:
+            packets.append(Shown(time_us=at, number=number, is_key=packet.is_keyframe))
+        elif sound and sound[-1][0] <= at <= sound[-1][1] + GAP_US:
+            sound[-1] = sound[-1][0], max(sound[-1][1], until)
+        else:
+            sound.append((at, until))
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), None)
     if first_key is None:
         raise BlobRejectedError(Refusal("no_content", "video has no frame that decoding can begin with"))
-    return Timeline(packets=packets[first_key:], end_us=end)
+    return Timeline(packets=packets[first_key:], sound=sound, end_us=end)
 
 
-def _length_us(packet: "Packet[Any]", stream: VideoStream) -> int:
+def _length_us(packet: "Packet[Any]", pictures: VideoStream | None) -> int:
     if packet.duration:
         return to_us(packet.duration, packet.time_base)
-    return round(MICROSECONDS / stream.average_rate) if stream.average_rate else 0
+    return round(MICROSECONDS / pictures.average_rate) if pictures is not None and pictures.average_rate else 0
 
 
 def bounds(timeline: Timeline, time_range: TimeRange | None) -> tuple[int, int]:
