@@ -108,8 +108,8 @@ _ROWS = (
     ),
     Asset(
         name="embeddings", stage="features", is_sharded=True, is_launched=True,
-        reads={"features": ("signals.parquet", "tensors.arrow")},
-        description="A vector per modality by the release's pinned encoder, and near-duplicate and coherence signals.",
+        reads={"features": ("tensors.arrow",)},
+        description="A vector per modality by the release's pinned encoder, and coherence signals.",
         kinds=frozenset({"torch"}),
         resolve=resolve_embeddings, compute="mm_assets.features.embed:compute_embeddings",
         aspects=("column", "descriptor"),
