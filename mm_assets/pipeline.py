@@ -127,7 +127,7 @@ _ROWS = (
         kinds=frozenset({"duckdb", "parquet"}),
         resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
         aspects=("signals", "nearness"),
-        libraries=("av", "duckdb", "fasttext-predict", "numpy", "pillow", "pyarrow", "pyyaml", "soundfile"),
+        libraries=("av", "duckdb", "fasttext-predict", "numpy", "pillow", "pyarrow", "pyyaml", "soundfile", "soxr"),
         validate=validate_dataset_release, check_aspects=("nearness",), rules=(SNAPSHOT_RULES, FEATURES_RULES),
         preview="mm_assets.release.preview:preview",
     ),
