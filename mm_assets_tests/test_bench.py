@@ -46,6 +46,6 @@ def test_memory_is_that_of_processes_of_their_own(embedded_settings: Settings, t
 def test_the_last_line_is_one_object_of_all_figures() -> None:
     figures = [Figure(what="a", value="+12%", detail="x"), Figure(what="b", value="3.5 MB", detail="y")]
     result = {"wall_s": 1.5}
-    document = json.loads(json.dumps(bench._document([], figures, (result, result))))
+    document = json.loads(json.dumps(bench.report_document([], figures, (result, result))))
     assert {name: figure["number"] for name, figure in document["figures"].items()} == {"a": 0.12, "b": 3.5}
     assert document["first_run_s"] == 1.5

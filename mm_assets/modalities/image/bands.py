@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 #: Bands and the rows of each; a picture of no more rows than they have together is one band.
-NUM_BANDS, BAND_ROWS = 42, 3
+NUM_BANDS, BAND_ROWS = 32, 3
 
 #: Of bands [N, rows, columns].
 Luma = npt.NDArray[np.uint8]
