@@ -85,11 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, heading, kept = REPORT.read_text(encoding="utf-8").partition(KEPT)
         REPORT.write_text(_markdown(rows, lines, summary) + heading + kept, encoding="utf-8")
         console.print(f"Wrote {REPORT}.")
-    sys.stdout.write(json.dumps(_document(timings, figures, (first.result, second.result)), ensure_ascii=False) + "\n")
+    sys.stdout.write(
+        json.dumps(report_document(timings, figures, (first.result, second.result)), ensure_ascii=False) + "\n"
+    )
     return 0 if first.ok and second.ok else 1
 
 
-def _document(
+def report_document(
     timings: Sequence[_Timing], figures: Sequence[Figure], runs: tuple[Mapping[str, Any], Mapping[str, Any]]
 ) -> dict[str, Json]:
     """All figures; ``number`` is what a value begins with."""

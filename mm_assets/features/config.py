@@ -64,12 +64,10 @@ class EncoderConfig:
 
     Attributes:
         dim: Length of an embedding; a newly built bootstrap encoder has it, and a pinned one must.
-        near_duplicate_bits: Sign bits of an image or video embedding that enter the near-duplicate key.
         neighbours: Size of the neighbourhoods that coherence compares.
         reference_rows: Rows of the shard among which neighbours are looked for, so that cost stays linear.
     """
 
     dim: int = 64
-    near_duplicate_bits: int = 16
     neighbours: int = 10
     reference_rows: int = 1024

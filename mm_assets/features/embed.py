@@ -23,13 +23,13 @@ from mm_assets.features.bootstrap import ENCODER_FILE
 from mm_assets.features.config import TOWERS_CODE, EncoderConfig
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.kinds import PRETRAINED
-from mm_assets.features.neighbours import KEY_COLUMNS, Present, coherence, near_duplicate_keys
+from mm_assets.features.neighbours import Present, coherence
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import PARQUET_TYPE, map_arrow, read_parquet, write_parquet
+from mm_assets.store.tables import PARQUET_TYPE, map_arrow, write_parquet
 
 #: Loaded by name, so that an edit of the training network is no edit of the bootstrap encoder, and that the library
 #: that pretrained models need is loaded for them alone.
@@ -79,12 +79,11 @@ def compute_embeddings(job: Job) -> StageResult:
     )
     encoder = _load(job, config)
     tensors = map_arrow(job.fetch("features", "tensors.arrow"))
-    signals = read_parquet(job.fetch("features", "signals.parquet"), ["id", *KEY_COLUMNS])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = int(str(job.placement.get("microbatch_size", DEFAULT_MICROBATCH_SIZE)))
     with _one_thread():
         embeddings = embed_table(encoder.to(device), tensors, microbatch_size=rows)
-        return _write(tensors.column("id").to_pylist(), embeddings, signals, config=config, workdir=job.workdir)
+        return _write(tensors.column("id").to_pylist(), embeddings, config=config, workdir=job.workdir)
 
 
 def _load(job: Job, config: EncoderConfig) -> Any:
@@ -183,22 +182,13 @@ def _shape(encoder: Encoder, tensors: pa.Table) -> dict[str, int]:
     return shape
 
 
-def _write(
-    ids: list[str], embeddings: dict[str, Present], signals: pa.Table, *, config: EncoderConfig, workdir: Path
-) -> StageResult:
+def _write(ids: list[str], embeddings: dict[str, Present], *, config: EncoderConfig, workdir: Path) -> StageResult:
     columns = [_column(len(ids), *embeddings[name]) for name in NAMES]
-    keys = near_duplicate_keys(
-        len(ids),
-        embeddings,
-        columns={name: signals.column(name).to_pylist() for name in KEY_COLUMNS},
-        config=config,
-    )
     tables = {
         "embeddings.parquet": pa.table([pa.array(ids, pa.string()), *columns], schema=EMBEDDINGS),
         "signals.parquet": pa.table(
             [
                 pa.array(ids, pa.string()),
-                pa.array(keys, pa.string()),
                 pa.array(coherence(ids, embeddings, config), pa.float64()),
             ],
             schema=EMBEDDING_SIGNALS,

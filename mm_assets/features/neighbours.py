@@ -1,7 +1,4 @@
-"""Keys and scores derived from a shard's embeddings: near-duplicate keys and cross-modal coherence.
-
-Both depend on the rows alone, not on their order: a key on its own sample only, coherence on the shard's set of rows.
-"""
+"""Cross-modal coherence, from a shard's embeddings. It depends on the set of rows, not on their order."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,47 +9,13 @@ import torch
 from torch import Tensor
 
 from mm_assets.features.config import EncoderConfig
-from mm_assets.modalities.table import MODALITIES, NAMES, PACKED
+from mm_assets.modalities.table import NAMES
 
 #: Embeddings are rounded to this grid before they are compared: sums of 64 products stay whole numbers.
 GRID = 127
 CHUNK_ROWS = 1024
-#: The columns of signals that keys begin with.
-KEY_COLUMNS = tuple(row.near_key_column for row in MODALITIES.values() if row.near_key_column is not None)
-
 #: One modality's embeddings: rows that have it (ascending) and their vectors [rows, dim].
 Present = tuple[Tensor, Tensor]
-
-
-def near_duplicate_keys(
-    num_rows: int,
-    embeddings: Mapping[str, Present],
-    *,
-    columns: Mapping[str, Sequence[str | None]],
-    config: EncoderConfig,
-) -> list[str | None]:
-    """One key per row: equal keys mean nearly the same picture; without one, the same sound; without both, text.
-
-    A picture's key is its perceptual hash and ``near_duplicate_bits`` signs of its embedding, a clip's all signs of its
-    embedding, a text's its MinHash. Keys are tight, so that few pairs are wrong: of 502 emoji saved as JPEG at quality
-    75, half keep their key. A pair whose hash lies near a boundary is missed. Whether two samples with one key
-    are copies of each other is for the freeze to say, which knows their other modalities.
-
-    Source: sign bits of projections, Charikar 2002, "Similarity estimation techniques from rounding algorithms".
-    """
-    keys: list[str | None] = [None] * num_rows
-    for modality in reversed(PACKED):
-        row = MODALITIES[modality]
-        given = columns[row.near_key_column] if row.near_key_column is not None else None
-        if row.near_key_bits is None:
-            keys = [f"{modality}:{value}" if value else key for key, value in zip(keys, given or keys, strict=True)]
-            continue
-        rows, vectors = embeddings[modality]
-        packed = np.packbits((vectors[:, : getattr(config, row.near_key_bits)] > 0).numpy(), axis=1)
-        for place, signs in zip(rows.tolist(), packed, strict=True):
-            prefix = f"{given[place]}:" if given is not None else ""
-            keys[place] = f"{modality}:{prefix}{signs.tobytes().hex()}"
-    return keys
 
 
 def coherence(ids: Sequence[str], embeddings: Mapping[str, Present], config: EncoderConfig) -> list[float | None]:

@@ -60,7 +60,6 @@ EMBEDDINGS = pa.schema(
 EMBEDDING_SIGNALS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        ("near_duplicate_key", pa.string()),
         ("coherence", pa.float64()),
     ]
 )

@@ -23,7 +23,7 @@ from mm_assets.modalities import origin
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import HELD_BY, NAMES, aspect
 from mm_assets.scratch import scratch_folder
-from mm_assets.store.manifest import Manifest
+from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.tables import map_arrow, read_parquet
 
@@ -61,9 +61,10 @@ def validate_embeddings(store: Store, manifest: Manifest, rules: Rules) -> tuple
     """The same samples as the features, and finite vectors of length one for what the encoder embeds."""
     del rules
     embedded = _embedded(manifest)
+    features = read_manifest(store, manifest.input("features").manifest)
     with scratch_folder("check") as folder:
         columns = ["id", *(f"has_{modality}" for modality in embedded)]
-        expected = read_parquet(store.fetch(manifest.input("features").digest("signals.parquet"), folder), columns)
+        expected = read_parquet(store.fetch(features.output("signals.parquet").digest, folder), columns)
         embeddings = read_parquet(store.fetch(manifest.output("embeddings.parquet").digest, folder))
         signals = read_parquet(store.fetch(manifest.output("signals.parquet").digest, folder), ["id"])
         return (

@@ -53,8 +53,6 @@ class Modality:
         tracks: Modalities that its blobs may hold besides; it has an aspect ``tracks``.
         length_column: The column of ``signals.parquet`` with its length; None where every tensor is equally long.
         digest_column: The column of ``signals.parquet`` that is equal for equal content.
-        near_key_column: The column that begins its near-duplicate key, if any.
-        near_key_bits: Sign bits of its embedding in that key: a field of the encoder's configuration, or None.
         has_nearness: It has an aspect ``nearness``: nearly equal blobs are found by distance.
         corruptions: Names of the damage that an evaluation does by default.
         further_corruptions: Names of damage that it knows besides.
@@ -72,8 +70,6 @@ class Modality:
     tracks: tuple[str, ...] = ()
     length_column: str | None
     digest_column: str
-    near_key_column: str | None = None
-    near_key_bits: str | None = "dim"
     has_nearness: bool = False
     corruptions: tuple[str, ...] = ()
     further_corruptions: tuple[str, ...] = ()
@@ -88,13 +84,12 @@ MODALITIES: dict[str, Modality] = {
     for modality in (
         Modality(
             name="text", extensions=("txt",), formats=("txt",), max_bytes=1 << 20, is_inline=True, is_causal=True,
-            length_column="text_tokens", digest_column="text_digest", near_key_column="text_minhash",
-            near_key_bits=None, has_nearness=True, corruptions=("text_ocr",),
+            length_column="text_tokens", digest_column="text_digest",
+            has_nearness=True, corruptions=("text_ocr",),
         ),
         Modality(
             name="image", extensions=("jpg", "jpeg", "png", "webp"), formats=("jpg", "png", "webp"),
             max_bytes=32 << 20, is_pictured=True, length_column=None, digest_column="image_pixels_digest",
-            near_key_column="image_phash", near_key_bits="near_duplicate_bits",
             has_nearness=True,
             corruptions=("image_jpeg", "image_blur", "image_low_light"),
         ),
@@ -108,7 +103,7 @@ MODALITIES: dict[str, Modality] = {
             name="video", extensions=("mp4", "m4v", "mov", "webm", "mkv", "avi"),
             formats=("mp4", "mov", "webm", "mkv", "avi"), max_bytes=256 << 20, is_pictured=True, is_optional=True,
             has_time_ranges=True, tracks=("audio",), length_column="video_frames", digest_column="video_decode_digest",
-            near_key_column="video_phash", near_key_bits="near_duplicate_bits", has_nearness=True,
+            has_nearness=True,
             corruptions=("video_low_light", "video_lost_frames", "video_shuffled_time"),
         ),
     )

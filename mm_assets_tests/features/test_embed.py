@@ -11,10 +11,9 @@ from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.features.embed import embed_table
 from mm_assets.features.encoder import load_encoder
-from mm_assets.features.neighbours import coherence, near_duplicate_keys
+from mm_assets.features.neighbours import coherence
 from mm_assets.features.validate import validate_embeddings, validate_features
 from mm_assets.identity.canonical import digest_bytes
-from mm_assets.modalities.table import NAMES
 from mm_assets.store.manifest import Partition
 from mm_assets.store.tables import map_arrow, read_parquet
 
@@ -130,15 +129,6 @@ def test_alike_pictures_are_closer_than_others(encoder, make_blocks):
     assert similarity.argmax(dim=1).tolist() == [0, 1, 2]
 
 
-def test_one_picture_in_two_containers_has_one_key(embed, store, samples, tmp_path):
-    _, embeddings = embed(samples)
-    keys = _table(store, embeddings, "signals.parquet", tmp_path).column("near_duplicate_key").to_pylist()
-    assert keys[10] == keys[11]
-    assert len(set(keys)) == 23
-    assert keys[8].startswith("audio:")
-    assert keys[9].startswith("text:")
-
-
 def test_coherence_is_one_where_modalities_agree_and_near_chance_where_not():
     generator = torch.Generator().manual_seed(3)
     left, other = (torch.nn.functional.normalize(torch.randn(200, 64, generator=generator)) for _ in range(2))
@@ -170,17 +160,6 @@ def test_coherence_does_not_depend_on_row_order():
         shuffled_ids, {"text": (rows, left[order]), "image": (rows, right[order]), "audio": nothing}, config
     )
     assert dict(zip(shuffled_ids, shuffled, strict=True)) == dict(zip(ids, straight, strict=True))
-
-
-def test_sample_without_any_modality_has_no_key():
-    nothing = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, 64))
-    keys = near_duplicate_keys(
-        1,
-        dict.fromkeys(NAMES, nothing),
-        columns={"text_minhash": [None], "image_phash": [None], "video_phash": [None]},
-        config=CONFIG,
-    )
-    assert keys == [None]
 
 
 def test_empty_shard_embeds_to_nothing(embed, store, rules, tmp_path):

@@ -65,7 +65,6 @@ def test_actions_name_what_is_read_and_their_environment(workspace):
     outputs = features.manifest
     encoder = workspace.spec("r1").encoder["digest"]
     assert read_objects(second.inputs) == [
-        {"role": "features/signals.parquet", "digest": outputs.output("signals.parquet").digest},
         {"role": "features/tensors.arrow", "digest": outputs.output("tensors.arrow").digest},
         {"role": f"encoder/{ENCODER_FILE}", "digest": encoder},
     ]

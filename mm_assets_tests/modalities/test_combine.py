@@ -32,4 +32,4 @@ def test_several_texts_are_summed_flagged_and_told_apart_by_their_places() -> No
     assert made["text_signature"] == b"xyzz"
     assert made["text_digest"] == digest_json([[0, "a"], [2, "b"]])
     assert made["text_digest"] != combine("text", [(0, one), (1, two)])["text_digest"]
-    assert made["text_minhash"] is None
+    assert made["language_confidence"] is None

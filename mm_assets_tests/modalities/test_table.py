@@ -40,7 +40,6 @@ def test_a_row_says_what_its_aspects_say(name: str) -> None:
     assert set(aspect(name, "corruptions").CORRUPTIONS) == {*row.corruptions, *row.further_corruptions}
     columns = {column for column, _ in aspect(name, "signals").COLUMNS}
     assert row.digest_column in columns
-    assert row.near_key_column is None or row.near_key_column in columns
 
 
 @pytest.mark.parametrize(

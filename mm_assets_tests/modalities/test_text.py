@@ -10,10 +10,11 @@ from mm_assets.modalities import caption
 from mm_assets.modalities.reasons import BlobRejectedError
 from mm_assets.modalities.text.decode import decode
 from mm_assets.modalities.text.language import guess_language
-from mm_assets.modalities.text.minhash import NUM_HASHES, minhash
 from mm_assets.modalities.text.personal_data import REDACTIONS, VERSIONS, find, redact
 from mm_assets.modalities.text.repetition import repetition
 from mm_assets.modalities.text.signals import has_url, measure, normalise
+from mm_assets.modalities.text.signature import signature
+from mm_assets.modalities.text.signature_format import SIZE
 from mm_assets.modalities.text.tokenizer import token_ids
 
 CONFIG = FeaturesConfig()
@@ -24,9 +25,10 @@ def found_in(text: str) -> set[str]:
     return {kind for kind, spans in find(text).items() if spans}
 
 
-def _share(left: str, right: str) -> float:
-    pairs = [(left[i : i + 8], right[i : i + 8]) for i in range(0, 8 * NUM_HASHES, 8)]
-    return sum(a == b for a, b in pairs) / NUM_HASHES
+def _share(left: bytes | None, right: bytes | None) -> float:
+    assert left
+    assert right
+    return sum(one == other for one, other in zip(left, right, strict=True)) / len(left)
 
 
 def test_text_that_is_not_utf8_names_the_byte():
@@ -62,13 +64,13 @@ def test_normalising_twice_changes_only_what_once_did_not_fold(text):
 
 
 def test_minhash_measures_overlap():
-    original = minhash(SENTENCE)
-    assert minhash(SENTENCE) == original
-    assert len(original) == 128
-    assert _share(original, minhash(SENTENCE.replace("dark", "deep"))) > 0.5
-    assert _share(original, minhash("completely different words about oceans, rivers and quiet lakes")) < 0.2
-    assert minhash("") is None
-    assert minhash("ab") != minhash("abc")
+    original = signature(SENTENCE)
+    assert signature(SENTENCE) == original
+    assert len(original or b"") == SIZE
+    assert _share(original, signature(SENTENCE.replace("dark", "deep"))) > 0.5
+    assert _share(original, signature("completely different words about oceans, rivers and quiet lakes")) < 0.2
+    assert signature("") is None
+    assert signature("ab") != signature("abc")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def sample(key: str, **values: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": f"{source}/{drop}/{key}", "source": source, "drop": drop, "key": key, "label": "cat", "language": "en",
         "group": None, "text": f"text {key}", "image": f"image {key}", "audio": f"audio {key}", "text_chars": 10,
-        "image_width": 64, "image_height": 64, "audio_seconds": 1.0, "near_duplicate_key": None,
+        "image_width": 64, "image_height": 64, "audio_seconds": 1.0,
     }  # fmt: skip
     row |= values
     for modality, column in (

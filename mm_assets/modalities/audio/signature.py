@@ -4,18 +4,23 @@ It stays nearly the same when a clip is encoded again, at another rate or level,
 no unit of time: bands are in Hz and below what telephone speech keeps, and the time axis is divided into equal parts.
 """
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
+import soxr
 
-from mm_assets.modalities.audio.decode import DecodedAudio
+from mm_assets.modalities.audio.decode import DecodedAudio, Samples
 from mm_assets.modalities.audio.signature_format import BANDS, PARTS, STEPS_PER_DB
 
 LOWEST_HZ, HIGHEST_HZ = 150.0, 3400.0
+#: Clips of a higher rate are resampled to this one, in Hz, whose half is above all bands.
+RATE = 8000
 WINDOW_S, HOP_S = 0.032, 0.016
 #: A length with large prime factors takes a Fourier transform several times as long.
 WINDOW_MULTIPLE = 16
-#: Frames are summed in blocks, so that a clip of ten minutes takes no more memory than one of seconds.
-BLOCK_FRAMES = 4096
+#: Frames are transformed in blocks that the cache of a core holds: of 10 s at 44.1 kHz it takes half the time.
+BLOCK_FRAMES = 64
 #: Share of the energy that is cut off at either end. A threshold in decibels would move by whole words with the noise
 #: that an encoder leaves.
 TRIM = 0.001
@@ -34,7 +39,7 @@ def signature(audio: DecodedAudio) -> bytes | None:
 
     None for silence and steady sounds, which are near to nothing.
     """
-    energy_FB = band_energies(audio)
+    energy_FB = band_energies(*_reduced(audio))
     energy_PB = _parts(energy_FB)
     level_PB = 10.0 * np.log10(energy_PB + FLOOR)
     level_PB = np.maximum(level_PB, level_PB.max() - RANGE_DB)
@@ -44,24 +49,38 @@ def signature(audio: DecodedAudio) -> bytes | None:
     return np.clip(steps, -127, 127).astype(np.int8).tobytes()
 
 
-def band_energies(audio: DecodedAudio) -> Floats:
+def _reduced(audio: DecodedAudio) -> tuple[Samples, int]:
+    """Samples at a rate of ``RATE`` at most, and the rate: higher ones have nothing that the bands hear."""
+    if audio.sample_rate <= RATE:
+        return audio.mono, audio.sample_rate
+    # As in `tensor`, soxr's single-precision engine.
+    return np.asarray(soxr.resample(audio.mono, audio.sample_rate, RATE, quality="HQ"), np.float32), RATE
+
+
+def band_energies(mono: Samples, sample_rate: int) -> Floats:
     """Frames x bands: power between neighbouring edges, of windows of ``WINDOW_S`` every ``HOP_S``."""
-    window = max(WINDOW_MULTIPLE, round(WINDOW_S * audio.sample_rate / WINDOW_MULTIPLE) * WINDOW_MULTIPLE)
-    starts = _starts(len(audio.mono), window, audio.sample_rate)
-    frequency = np.arange(window // 2 + 1) * (audio.sample_rate / window)
-    edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)
-    edge = np.searchsorted(frequency, edges)
-    taper = np.hanning(window + 1)[:-1]
-    samples = np.pad(audio.mono, (0, max(0, window - len(audio.mono))))
-    energy_FB = np.zeros((len(starts), BANDS))
+    taper, edges = _window(sample_rate)
+    window = len(taper)
+    starts = _starts(len(mono), window, sample_rate)
+    samples = np.pad(mono, (0, max(0, window - len(mono))))
+    energy_FB = np.empty((len(starts), BANDS))
+    # Bands above half the rate begin at the column of zeros behind the last frequency.
+    power = np.zeros((min(BLOCK_FRAMES, len(starts)), window // 2 + 2))
     for first in range(0, len(starts), BLOCK_FRAMES):
         block = starts[first : first + BLOCK_FRAMES]
-        frames = samples[block[:, None] + np.arange(window)].astype(np.float64)
-        power = np.abs(np.fft.rfft(frames * taper, axis=1)) ** 2 / (taper**2).sum() / window
-        # Bands above half the rate begin at the column of zeros behind the last frequency.
-        sums = np.add.reduceat(np.pad(power, ((0, 0), (0, 1))), edge, axis=1)
-        energy_FB[first : first + len(block)] = sums[:, :BANDS]
-    return energy_FB
+        spectrum = np.fft.rfft(samples[block[:, None] + np.arange(window)] * taper, axis=1)
+        own = power[: len(block)]
+        own[:, :-1] = spectrum.real**2 + spectrum.imag**2
+        energy_FB[first : first + len(block)] = np.add.reduceat(own, edges, axis=1)[:, :BANDS]
+    return energy_FB / ((taper**2).sum() * window)
+
+
+@cache
+def _window(sample_rate: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The taper of a window, and where each band begins and the last one ends among its frequencies."""
+    window = max(WINDOW_MULTIPLE, round(WINDOW_S * sample_rate / WINDOW_MULTIPLE) * WINDOW_MULTIPLE)
+    frequency = np.arange(window // 2 + 1) * (sample_rate / window)
+    return np.hanning(window + 1)[:-1], np.searchsorted(frequency, np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1))
 
 
 def _starts(num_samples: int, window: int, rate: int) -> npt.NDArray[np.int64]:

@@ -10,6 +10,7 @@ import logging
 import re
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -23,22 +24,41 @@ from mm_assets.modalities.image.colour import Convert, to_srgb
 from mm_assets.modalities.image.header import Limits, read_header
 from mm_assets.modalities.image.jpeg import MORE, load_judged
 from mm_assets.modalities.image.png import misses_rows
+from mm_assets.modalities.image.scale import GAP, Size, blocks, fitted
 from mm_assets.modalities.reasons import BlobRejectedError, Refusal
 
 logger = logging.getLogger(__name__)
 
 WHITE = (255, 255, 255)
 STRIP_ROWS = 256
+#: The longer side of the picture that ``small`` is a step to, and the least that ``small`` leaves of either side.
+SMALL_SIDE = 64
 TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 #: Pillow puts the address of a stream into some messages; no output may hold one.
 ADDRESS = re.compile(r"<[^>]* at 0x[0-9a-fA-F]+>")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodedImage:
     """A decoded picture: RGB, 8 bits, upright."""
 
     rgb: Image.Image
+
+    @cached_property
+    def factors(self) -> Size:
+        """Width and height of the blocks of pixels whose mean is a pixel of ``small``."""
+        wide, high = blocks(self.rgb.size, fitted(self.rgb.size, SMALL_SIDE))
+        return max(1, min(wide, self.width // SMALL_SIDE)), max(1, min(high, self.height // SMALL_SIDE))
+
+    @cached_property
+    def small(self) -> Image.Image:
+        """The picture about twice as large as ``SMALL_SIDE``, made once for all that needs no more."""
+        return self.rgb if self.factors == (1, 1) else self.rgb.reduce(self.factors)
+
+    def scaled(self, size: Size) -> Image.Image:
+        """``small`` in another size, by Pillow's bilinear filter over the source area."""
+        box = (0.0, 0.0, self.width / self.factors[0], self.height / self.factors[1])
+        return self.small.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)
 
     @property
     def width(self) -> int:

@@ -1,6 +1,7 @@
 """Quality signals and keys of a decoded picture.
 
-All sums run over integers, so they are exact and independent of the order in which a CPU adds.
+Sums run over integers, so they are exact and independent of the order in which a CPU adds; the entropy is rounded above
+the digits that show it.
 """
 
 import hashlib
@@ -11,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from mm_assets.modalities.image.dct import dct_basis
-from mm_assets.modalities.image.decode import STRIP_ROWS, DecodedImage
+from mm_assets.modalities.image.bands import Luma, histogram, luma_bands
+from mm_assets.modalities.image.decode import DecodedImage
+from mm_assets.modalities.image.scale import GAP, fitted
 from mm_assets.modalities.image.signature import signature
 
 COLUMNS = (
@@ -23,7 +25,6 @@ COLUMNS = (
     ("sharpness", pa.float64()),
     ("brightness", pa.float64()),
     ("contrast", pa.float64()),
-    ("image_phash", pa.string()),
     ("image_pixels_digest", pa.string()),
     ("image_signature", pa.binary()),
 )
@@ -35,8 +36,8 @@ COMBINED = {"image_width": "min", "image_height": "min", "image_entropy": "min",
 #: Signals are about the picture scaled down to this longer side, so that they compare across resolutions.
 WORKING_SIDE = 512
 DECIMALS = 6
-HASH_SIDE, HASH_BITS_SIDE = 32, 8
-DEAD_BAND = 50
+LEVELS = np.arange(256)
+SQUARES = LEVELS * LEVELS
 
 Ints = npt.NDArray[np.int64]
 
@@ -44,20 +45,18 @@ Ints = npt.NDArray[np.int64]
 def measure(image: DecodedImage, config: object) -> dict[str, object]:
     """The columns for one picture."""
     del config
-    grey = image.rgb.convert("L")
-    luma = _working_luma(image, grey)
-    levels = np.asarray(luma.histogram(), dtype=np.int64)
+    luma = luma_bands(_working(image))
+    levels = histogram(luma)
     mean, variance = _mean_and_variance(levels)
     return {
         "image_width": image.width,
         "image_height": image.height,
         "image_aspect": aspect_ratio(image.width, image.height),
         "image_entropy": entropy(levels),
-        "sharpness": sharpness(np.asarray(luma)),
+        "sharpness": sharpness(luma),
         "brightness": mean / 255.0,
-        "contrast": float(np.sqrt(variance)) / 255.0,
-        "image_phash": perceptual_hash(grey),
-        "image_pixels_digest": pixels_digest(image),
+        "contrast": math.sqrt(variance) / 255.0,
+        "image_pixels_digest": pixels_digest(image, luma),
         "image_signature": signature(image),
     }
 
@@ -73,64 +72,52 @@ def entropy(levels: Ints) -> float:
     Source: Shannon 1948, over the 256 levels of 8-bit luma.
     """
     shares = levels[levels > 0] / levels.sum()
-    # Added one by one, exactly: numpy's own order of summation depends on the CPU.
-    return round(abs(math.fsum(-share * math.log2(share) for share in shares.tolist())), DECIMALS)
+    return round(abs(float((shares * np.log2(shares)).sum())), DECIMALS)
 
 
-def sharpness(luma: npt.NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of luma in [0, 255]; 0 for pictures below 3 x 3.
+def sharpness(luma: Luma) -> float:
+    """Variance of the Laplacian of luma in [0, 255] within bands; 0 for pictures below 3 x 3.
 
     Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
     """
-    if min(luma.shape) < 3:
+    _, height, width = luma.shape
+    if min(height, width) < 3:
         return 0.0
-    wide = luma.astype(np.int16)
-    laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1]
-    laplacian += wide[1:-1, :-2]
-    laplacian += wide[1:-1, 2:]
-    laplacian -= 4 * wide[1:-1, 1:-1]
+    # Each as one line: neighbours are then at fixed distances. What is computed across the end of a row is cleared.
+    above, middle, below = (luma[:, first : height - 2 + first].astype(np.int16).ravel() for first in range(3))
+    above += below
+    laplacian = above[1:-1]
+    laplacian += middle[:-2]
+    laplacian += middle[2:]
+    middle *= 4
+    laplacian -= middle[1:-1]
+    rows = above.reshape(-1, width).astype(np.float64)
+    rows[:, 0] = rows[:, -1] = 0.0
     # Whole numbers whose squares sum to less than 2 ** 53: exact in any order of summation.
-    values = laplacian.ravel().astype(np.float64)
-    return _variance(values.size, int(values.sum()), int(np.einsum("n,n->", values, values)))
+    return _variance(len(rows) * (width - 2), int(rows.sum()), int(np.vecdot(rows, rows).sum()))
 
 
-def perceptual_hash(grey: Image.Image) -> str:
-    """16 hex digits: which of the 8 x 8 lowest DCT coefficients of 32 x 32 luma are clearly positive.
+def pixels_digest(image: DecodedImage, luma: Luma) -> str:
+    """Digest of size, luma of bands, and colours of the small picture, in which every pixel counts.
 
-    "Clearly" is more than 1 / ``DEAD_BAND`` of the largest one. The usual median as threshold makes half the bits of a
-    symmetric picture a matter of noise: on 502 emoji, JPEG at quality 75 moved up to 46 bits with it and 3 without.
-
-    Source: Zauner 2010, "Implementation and benchmarking of perceptual image hash functions".
+    Equal for a PNG and a lossless WebP of one picture. One of all RGB values would cost as much as all other signals
+    (docs/decisions/0028-cost-of-signals.md).
     """
-    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR))
-    basis = dct_basis(HASH_SIDE, HASH_BITS_SIDE)
-    coefficients = np.einsum("ux,xy,vy->uv", basis, small.astype(np.int64), basis).ravel()
-    coefficients[0] = 0  # The mean: brightness does not enter the hash.
-    bits = DEAD_BAND * coefficients > np.abs(coefficients).max()
-    return np.packbits(bits).tobytes().hex()
-
-
-def pixels_digest(image: DecodedImage) -> str:
-    """Digest of size and RGB values: equal for a PNG and a lossless WebP of the same picture."""
     hasher = hashlib.sha256(f"{image.width} {image.height} ".encode())
-    for top in range(0, image.height, STRIP_ROWS):
-        hasher.update(image.rgb.crop((0, top, image.width, min(top + STRIP_ROWS, image.height))).tobytes())
+    hasher.update(luma.data)
+    hasher.update(image.small.tobytes())
     return "sha256:" + hasher.hexdigest()
 
 
-def _working_luma(image: DecodedImage, grey: Image.Image) -> Image.Image:
-    longer = max(image.width, image.height)
-    if longer <= WORKING_SIDE:
-        return grey
-    scale = WORKING_SIDE / longer
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
+def _working(image: DecodedImage) -> Image.Image:
+    if max(image.rgb.size) <= WORKING_SIDE:
+        return image.rgb
+    return image.rgb.resize(fitted(image.rgb.size, WORKING_SIDE), Image.Resampling.BILINEAR, reducing_gap=GAP)
 
 
 def _mean_and_variance(levels: Ints) -> tuple[float, float]:
     """Of the values that a histogram counts."""
-    values = np.arange(len(levels))
-    count, total, squares = int(levels.sum()), int((levels * values).sum()), int((levels * values * values).sum())
+    count, total, squares = int(levels.sum()), int(LEVELS @ levels), int(SQUARES @ levels)
     return total / count, _variance(count, total, squares)
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 from PIL import Image
 
 from mm_assets.modalities.image.decode import WHITE, DecodedImage
+from mm_assets.modalities.image.scale import GAP, blocks, fitted
 
 
 class Shape(Protocol):
@@ -27,11 +28,14 @@ def square(image: DecodedImage, size: int) -> bytes:
     Scaling is Pillow's bilinear filter over the source area, which works in fixed-point integers and so gives the
     same bytes on every CPU.
     """
-    scale = size / max(image.width, image.height)
-    fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.rgb.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    inner = fitted(image.rgb.size, size)
+    # The same bytes: where the blocks are those of the small picture, they need no averaging again.
+    if blocks(image.rgb.size, inner) == image.factors:
+        small = image.scaled(inner)
+    else:
+        small = image.rgb.resize(inner, Image.Resampling.BILINEAR, reducing_gap=GAP)
     canvas = Image.new("RGB", (size, size), WHITE)
-    canvas.paste(small, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    canvas.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
     return canvas.tobytes()
 
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.text.language import guess_language
-from mm_assets.modalities.text.minhash import minhash
 from mm_assets.modalities.text.personal_data import VERSIONS, find, redact
 from mm_assets.modalities.text.repetition import repetition
 from mm_assets.modalities.text.signature import signature
@@ -27,7 +26,6 @@ COLUMNS = (
     ("num_redacted", pa.int32()),
     ("text_decode_digest", pa.string()),
     ("text_digest", pa.string()),
-    ("text_minhash", pa.string()),
     ("text_signature", pa.binary()),
 )
 NUMBERS = ("text_chars", "text_repetition")
@@ -68,7 +66,6 @@ def measure(text: str, config: Thresholds) -> dict[str, object]:
         "num_redacted": redact(text, config.redactions)[1] if config.redactions else 0,
         "text_decode_digest": digest_bytes(text.encode("utf-8")),
         "text_digest": digest_bytes(normalised.encode("utf-8")),
-        "text_minhash": minhash(normalised),
         "text_signature": signature(text),
     }
 

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from mm_assets.modalities.image.bands import luma_bands
 from mm_assets.modalities.image.decode import DecodedImage
-from mm_assets.modalities.image.signals import Ints, perceptual_hash, sharpness
+from mm_assets.modalities.image.signals import Ints, sharpness
 from mm_assets.modalities.video.decode import DecodedVideo
 from mm_assets.modalities.video.signature import signature
 
@@ -26,7 +27,6 @@ COLUMNS = (
     ("video_motion", pa.float64()),
     ("video_has_sound", pa.bool_()),
     ("video_sound_start_us", pa.int64()),
-    ("video_phash", pa.string()),
     ("video_decode_digest", pa.string()),
     ("video_signature", pa.binary()),
 )
@@ -43,8 +43,7 @@ DECIMALS = 6
 def measure(video: DecodedVideo, config: object) -> dict[str, object]:
     """The columns for one clip."""
     del config
-    greys = [frame.rgb.convert("L") for frame in video.frames]
-    lumas = [np.asarray(grey) for grey in greys]
+    lumas = [luma_bands(frame.rgb) for frame in video.frames]
     return {
         "video_seconds": round(video.seconds, DECIMALS),
         "video_width": video.width,
@@ -57,7 +56,6 @@ def measure(video: DecodedVideo, config: object) -> dict[str, object]:
         "video_motion": motion(video.frames),
         "video_has_sound": video.has_sound,
         "video_sound_start_us": video.audio_start_us,
-        "video_phash": perceptual_hash(greys[len(greys) // 2]),
         "video_decode_digest": video.digest,
         "video_signature": signature(video),
     }
