@@ -5,7 +5,7 @@ difference visible. Change a value, and what reads it is computed anew and nothi
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_type_hints
 
@@ -26,12 +26,12 @@ from mm_assets.features.pretrained import read_encoder
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
-from mm_assets.promotion.chain import read_production, read_registry
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import parse_thresholds
-from mm_assets.promotion.record import STATES
-from mm_assets.release.config import PARENT, FreezeConfig
-from mm_assets.release.contamination import KEYS_FILE
+from mm_assets.promotion.tested import SplitMakers, registered_sets, split_config, split_makers
+from mm_assets.release.config import FreezeConfig
 from mm_assets.release.curation import check_policy
+from mm_assets.release.inputs import policy_params
 from mm_assets.release.policies import parse_policy
 from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
 from mm_assets.releases.evaluation_sets import list_evaluation_sets
@@ -154,7 +154,7 @@ class ReleaseRequest:
         encoder: ``bootstrap`` (or None): classical descriptors; ``production``: the towers of the model in production;
             else the name of an encoder of the store.
         num_shards: How many shards; chosen from the size of the drops where None.
-        use: What it is for, which its sources must allow; None if that is not declared.
+        use: What it is for, which its sources must allow; where None, what the release it is built on is for.
         like: A release whose encoder and rules in force it takes over, instead of ``encoder`` and this version's rules.
     """
 
@@ -223,8 +223,17 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         encoder = _encoder_of(like, sections)
     else:
         encoder = _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
-    use = request.use or (base_spec.use if base_spec else None)
-    require_allowed(store, request.release, deliveries_of(store, [], parent, base), use)
+    built_on = base or parent
+    taken_over = opened.use if opened else workspace.spec(built_on.release).use if built_on else None
+    use = request.use or taken_over
+    exclusions = [*inherited, *request.exclusions]
+    deliveries = deliveries_of(store, [], built_on)
+    require_allowed(store, request.release, deliveries, use, is_opening=opened is None)
+    if opened is not None:
+        sets = opened.evaluation_sets
+    else:
+        makers = _makers(store, request, sections, seed, policy, exclusions, base=base, parent=parent)
+        sets = _evaluation_sets(store, request.release, makers, base=base, base_spec=base_spec, parent=parent)
     return open_release(
         store,
         release=request.release,
@@ -239,8 +248,8 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         num_shards=request.num_shards or (opened.num_shards or None if opened else None),
         max_shards=settings.num_shards,
         use=use,
-        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request, seed, parent),
-        exclusions=[*inherited, *request.exclusions],
+        evaluation_sets=sets,
+        exclusions=exclusions,
     )
 
 
@@ -293,36 +302,51 @@ def _policy(store: Store, name: str) -> dict[str, str]:
     return pinned
 
 
-def _evaluation_sets(store: Store, request: ReleaseRequest, seed: int, parent: ReleasePin | None) -> list[ReleasePin]:
+def _makers(
+    store: Store,
+    request: ReleaseRequest,
+    sections: Mapping[str, Json],
+    seed: int,
+    policy: Mapping[str, str],
+    exclusions: Sequence[str],
+    *,
+    base: ReleasePin | None,
+    parent: ReleasePin | None,
+) -> SplitMakers:
+    """What decides the splits of a new release; an experiment's data are those of its base."""
+    data = split_makers(read_manifest(store, base.digest)) if base else None
+    return SplitMakers(
+        drops=data.drops if data else request.drops,
+        parent=data.parent if data else parent.digest if parent else None,
+        seed=seed,
+        config=split_config(sections["release"]),
+        policy=policy_params(store, policy),
+        exclusions=tuple(sorted(set(exclusions))),
+    )
+
+
+def _evaluation_sets(
+    store: Store,
+    release: str,
+    makers: SplitMakers,
+    *,
+    base: ReleasePin | None,
+    base_spec: ReleaseSpec | None,
+    parent: ReleasePin | None,
+) -> list[ReleasePin]:
     """The evaluation sets in force for a new release.
 
     In force is what was named, and what the models of the registry were tested on now. An experiment is held against
-    what was named alone: its data were judged when the release whose data they are was opened.
+    the sets of the release whose data it uses; against the registry's only where its splits are others, because that
+    release was held against them when it was opened.
     """
     named = [ReleasePin(release=entry.release, digest=entry.digest) for entry in list_evaluation_sets(store)]
-    registered = [] if request.data_of else _registered_sets(store, request, seed)
-    pins = {pin.digest: pin for pin in (*named, *registered) if pin.release != request.release}
+    has_splits_of_base = base is not None and split_makers(read_manifest(store, base.digest)) == makers
+    registered = [] if has_splits_of_base else registered_sets(store, makers)
+    inherited = base_spec.evaluation_sets if base_spec else []
+    pins = {pin.digest: pin for pin in (*inherited, *named, *registered) if pin.release != release}
     # What a line tested on comes with its parent.
     return [pin for digest, pin in pins.items() if parent is None or digest != parent.digest or pin in named]
-
-
-def _registered_sets(store: Store, request: ReleaseRequest, seed: int) -> list[ReleasePin]:
-    """Frozen releases of the models that the registry holds, but those of the very data and seed of this release.
-
-    Equal data have equal splits under one seed, so that their test split is this release's own.
-    """
-    pins: list[ReleasePin] = []
-    for record in filter(None, (read_registry(store, state) for state in STATES)):
-        manifest = read_manifest(store, record.dataset_release)
-        if not any(output.name == KEYS_FILE for output in manifest.outputs):
-            continue
-        drops = [(entry.partition["source"], entry.partition["drop"]) for entry in manifest.inputs_of("drop")]
-        is_own = (tuple(drops), manifest.params["seed"], bool(manifest.inputs_of("dataset_release", PARENT))) == (
-            request.drops, seed, request.parent is not None,
-        )  # fmt: skip
-        if not is_own:
-            pins.append(ReleasePin(release=manifest.partition.release, digest=record.dataset_release))
-    return pins
 
 
 def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:
