@@ -16,7 +16,7 @@ from typing import Any
 from mm_assets.drops.record import parse_drop, source_key
 from mm_assets.drops.source import UNDECLARED, Source, parse_source
 from mm_assets.releases.spec import DropPin, ReleasePin
-from mm_assets.store.manifest import read_manifest
+from mm_assets.store.manifest import Manifest, read_manifest
 from mm_assets.store.objects import Store
 
 #: What an owner who allows every use declares.
@@ -80,27 +80,36 @@ def deliveries_of(store: Store, drops: Sequence[DropPin], *built_on: ReleasePin 
         )
         for pin in drops
     ]
-    return [*own, *(entry for pin in built_on if pin is not None for entry in _recorded(store, pin))]
+    return [*own, *(entry for pin in built_on if pin is not None for entry in _of_line(store, pin))]
 
 
 def drops_of(store: Store, pin: ReleasePin) -> list[tuple[str, str]]:
     """Source and name of every drop of a frozen release's line."""
-    return [(drop["source"], drop["drop"]) for drop in _record(store, pin)["drops"]]
+    return [(drop["source"], drop["drop"]) for drop in _record(store, read_manifest(store, pin.digest))["drops"]]
 
 
-def _record(store: Store, pin: ReleasePin) -> Any:
-    found = [output.digest for output in read_manifest(store, pin.digest).outputs if output.name == "record.json"]
+def _of_line(store: Store, pin: ReleasePin) -> Iterator[Delivery]:
+    return recorded_deliveries(store, read_manifest(store, pin.digest))
+
+
+def _record(store: Store, manifest: Manifest) -> Any:
+    found = [output.digest for output in manifest.outputs if output.name == "record.json"]
     # What is no frozen release has no record; it is refused where its manifest is taken as an input.
     return json.loads(store.get_bytes(found[0])) if found else {"sources": [], "drops": []}
 
 
-def _recorded(store: Store, pin: ReleasePin) -> Iterator[Delivery]:
-    """Of a record that does not say which description is which drop's, every description of its source."""
-    record = _record(store, pin)
+def recorded_deliveries(store: Store, manifest: Manifest) -> Iterator[Delivery]:
+    """Every drop of a frozen release's line, by its record.
+
+    Of a record that does not say which description is which drop's, every description of its source.
+    """
+    record = _record(store, manifest)
     described: dict[str, dict[str, Source]] = {}
     for entry in record["sources"]:
         content = {name: value for name, value in entry.items() if name != "digest"}
-        source = parse_source(json.dumps(content).encode(), f"record of {pin.release}, source {entry['source']}")
+        source = parse_source(
+            json.dumps(content).encode(), f"record of {manifest.partition.release}, source {entry['source']}"
+        )
         described.setdefault(source.source, {})[entry["digest"]] = source
     for drop in record["drops"]:
         known = described[drop["source"]]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mm_assets import configurations
+from mm_assets.checks.exclusions import EXCLUSIONS, Exclusions
 from mm_assets.checks.rules import replace_rules
 from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
 from mm_assets.drops.limits import SnapshotConfig
@@ -15,6 +16,7 @@ from mm_assets.errors import CommitConflictError, GateError, SettingsError, Spec
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.materialize import Workspace
+from mm_assets.pipeline import OPTIONAL_RULES
 from mm_assets.promotion.record import RegistryRecord, registry_key
 from mm_assets.releases.policies import add_policy, pin_policy
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, list_releases
@@ -291,3 +293,43 @@ def test_a_release_of_a_source_that_is_for_certain_uses_declares_one(
     repeated = replace(child, release="r3", drops=(("shapes", "d2"), ("shapes", "d1")))
     with pytest.raises(SpecError, match="release r3: drop shapes/d1 is in its parent r1 already"):
         open_named_release(workspace, repeated)
+
+
+def refused(workspace: Workspace, asset: str) -> str:
+    """Why an asset of the base cannot be made now."""
+    with pytest.raises(GateError) as caught:
+        Workspace(workspace.settings, workspace.store).resolve(asset, FROZEN[1], {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("asset", ["batch_plan", "model", "evaluation", "promotion"])
+def test_consent_withdrawn_after_the_freeze_stops_what_is_behind_it(
+    workspace: Workspace, frozen: ReleaseSpec, asset: str
+) -> None:
+    head = workspace.store.read_key("raw/shapes/source.yaml")
+    assert head is not None
+    withdrawn = head.data.replace(b"consent: not declared", b"consent: withdrawn")
+    assert workspace.store.replace_key("raw/shapes/source.yaml", withdrawn, head.etag)
+    assert "dataset_release r1: failed its check: source shapes: consent is withdrawn." in refused(workspace, asset)
+    record = workspace.check(*FROZEN)
+    failed = {str(finding["rule"]): finding for finding in record.findings if not finding["passed"]}
+    assert list(failed) == ["terms"]
+    again = workspace.store.read_key("raw/shapes/source.yaml")
+    assert again is not None
+    assert workspace.store.replace_key("raw/shapes/source.yaml", head.data, again.etag)
+    assert workspace.require_passed(*FROZEN)
+
+
+def test_a_sample_excluded_after_the_freeze_stops_what_is_behind_it(workspace: Workspace, frozen: ReleaseSpec) -> None:
+    store = workspace.store
+    excluded = {EXCLUSIONS: Exclusions(samples={"shapes/d1/s001": "asked for"}).encode()}
+    rules = workspace.rules(BASE)
+    replace_rules(store, BASE, rules, excluded, reason="asked for", by="ada", optional=OPTIONAL_RULES)
+    assert "excluded on record since it was frozen: shapes/d1/s001; freeze it again" in refused(workspace, "batch_plan")
+    fresh = Workspace(workspace.settings, store)
+    record = fresh.check(*FROZEN)
+    assert [finding["failing_ids"] for finding in record.findings if not finding["passed"]] == [["shapes/d1/s001"]]
+    for asset in ("snapshot", "features", "embeddings"):
+        assert fresh.find_current(asset, Partition(release=BASE, shard="0000"), {}) is not None
+    make(fresh, *FROZEN)
+    assert fresh.resolve("batch_plan", FROZEN[1], {}).inputs
