@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import find_model, flat
@@ -177,10 +178,10 @@ def _plan_parts(store: Store, models: Sequence[Manifest], folder: Path) -> Itera
     """A sentence about the first difference of the plans, if there is one."""
     digests = [model.input("batch_plan").digest("plan.parquet") for model in models]
     if digests[0] != digests[1]:
-        yield _first_planned([read_parquet(store.fetch(digest, folder)) for digest in digests])
+        yield first_planned([read_parquet(store.fetch(digest, folder)) for digest in digests])
 
 
-def _first_planned(plans: Sequence[pa.Table]) -> str:
+def first_planned(plans: Sequence[pa.Table]) -> str:
     """The first slot of two plans that is not the same in every column."""
     names = [set(plan.column_names) for plan in plans]
     if names[0] != names[1]:
@@ -207,7 +208,7 @@ def _first_other(left: pa.ChunkedArray, right: pa.ChunkedArray) -> int | None:
     """The first row in which two columns differ; missing values are equal to each other."""
     if left.type != right.type:
         return 0 if len(left) else None
-    both = [column.combine_chunks() for column in (left, right)]
-    if both[0].equals(both[1]):
-        return None
-    return next(row for row, (one, other) in enumerate(zip(*both, strict=True)) if not one.equals(other))
+    are_missing = pc.and_(left.is_null(), right.is_null())  # pyright: ignore[reportAttributeAccessIssue]
+    are_equal = pc.or_(are_missing, pc.equal(left, right).fill_null(False))  # pyright: ignore[reportAttributeAccessIssue]
+    place = pc.index(are_equal, False).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+    return None if place < 0 else place
