@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -81,12 +82,18 @@ def _columns(store: Store, manifest: Manifest, policy: Policy, workdir: Path) ->
     if not missing:
         return frozen
     _, shards = read_shards(store, manifest)
-    parts = [_shard_columns(store, number, shard, missing, workdir) for number, shard in enumerate(shards)]
-    return frozen.join(pa.concat_tables(parts), ["shard", "row"], join_type="left outer")
+    parts = [_shard_columns(store, shard, missing, workdir) for shard in shards]
+    # The parts are in the order of shards and rows. Arrow joins no lists.
+    found = pa.concat_tables(parts)
+    starts = np.cumsum([0, *(part.num_rows for part in parts)])
+    order = pa.array(starts[frozen["shard"].to_numpy()] + frozen["row"].to_numpy())
+    for name in found.column_names:
+        frozen = frozen.append_column(name, found[name].take(order))
+    return frozen
 
 
-def _shard_columns(store: Store, number: int, shard: Shard, missing: Sequence[pa.Field], workdir: Path) -> pa.Table:
-    """Columns of one shard by the place of their rows, which is that in the table of signals."""
+def _shard_columns(store: Store, shard: Shard, missing: Sequence[pa.Field], workdir: Path) -> pa.Table:
+    """Columns of one shard in the order of its rows, which is that of the table of signals."""
     ids = pa.field("id", pa.string())
     own = [field for field in missing if field.name in SIGNALS.names]
     table = narrow(store, shard.signals, pa.schema([ids, *own]), workdir)
@@ -97,9 +104,7 @@ def _shard_columns(store: Store, number: int, shard: Shard, missing: Sequence[pa
             order = pc.index_in(table["id"], other["id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
             for field in fields:
                 table = table.append_column(field, other[field.name].take(order))
-    return table.drop_columns(["id"]).append_column(
-        "shard", pa.array([number] * table.num_rows, pa.int32())
-    ).append_column("row", pa.array(range(table.num_rows), pa.int32()))  # fmt: skip
+    return table.drop_columns(["id"])
 
 
 def _judge(database: duckdb.DuckDBPyConnection, policy: Policy) -> None:
