@@ -5,7 +5,7 @@ difference visible. Change a value, and what reads it is computed anew and nothi
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_type_hints
 
@@ -28,13 +28,11 @@ from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
 from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import parse_thresholds
-from mm_assets.promotion.tested import SplitMakers, registered_sets, split_config, split_makers
+from mm_assets.promotion.tested import new_split_makers, sets_in_force
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.curation import check_policy
-from mm_assets.release.inputs import policy_params
 from mm_assets.release.policies import parse_policy
 from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
-from mm_assets.releases.evaluation_sets import list_evaluation_sets
 from mm_assets.releases.opening import open_release, require_allowed
 from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, read_spec, spec_key
@@ -232,8 +230,12 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
     if opened is not None:
         sets = opened.evaluation_sets
     else:
-        makers = _makers(store, request, sections, seed, policy, exclusions, base=base, parent=parent)
-        sets = _evaluation_sets(store, request.release, makers, base=base, base_spec=base_spec, parent=parent)
+        makers = new_split_makers(
+            store, drops=request.drops, parent=parent, base=base, seed=seed, section=sections["release"],
+            policy=policy, exclusions=exclusions,
+        )  # fmt: skip
+        base_sets = base_spec.evaluation_sets if base_spec else []
+        sets = sets_in_force(store, request.release, makers, parent=parent, base=base, base_sets=base_sets)
     return open_release(
         store,
         release=request.release,
@@ -300,53 +302,6 @@ def _policy(store: Store, name: str) -> dict[str, str]:
     pinned = pin_policy(store, name)
     check_policy(parse_policy(store.get_bytes(pinned["digest"]), pinned["file"]))
     return pinned
-
-
-def _makers(
-    store: Store,
-    request: ReleaseRequest,
-    sections: Mapping[str, Json],
-    seed: int,
-    policy: Mapping[str, str],
-    exclusions: Sequence[str],
-    *,
-    base: ReleasePin | None,
-    parent: ReleasePin | None,
-) -> SplitMakers:
-    """What decides the splits of a new release; an experiment's data are those of its base."""
-    data = split_makers(read_manifest(store, base.digest)) if base else None
-    return SplitMakers(
-        drops=data.drops if data else request.drops,
-        parent=data.parent if data else parent.digest if parent else None,
-        seed=seed,
-        config=split_config(sections["release"]),
-        policy=policy_params(store, policy),
-        exclusions=tuple(sorted(set(exclusions))),
-    )
-
-
-def _evaluation_sets(
-    store: Store,
-    release: str,
-    makers: SplitMakers,
-    *,
-    base: ReleasePin | None,
-    base_spec: ReleaseSpec | None,
-    parent: ReleasePin | None,
-) -> list[ReleasePin]:
-    """The evaluation sets in force for a new release.
-
-    In force is what was named, and what the models of the registry were tested on now. An experiment is held against
-    the sets of the release whose data it uses; against the registry's only where its splits are others, because that
-    release was held against them when it was opened.
-    """
-    named = [ReleasePin(release=entry.release, digest=entry.digest) for entry in list_evaluation_sets(store)]
-    has_splits_of_base = base is not None and split_makers(read_manifest(store, base.digest)) == makers
-    registered = [] if has_splits_of_base else registered_sets(store, makers)
-    inherited = base_spec.evaluation_sets if base_spec else []
-    pins = {pin.digest: pin for pin in (*inherited, *named, *registered) if pin.release != release}
-    # What a line tested on comes with its parent.
-    return [pin for digest, pin in pins.items() if parent is None or digest != parent.digest or pin in named]
 
 
 def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:
