@@ -26,15 +26,13 @@ from mm_assets.features.pretrained import read_encoder
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.materialize import Workspace
 from mm_assets.pipeline import FEATURES_RULES, PROMOTION_RULES, RULES_FILES, SNAPSHOT_RULES
-from mm_assets.promotion.chain import read_production, read_registry
+from mm_assets.promotion.chain import read_production
 from mm_assets.promotion.config import parse_thresholds
-from mm_assets.promotion.record import STATES
-from mm_assets.release.config import PARENT, FreezeConfig
-from mm_assets.release.contamination import KEYS_FILE
+from mm_assets.promotion.tested import new_split_makers, sets_in_force
+from mm_assets.release.config import FreezeConfig
 from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import parse_policy
 from mm_assets.releases.encoders import BOOTSTRAP, PRODUCTION, find_encoder
-from mm_assets.releases.evaluation_sets import list_evaluation_sets
 from mm_assets.releases.opening import open_release, require_allowed
 from mm_assets.releases.policies import pin_policy
 from mm_assets.releases.spec import ReleasePin, ReleaseSpec, read_spec, spec_key
@@ -154,7 +152,7 @@ class ReleaseRequest:
         encoder: ``bootstrap`` (or None): classical descriptors; ``production``: the towers of the model in production;
             else the name of an encoder of the store.
         num_shards: How many shards; chosen from the size of the drops where None.
-        use: What it is for, which its sources must allow; None if that is not declared.
+        use: What it is for, which its sources must allow; where None, what the release it is built on is for.
         like: A release whose encoder and rules in force it takes over, instead of ``encoder`` and this version's rules.
     """
 
@@ -223,8 +221,21 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         encoder = _encoder_of(like, sections)
     else:
         encoder = _encoder(store, sections, request.encoder or BOOTSTRAP, opened)
-    use = request.use or (base_spec.use if base_spec else None)
-    require_allowed(store, request.release, deliveries_of(store, [], parent, base), use)
+    built_on = base or parent
+    taken_over = opened.use if opened else workspace.spec(built_on.release).use if built_on else None
+    use = request.use or taken_over
+    exclusions = [*inherited, *request.exclusions]
+    deliveries = deliveries_of(store, [], built_on)
+    require_allowed(store, request.release, deliveries, use, is_opening=opened is None)
+    if opened is not None:
+        sets = opened.evaluation_sets
+    else:
+        makers = new_split_makers(
+            store, drops=request.drops, parent=parent, base=base, seed=seed, section=sections["release"],
+            policy=policy, exclusions=exclusions,
+        )  # fmt: skip
+        base_sets = base_spec.evaluation_sets if base_spec else []
+        sets = sets_in_force(store, request.release, makers, parent=parent, base=base, base_sets=base_sets)
     return open_release(
         store,
         release=request.release,
@@ -239,8 +250,8 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
         num_shards=request.num_shards or (opened.num_shards or None if opened else None),
         max_shards=settings.num_shards,
         use=use,
-        evaluation_sets=opened.evaluation_sets if opened else _evaluation_sets(store, request, seed, parent),
-        exclusions=[*inherited, *request.exclusions],
+        evaluation_sets=sets,
+        exclusions=exclusions,
     )
 
 
@@ -291,38 +302,6 @@ def _policy(store: Store, name: str) -> dict[str, str]:
     pinned = pin_policy(store, name)
     check_policy(parse_policy(store.get_bytes(pinned["digest"]), pinned["file"]))
     return pinned
-
-
-def _evaluation_sets(store: Store, request: ReleaseRequest, seed: int, parent: ReleasePin | None) -> list[ReleasePin]:
-    """The evaluation sets in force for a new release.
-
-    In force is what was named, and what the models of the registry were tested on now. An experiment is held against
-    what was named alone: its data were judged when the release whose data they are was opened.
-    """
-    named = [ReleasePin(release=entry.release, digest=entry.digest) for entry in list_evaluation_sets(store)]
-    registered = [] if request.data_of else _registered_sets(store, request, seed)
-    pins = {pin.digest: pin for pin in (*named, *registered) if pin.release != request.release}
-    # What a line tested on comes with its parent.
-    return [pin for digest, pin in pins.items() if parent is None or digest != parent.digest or pin in named]
-
-
-def _registered_sets(store: Store, request: ReleaseRequest, seed: int) -> list[ReleasePin]:
-    """Frozen releases of the models that the registry holds, but those of the very data and seed of this release.
-
-    Equal data have equal splits under one seed, so that their test split is this release's own.
-    """
-    pins: list[ReleasePin] = []
-    for record in filter(None, (read_registry(store, state) for state in STATES)):
-        manifest = read_manifest(store, record.dataset_release)
-        if not any(output.name == KEYS_FILE for output in manifest.outputs):
-            continue
-        drops = [(entry.partition["source"], entry.partition["drop"]) for entry in manifest.inputs_of("drop")]
-        is_own = (tuple(drops), manifest.params["seed"], bool(manifest.inputs_of("dataset_release", PARENT))) == (
-            request.drops, seed, request.parent is not None,
-        )  # fmt: skip
-        if not is_own:
-            pins.append(ReleasePin(release=manifest.partition.release, digest=record.dataset_release))
-    return pins
 
 
 def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:

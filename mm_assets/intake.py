@@ -26,13 +26,17 @@ Drop = tuple[str, str]
 
 
 class NewDropsConfig(BaseModel):
-    """``mm.new_drops/2``: the configuration and the policy of releases that a sensor opens."""
+    """``mm.new_drops/2``: the configuration and the policy of releases that a sensor opens, and what they are for.
+
+    Without a ``use`` they are for what the release in production is for, if there is one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     schema_: Literal["mm.new_drops/2"] = Field(alias="schema")
     configuration: str
     policy: str
+    use: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +73,7 @@ def open_new_releases(workspace: Workspace) -> Opened:
                     parent=production.release if production else None,
                     policy=config.policy,
                     configuration=config.configuration,
+                    use=config.use,
                 ),
             )
         except StoreError:

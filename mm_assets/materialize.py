@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from mm_assets.checks.rules import Rules, rules_in_force
 from mm_assets.checks.validations import (
+    Finding,
     Subject,
     ValidationRecord,
+    add_findings,
     passed_in_first_version,
     read_validation,
     record_validation,
@@ -139,8 +141,22 @@ class Workspace:
         )
 
     def validation(self, ref: Ref) -> ValidationRecord | None:
-        """The outcome of the partition's check under the rules in force, or None if it was not checked."""
-        return self._outcome(ref.asset, ref.content, ref.inputs, ref.release)
+        """The outcome of the partition's check under the rules in force, or None if it was not checked.
+
+        What passed fails where what it depends on outside its bytes does not stand any more.
+        """
+        record = self._outcome(ref.asset, ref.content, ref.inputs, ref.release)
+        return self._with_standing(ref, record) if record is not None and record.passed else record
+
+    def _with_standing(self, ref: Ref, record: ValidationRecord) -> ValidationRecord:
+        standing = asset_named(ref.asset).standing
+        if standing is None:
+            return record
+
+        def judged() -> tuple[Finding, ...]:
+            return standing(self.store, read_manifest(self.store, ref.manifest), self.rules(ref.release))
+
+        return add_findings(record, self._once((f"standing of {ref.asset}", ref.partition), judged))
 
     def _outcome(self, name: str, content: str, inputs: str | None, release: str) -> ValidationRecord | None:
         """The first passed outcome of a check, or else the last one that there can be."""
@@ -291,12 +307,12 @@ class Workspace:
         """
         ref = self.ref(name, partition) or require_ref(self.store, name, partition)
         try:
-            known = self.validation(ref)
+            known = self._outcome(ref.asset, ref.content, ref.inputs, ref.release)
         except ObjectCorruptError as error:
             logger.warning("%s The check is made again.", error)
             known = None
         if known is not None and known.passed and asset_named(name).is_remembered:
-            return known
+            return self._with_standing(ref, known)
         if _gathers(asset_named(name)):
             # Its own check reads what it wrote: only its inputs' checks say whether the shards pass.
             self.resolve(name, partition, {})
@@ -305,7 +321,7 @@ class Workspace:
         record = self._judge(ref, manifest, first)
         for rules in others:
             record = record if record.passed else self._judge(ref, manifest, rules)
-        return record
+        return self._with_standing(ref, record)
 
     def _judge(self, ref: Ref, manifest: Manifest, rules: Rules) -> ValidationRecord:
         findings = asset_named(ref.asset).validate(self.store, manifest, rules)

@@ -22,6 +22,7 @@ from mm_assets.promotion.history import validate_registration
 from mm_assets.promotion.inputs import resolve_promotion, resolve_registration
 from mm_assets.promotion.validate import validate_promotion
 from mm_assets.release.inputs import resolve_dataset_release
+from mm_assets.release.standing import judge_standing
 from mm_assets.release.validate import validate_dataset_release
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.snapshot.inputs import resolve_snapshot
@@ -55,6 +56,8 @@ class Asset:
         libraries: Distributions whose version can change its bytes, for what runs inside the Dagster run.
         validate: Checks what was made. Torch-free.
         check_aspects: Aspects of modalities that its check loads by name.
+        standing: Judges what else its use depends on, which may change while its bytes do not: asked each time that it
+            is taken, and kept with no outcome. None where nothing does.
         rules: Rules files that its check depends on.
         preview: ``module:function`` that draws a partition for the UI; empty for none.
     """
@@ -74,6 +77,7 @@ class Asset:
     aspects: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     check_aspects: tuple[str, ...] = ()
+    standing: Validate | None = None
     rules: tuple[str, ...] = ()
     preview: str = ""
     upstream: tuple[str, ...] = field(init=False)
@@ -128,7 +132,8 @@ _ROWS = (
         resolve=resolve_dataset_release, compute="mm_assets.release.freeze:compute_dataset_release",
         aspects=("signals", "nearness"),
         libraries=("av", "duckdb", "fasttext-predict", "numpy", "pillow", "pyarrow", "pyyaml", "soundfile", "soxr"),
-        validate=validate_dataset_release, check_aspects=("nearness",), rules=(SNAPSHOT_RULES, FEATURES_RULES),
+        validate=validate_dataset_release, check_aspects=("nearness",), standing=judge_standing,
+        rules=(SNAPSHOT_RULES, FEATURES_RULES),
         preview="mm_assets.release.preview:preview",
     ),
     Asset(

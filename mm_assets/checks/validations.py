@@ -101,6 +101,16 @@ def record_validation(store: Store, subject: Subject, findings: Sequence[Finding
     return record
 
 
+def add_findings(record: ValidationRecord, findings: Sequence[Finding]) -> ValidationRecord:
+    """An outcome with findings about more than its subject, which are not kept with it."""
+    return record.model_copy(
+        update={
+            "passed": record.passed and all(finding.passed for finding in findings),
+            "findings": [*record.findings, *map(_finding_json, findings)],
+        }
+    )
+
+
 def read_validation(store: Store, subject: Subject) -> ValidationRecord | None:
     """The outcome about ``subject``, or None if no check was made.
 

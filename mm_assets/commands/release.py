@@ -6,7 +6,7 @@ from rich.console import Console
 
 from mm_assets.checks.exclusions import EXCLUSIONS, Exclusions, read_exclusions
 from mm_assets.checks.rules import replace_rules
-from mm_assets.configurations import ReleaseRequest, frozen_pin, open_named_release
+from mm_assets.configurations import PARSERS, ReleaseRequest, frozen_pin, open_named_release
 from mm_assets.errors import UsageError
 from mm_assets.identity.canonical import Json, digest_json
 from mm_assets.materialize import Workspace
@@ -123,6 +123,8 @@ def exclude(args: argparse.Namespace, console: Console) -> Outcome:
     added = {pattern: args.reason.strip() for pattern in args.sample if pattern not in before.samples}
     if added:
         files = {EXCLUSIONS: Exclusions(samples={**before.samples, **added}).encode()}
+        # The file is not read back until something needs it: what cannot be used must not be put in force.
+        PARSERS[EXCLUSIONS](files[EXCLUSIONS], "mm release exclude")
         replace_rules(
             workspace.store, args.release, rules, files, reason=args.reason, by=current_user(), optional=OPTIONAL_RULES
         )

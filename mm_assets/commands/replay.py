@@ -46,6 +46,7 @@ def replay(args: argparse.Namespace, console: Console) -> Outcome:
         "facts": [to_json(asdict(fact)) for fact in report.facts],
         "difference": report.difference,
         "seed": seed,
+        "world_size": report.world_size,
     }
     return Outcome(result=result, ok=report.verdict in ("BITWISE", "TOLERANCE"))
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.data import DROP, SOURCE
+from mm_assets.demo.data import DROP, SOURCE, USE
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.launchers.environment import stage_environment
 from mm_assets.materialize import Workspace, partitions_of
@@ -49,7 +49,7 @@ def measure_experiments(settings: Settings, release: str) -> list[Figure]:
     """Runs that share the demo's data: which assets they compute, and how long they take."""
     cases = {
         "same release again": None,
-        "same drop, another release name": ["--drop", f"{SOURCE}/{DROP}"],
+        "same drop, another release name": ["--drop", f"{SOURCE}/{DROP}", "--use", USE],
         "experiment: another configuration (smoke)": ["--data-of", release, "--config", "smoke"],
         "experiment: another curation policy": ["--data-of", release, "--policy", "clean"],
     }
@@ -75,7 +75,7 @@ def measure_parallel(settings: Settings, folder: Path) -> list[Figure]:
         for parallel in seconds:
             name = f"parallel-{attempt}-{parallel}"
             own = replace(settings, dagster_home=folder / name)
-            _mm(own, "release", "open", "--release", name, "--drop", f"{SOURCE}/{DROP}")
+            _mm(own, "release", "open", "--release", name, "--drop", f"{SOURCE}/{DROP}", "--use", USE)
             started = time.monotonic()
             stages = [word for stage in SHARD_STAGES for word in ("--stage", stage)]
             _mm(own, "run", "--release", name, *stages, "--force", "--parallel", str(parallel))

@@ -19,6 +19,8 @@ from mm_assets.identity.canonical import canonical_json
 from mm_assets.identity.randomness import keyed_rng
 
 SOURCE = "emoji"
+#: Which of the allowed uses of its sources the demo is.
+USE = "demonstration"
 DROP = "2026-11"
 NUM_EMOJI = 700
 NUM_TARS = 8

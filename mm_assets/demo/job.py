@@ -6,12 +6,13 @@ Every step is idempotent: a second run finds the drop in the store, the release 
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.data import CAPTURED_FROM, CAPTURED_TO, DROP, NUM_EMOJI, SEED, SOURCE, build_demo_drop
+from mm_assets.demo.data import CAPTURED_FROM, CAPTURED_TO, DROP, NUM_EMOJI, SEED, SOURCE, USE, build_demo_drop
 from mm_assets.demo.films import SOURCE as FILMS
 from mm_assets.demo.films import build_films_drop
 from mm_assets.demo.report import (
@@ -55,6 +56,9 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
     request = demo_request(release, settings)
     _require_own_data(store, request)
     _ensure_drops(console, settings, store, num_emoji)
+    if store.read_key(spec_key(release)) is not None:
+        # An older version opened the demo's release without a use.
+        request = replace(request, use=None)
     open_named_release(Workspace(settings, store), request)
     report, timeline = run_with_display(console, store, settings, RunRequest(release=release))
     summaries = summarize(store, read_spec(store, release))
@@ -80,7 +84,8 @@ def run_demo(console: Console, settings: Settings, *, release: str, num_emoji: i
 def demo_request(release: str, settings: Settings) -> ReleaseRequest:
     """What the demo opens."""
     num_shards = min(NUM_SHARDS, settings.num_shards)
-    return ReleaseRequest(release=release, drops=((SOURCE, DROP), (FILMS, DROP)), num_shards=num_shards)
+    drops = ((SOURCE, DROP), (FILMS, DROP))
+    return ReleaseRequest(release=release, drops=drops, num_shards=num_shards, use=USE)
 
 
 def _require_own_data(store: Store, request: ReleaseRequest) -> None:

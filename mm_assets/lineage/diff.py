@@ -11,6 +11,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from mm_assets.checks.exclusions import EXCLUSIONS, parse_exclusions
+from mm_assets.checks.rules import read_rules_record
 from mm_assets.evaluation.report import Score, read_report
 from mm_assets.identity.canonical import Json
 from mm_assets.lineage.records import current_manifest, find_model, flat
@@ -25,7 +27,6 @@ CONFIDENCE = 0.95
 MAX_IDS = 20
 #: What names a release, and what its other sections repeat.
 NAMES = ("schema_", "schema", "release")
-ASSETS = ("dataset_release", "model", "evaluation")
 #: Slices by their column in the table of predictions.
 SLICES = {"overall": "''", "modalities": "combination", "language": "language", "label": "label"}
 
@@ -105,6 +106,7 @@ def diff_releases(store: Store, first: str, second: str) -> DiffReport:
         UsageError: there is no such release or model.
     """
     left, right = (_side(store, name) for name in (first, second))
+    settings = [_settings(side) | _on_record(store, side.spec.release) for side in (left, right)]
     with scratch_folder("diff") as folder:
         database = _open(folder)
         samples, num_same = _samples(store, database, left, right, folder)
@@ -113,7 +115,7 @@ def diff_releases(store: Store, first: str, second: str) -> DiffReport:
     return DiffReport(
         first=first,
         second=second,
-        settings=tuple(_changes(_settings(left), _settings(right))),
+        settings=tuple(_changes(*settings)),
         made_by=tuple(_changes(_makers(left), _makers(right))),
         samples=samples,
         num_same=num_same,
@@ -129,22 +131,43 @@ def _side(store: Store, name: str) -> Side:
         release = model.partition.release
         manifests["model"] = model
         manifests["dataset_release"] = read_manifest(store, model.input("dataset_release").manifest)
-        tested = current_manifest(store, "evaluation", Partition(release=release))
-        if tested is not None and digest in {entry.manifest for entry in tested[1].inputs_of("model")}:
-            manifests["evaluation"] = tested[1]
+        _add_evaluation(store, manifests, digest, release)
         return Side(name=name, spec=read_spec(store, release), manifests=manifests)
     spec = read_spec(store, name)
-    for asset in ASSETS:
+    for asset in ("dataset_release", "model"):
         found = current_manifest(store, asset, Partition(release=name))
         if found is not None:
             manifests[asset] = found[1]
+            if asset == "model":
+                _add_evaluation(store, manifests, found[0], name)
     return Side(name=name, spec=spec, manifests=manifests)
+
+
+def _add_evaluation(store: Store, manifests: dict[str, Manifest], digest: str, release: str) -> None:
+    """Adds the release's evaluation if it is that of the model, or of another manifest with the same outputs."""
+    tested = current_manifest(store, "evaluation", Partition(release=release))
+    content = manifests["model"].content
+    for entry in tested[1].inputs_of("model") if tested is not None else ():
+        if tested is not None and (entry.manifest == digest or read_manifest(store, entry.manifest).content == content):
+            manifests["evaluation"] = tested[1]
 
 
 def _settings(side: Side) -> dict[str, Json]:
     """What the spec pins, flat; lists are one value."""
     pinned: dict[str, Any] = side.spec.model_dump(mode="json")
     return flat({name: value for name, value in pinned.items() if name not in NAMES and value is not None})
+
+
+def _on_record(store: Store, release: str) -> dict[str, Json]:
+    """What was put in force since the release was opened: rules, exclusions with their reasons, and why."""
+    record = read_rules_record(store, release)
+    if record is None:
+        return {}
+    found: dict[str, Json] = {f"rules.{name}": digest for name, digest in record.rules.items()}
+    if EXCLUSIONS in record.rules:
+        excluded = parse_exclusions(store.get_bytes(record.rules[EXCLUSIONS]), EXCLUSIONS)
+        found["excluded_on_record"] = dict(excluded.samples)
+    return found | {"rules_replaced_because": record.reason}
 
 
 def _makers(side: Side) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from mm_assets.checks.rules import find_rules_problems, read_rules_record
 from mm_assets.errors import ObjectCorruptError, ObjectMissingError
@@ -9,8 +10,12 @@ from mm_assets.promotion.chain import read_history
 from mm_assets.promotion.history import check_registration, find_registry_problems
 from mm_assets.promotion.reachable import Target, object_target, walk_objects
 from mm_assets.promotion.record import STATES
-from mm_assets.releases.encoders import list_encoders
-from mm_assets.releases.policies import list_policies
+from mm_assets.releases.encoders import FOLDER as ENCODERS
+from mm_assets.releases.encoders import EncoderEntry, read_encoder_entry
+from mm_assets.releases.evaluation_sets import FOLDER as EVALUATION_SETS
+from mm_assets.releases.evaluation_sets import EvaluationSet, read_evaluation_set
+from mm_assets.releases.policies import FOLDER as POLICIES
+from mm_assets.releases.policies import PolicyEntry, read_policy_entry
 from mm_assets.releases.spec import list_releases, read_spec, spec_key
 from mm_assets.store.action import find_action_problem
 from mm_assets.store.manifest import read_manifest
@@ -38,9 +43,9 @@ class VerifyReport:
 def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> VerifyReport:
     """Re-hashes every manifest that a ref, an open release or the registry names, and all that it makes reachable.
 
-    Reachable are inputs and outputs, the raw objects of drops, every version of a policy and every encoder that was
-    added. Of the registry, every head, numbered entry and record is checked, and that each record is what its decision
-    says.
+    Reachable are inputs and outputs, the raw objects of drops, every version of a policy, every encoder that was added
+    and every evaluation set that was named. Of the registry, every head, numbered entry and record is checked, and that
+    each record is what its decision says.
 
     Args:
         store: The store to read.
@@ -49,15 +54,13 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
     corrupt: dict[str, str] = {}
     missing: dict[str, str] = {}
     roots = _registry_roots(store)
-    for info in store.list_keys("refs/"):
-        if info.key.startswith(NOT_REFS):
-            continue
+    for key, read in _entries(store):
         try:
-            roots.append(_ref_root(store, info.key))
+            roots.append(read())
         except ObjectCorruptError as error:
-            corrupt[info.key] = str(error)
+            corrupt[key] = str(error)
         except ObjectMissingError as error:
-            missing[info.key] = str(error)
+            missing[key] = str(error)
     for release in list_releases(store):
         try:
             roots += _spec_roots(store, release)
@@ -67,7 +70,6 @@ def verify_store(store: Store, on_object: Callable[[], None] = lambda: None) -> 
             corrupt[spec_key(release)] = str(error)
         except ObjectMissingError as error:
             missing[spec_key(release)] = str(error)
-    roots += [object_target(entry.digest, is_input=True) for entry in (*list_policies(store), *list_encoders(store))]
     walk = walk_objects(store, roots, on_object)
     for problem in find_registry_problems(store):
         (missing if problem.is_missing else corrupt)[problem.key] = problem.detail
@@ -131,6 +133,21 @@ def _spec_roots(store: Store, release: str) -> Iterator[Target]:
     if replaced is not None:
         digests += [*replaced.rules.values(), *([replaced.previous] if replaced.previous else [])]
     return (object_target(digest, is_input=True) for digest in digests)
+
+
+def _entries(store: Store) -> Iterator[tuple[str, Callable[[], Target]]]:
+    """Every key that names an object, and how that is read: refs, versions of policies, encoders, evaluation sets."""
+    for info in store.list_keys("refs/"):
+        if not info.key.startswith(NOT_REFS):
+            yield info.key, partial(_ref_root, store, info.key)
+    readers: dict[str, Callable[[Store, str], PolicyEntry | EncoderEntry | EvaluationSet]] = {
+        POLICIES: read_policy_entry,
+        ENCODERS: read_encoder_entry,
+        EVALUATION_SETS: read_evaluation_set,
+    }
+    for folder, read in readers.items():
+        for info in store.list_keys(folder):
+            yield info.key, lambda read=read, key=info.key: object_target(read(store, key).digest, is_input=True)
 
 
 def _registry_roots(store: Store) -> list[Target]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError
+from mm_assets.errors import ObjectCorruptError, ObjectMissingError, UsageError
 from mm_assets.identity.canonical import Json
 from mm_assets.identity.randomness import keyed_rng
 from mm_assets.launchers.environment import stage_environment
@@ -17,7 +17,18 @@ from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.differences import Part, differing_tensors, differing_values
-from mm_assets.training.replay import Again, Segment, has_config, prepare_replay, run_segment, segments_of
+from mm_assets.training.replay import (
+    Again,
+    Segment,
+    checkpoints_of,
+    find_chain_problem,
+    find_other_shape,
+    has_config,
+    prepare_replay,
+    require_world_size,
+    run_segment,
+    segments_of,
+)
 
 #: BITWISE: the same bits. TOLERANCE: other bits within ``training.differences.TOLERANCE``, on another machine or code.
 #: NOT_COMPARABLE: others, which that may explain. MISMATCH: others, which nothing explains.
@@ -55,6 +66,7 @@ class ReplayReport:
         segments: Those that were run again.
         facts: What is not as it was.
         difference: The first difference: an input, or step and lane, or a tensor; None where the bits are the same.
+        world_size: Processes that trained.
     """
 
     model: str
@@ -62,6 +74,7 @@ class ReplayReport:
     segments: tuple[Replayed, ...]
     facts: tuple[Fact, ...]
     difference: str | None
+    world_size: int
 
 
 def replay_model(
@@ -84,35 +97,50 @@ def replay_model(
         on_segment: Called before each.
 
     Raises:
-        UsageError: there is no such model. StageError: a process failed, and nothing that changed explains it.
+        UsageError: there is no such model, it is of the first version, or the numbers do not fit it.
+        ObjectMissingError: an input of it is gone. StageError: a process failed.
     """
     digest, model = find_model(store, ref)
+    if num_segments < 1:
+        raise UsageError(f"--segments {num_segments}: trains nothing again: expected 1 or more. Name how many.")
+    records = checkpoints_of(store, model)
     environment = stage_environment()
     facts = tuple(changed_facts(model, code=code_of(asset_named("model")), environment=environment))
     unlike: Verdict = "NOT_COMPARABLE" if facts else "MISMATCH"
     replayed: list[Replayed] = []
 
     def report(verdict: Verdict, difference: str | None) -> ReplayReport:
-        return ReplayReport(model=digest, verdict=verdict, segments=tuple(replayed), facts=facts, difference=difference)
+        return ReplayReport(
+            model=digest,
+            verdict=verdict,
+            segments=tuple(replayed),
+            facts=facts,
+            difference=difference,
+            world_size=world_size,
+        )
 
+    problem = find_chain_problem(model, records)
+    if problem is not None:
+        return report("MISMATCH", f"checkpoints.json: {problem}")
     with scratch_folder("replay") as folder:
         try:
             job = prepare_replay(store, model, folder)
-        except (ObjectMissingError, ObjectCorruptError) as error:
+        except ObjectMissingError as error:
+            raise ObjectMissingError(f"model {model.partition.path}: cannot be trained again: {error}") from error
+        except ObjectCorruptError as error:
             return report("MISMATCH", f"input: {error}")
+        require_world_size(world_size, job["num_lanes"])
         if not has_config(store, model, job):
             return report(unlike, "config.json: the inputs lead to another network than the model's")
+        shape = find_other_shape(store, model, job, folder)
+        if shape is not None:
+            return report(unlike, f"weights.safetensors: {shape}")
         differences: list[str] = []
-        for segment in _choose(segments_of(store, model), num_segments, seed):
+        for segment in _choose(segments_of(records), num_segments, seed):
             on_segment(segment)
             place = folder / f"segment-{segment.first_step}"
             place.mkdir()
-            try:
-                again = run_segment(store, job, segment, place, environment=environment, world_size=world_size)
-            except StageError as error:
-                if not facts:
-                    raise
-                return report(unlike, str(error))
+            again = run_segment(store, job, segment, place, environment=environment, world_size=world_size)
             parts = list(_parts(store, segment, again, place))
             differences += [f"{part.where}: {part.detail}" for part in parts]
             replayed.append(_replayed(segment, again, judge(parts, facts)))
@@ -160,9 +188,17 @@ def _counts(part: Part) -> bool:
 
 def _parts(store: Store, segment: Segment, again: Again, folder: Path) -> Iterator[Part]:
     if again.record.segment != segment.end.segment:
-        yield from differing_values(json.loads(store.get_bytes(segment.end.segment)), again.read_segment())
+        expected = json.loads(store.get_bytes(segment.end.segment))
+        yield from _or_bytes("segment", differing_values(expected, again.read_segment()))
     if again.record.state != segment.end.state:
-        yield from differing_tensors(store.fetch(segment.end.state, folder, "expected.safetensors"), again.state)
+        expected = store.fetch(segment.end.state, folder, "expected.safetensors")
+        yield from _or_bytes("state", differing_tensors(expected, again.state))
+
+
+def _or_bytes(name: str, parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, or of files that differ in no value that they are for."""
+    found = list(parts)
+    yield from found or [Part(where=name, detail="other bytes, equal values", is_close=True)]
 
 
 def _choose(segments: list[Segment], num_segments: int, seed: int) -> list[Segment]:

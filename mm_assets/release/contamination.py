@@ -20,6 +20,7 @@ from mm_assets.identity.canonical import Json
 from mm_assets.modalities.table import CAUSAL, MODALITIES
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.dedup import CONTENT, PART_KEYS, Ints
+from mm_assets.release.near_sets import SIGNATURES_FILE
 from mm_assets.release.title import dataset_name
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Input, Manifest
@@ -107,6 +108,7 @@ def describe_sets(job: Job, contaminated: Ints, is_left_out: np.ndarray) -> list
                 "name": dataset_name(record),
                 "merkle_root": record["checksums"]["merkle_root"],
                 "keys": entry.digest(KEYS_FILE),
+                "signatures": next((item.digest for item in entry.outputs if item.name == SIGNATURES_FILE), None),
                 "num_samples": int((is_left_out & (contaminated == number)).sum()),
             }
         )

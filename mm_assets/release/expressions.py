@@ -6,6 +6,7 @@ or another sample. Everything that is not listed here is refused.
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ _CLASSES = frozenset(
     {"BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
      "OPERATOR", "TYPE"}
 )  # fmt: skip
+#: Levels of the tree that DuckDB makes of an expression; each term of a long sum takes three.
+MAX_DEPTH = 600
 #: What is beyond one sample, by the class of its node.
 _BEYOND = {
     "SUBQUERY": "a query",
@@ -68,6 +71,11 @@ def _parse(database: duckdb.DuckDBPyConnection, where: str, sql: str) -> dict[st
     def tree(text: str, brackets: str = "()") -> dict[str, Any]:
         wrapped = f"SELECT {brackets[0]}\n{text}\n{brackets[1]}"
         [(parsed,)] = database.execute("SELECT json_serialize_sql(?)", [wrapped]).fetchall()
+        if _depth(parsed) > MAX_DEPTH:
+            raise SpecError(
+                f"{where}: is nested too deep: expected {MAX_DEPTH} levels of its tree at most, got {_depth(parsed)}. "
+                "Divide it into several reasons."
+            )
         return json.loads(parsed)
 
     found = tree(sql)
@@ -88,16 +96,27 @@ def _parse(database: duckdb.DuckDBPyConnection, where: str, sql: str) -> dict[st
     return node["select_list"][0]
 
 
+def _depth(document: str) -> int:
+    """How deep the brackets of a JSON document are nested; those in its texts are none."""
+    depth = deepest = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', document):
+        depth += (bracket in "[{") - (bracket in "]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every node of an expression's tree."""
-    if isinstance(tree, Mapping):
-        if "class" in tree:
-            yield cast("dict[str, Any]", tree)
-        for value in cast("Mapping[str, Any]", tree).values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in cast("list[Any]", tree):
-            yield from _nodes(value)
+    """Every node of an expression's tree, each before those in it."""
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            node = cast("dict[str, Any]", value)
+            if "class" in node:
+                yield node
+            waiting += reversed(list(node.values()))
+        elif isinstance(value, list):
+            waiting += reversed(cast("list[Any]", value))
 
 
 def _require_allowed(

@@ -136,9 +136,7 @@ def _evaluation_inputs(context: InputContext) -> Iterator[Input]:
     """The evaluation sets that the release is held against."""
     for pin in context.spec.evaluation_sets:
         manifest = read_manifest(context.store, pin.digest)
-        # A set that was frozen by older code has kept no signatures: it is compared by keys alone.
-        near = [output.name for output in manifest.outputs if output.name == SIGNATURES_FILE]
-        names = [*EVALUATION_OUTPUTS, *near]
+        names = [*EVALUATION_OUTPUTS, *([SIGNATURES_FILE] if _has_signatures(manifest) else [])]
         yield Input(
             asset="dataset_release",
             partition={"release": pin.release},
@@ -146,6 +144,17 @@ def _evaluation_inputs(context: InputContext) -> Iterator[Input]:
             outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in names],
             role=EVALUATION_SET,
         )
+
+
+def _has_signatures(manifest: Manifest) -> bool:
+    """Whether a set kept the signatures of its test split; if not, it is compared by keys alone.
+
+    Older code kept none, or an empty file where the configuration compared no near duplicates.
+    """
+    kept = [output for output in manifest.outputs if output.name == SIGNATURES_FILE]
+    config: Mapping[str, Json] = manifest.params["config"]
+    compared = config.get("group_near_duplicates") or config.get("drop_near_duplicates")
+    return bool(kept) and bool(compared or kept[0].num_rows)
 
 
 def _inputs_of(context: InputContext, pin: ReleasePin) -> Iterator[Input]:

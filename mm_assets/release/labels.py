@@ -25,20 +25,31 @@ LABELS = pa.schema(
 
 def register_labels(database: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> None:
     """The view ``labels``: every labelled row with what the sample says about its label, or else its drop."""
-    schemas = {str(source["source"]): source.get("label_schema_version") for source in record["sources"]}
-    rows = [
-        {
-            "source": drop["source"],
-            "drop": drop["drop"],
-            "label_schema": _text(
-                (drop["annotation"] or {}).get("label_schema_version") or schemas.get(drop["source"])
-            ),
-            **{f"drop_{name}": _text((drop["annotation"] or {}).get(field)) for name, field in DROP_FIELDS.items()},
-        }
-        for drop in record["drops"]
-    ]
+    described = {str(source["digest"]): source.get("label_schema_version") for source in record["sources"]}
+    # Of a drop that an older record does not give a description: those of its source, where they agree.
+    versions: dict[str, set[Any]] = {}
+    for source in record["sources"]:
+        versions.setdefault(str(source["source"]), set()).add(source.get("label_schema_version"))
+    annotated: dict[tuple[str, str], dict[str, str | None]] = {}
+    for drop in record["drops"]:
+        of_source = versions.get(drop["source"], set())
+        known = described.get(drop.get("source_digest", ""), next(iter(of_source)) if len(of_source) == 1 else None)
+        annotation: Mapping[str, Any] = drop["annotation"] or {}
+        # Of a drop that a line holds twice, as older versions let it, the first description counts.
+        annotated.setdefault(
+            (drop["source"], drop["drop"]),
+            {
+                "source": drop["source"],
+                "drop": drop["drop"],
+                "label_schema": _text(annotation.get("label_schema_version") or known),
+                **{f"drop_{name}": _text(annotation.get(field)) for name, field in DROP_FIELDS.items()},
+            },
+        )
     names = ("source", "drop", "label_schema", *(f"drop_{name}" for name in _STATED))
-    database.register("annotations", pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names])))
+    database.register(
+        "annotations",
+        pa.Table.from_pylist(list(annotated.values()), pa.schema([(name, pa.string()) for name in names])),
+    )
     stated = ", ".join(f"coalesce(s.{name}, a.drop_{name}) AS {name}" for name in _STATED)
     database.execute(
         f"""CREATE OR REPLACE TEMP VIEW labels AS SELECT s.id, s.generation, s.selected, s.shard, s.row, s.label,

@@ -47,11 +47,12 @@ def find_links(rows: Rows, config: FreezeConfig, *, inherited: Ints | None = Non
     linked, keys = shared_keys(rows.database, link_expressions(config), queries=further, buckets=buckets)
     num_rows = rows.num_rows
     is_wanted = config.group_near_duplicates or config.drop_near_duplicates
-    signatures = {name: read_signatures(rows, name, config) for name in NEAR} if is_wanted else {}
+    # Later releases are compared with the signatures of the test split, whatever this one groups or drops.
+    signatures = {name: read_signatures(rows, name, config) for name in NEAR}
     groups: dict[str, Ints] = {}
     parts = [(linked, keys)]
     next_key = int(keys.max(initial=-1)) + 1
-    for name, found in signatures.items():
+    for name, found in signatures.items() if is_wanted else ():
         leader = found.groups(buckets=buckets)
         groups[name] = found.groups_of_samples(leader, num_rows)
         torn = _torn(num_rows, found.position, leader, inherited)

@@ -45,7 +45,7 @@ def release_record(
     preprocessing = _preprocessing(database, stated)
     captured = [str(drop[end]) for drop in drops for end in ("captured_from", "captured_to") if drop[end]]
     return {
-        "schema": "mm.release_record/2",
+        "schema": "mm.release_record/3",
         "parent": parent["checksums"]["merkle_root"] if parent else None,
         "seed": job.params["seed"],
         "use": job.params.get("use"),
@@ -63,7 +63,7 @@ def release_record(
         },
         "languages": statistics["languages"],
         **preprocessing,
-        "label_schemas": _versions(sources, "label_schema"),
+        "label_schemas": _label_schemas(sources),
         "exclusion_rules": {
             "policy": job.params["policy"],
             "exclusions": job.params["exclusions"],
@@ -136,11 +136,10 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def _versions(sources: Sequence[Mapping[str, Json]], prefix: str) -> dict[str, Json]:
-    return {
-        str(source["source"]): {name: value for name, value in sorted(source.items()) if name.startswith(prefix)}
-        for source in sources
-    }
+def _label_schemas(sources: Sequence[Mapping[str, Json]]) -> list[Json]:
+    """The version of the label schema in every description of a source: one source may have had several."""
+    names = ("source", "digest", "label_schema_version")
+    return [{name: source.get(name) for name in names} for source in sources]
 
 
 def _preprocessing(database: duckdb.DuckDBPyConnection, stated: Sequence[Mapping[str, str]]) -> dict[str, Any]:

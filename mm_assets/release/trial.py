@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from mm_assets.identity.canonical import Json
 from mm_assets.release.curation import check_policy, verdict_sql
 from mm_assets.release.expressions import columns_of
 from mm_assets.release.policies import PREFIX, Policy
-from mm_assets.release.rows import narrow
+from mm_assets.release.rows import ORIGIN, POLICY_SCHEMA, narrow
 from mm_assets.release.shards import Shard, read_shards
 from mm_assets.release.statistics import COMBINATION
 from mm_assets.store.manifest import Manifest
@@ -75,32 +76,35 @@ def _columns(store: Store, manifest: Manifest, policy: Policy, workdir: Path) ->
         )
     frozen = pq.read_table(frozen_path, columns=[name for name in (*_FROZEN, *slices) if name in present])
     wanted = set[str]().union(*(columns_of(sql) for sql in policy.expressions.values()))
-    signals = [field for field in SIGNALS if field.name.lower() in wanted and field.name not in frozen.schema.names]
-    embedded = [field for field in EMBEDDING_SIGNALS if field.name.lower() in wanted and field.name != "id"]
-    if not signals and not embedded:
+    missing = [
+        field for field in POLICY_SCHEMA if field.name.lower() in wanted and field.name not in frozen.schema.names
+    ]
+    if not missing:
         return frozen
     _, shards = read_shards(store, manifest)
-    parts = [
-        _shard_columns(store, number, shard, pa.schema(signals), pa.schema(embedded), workdir)
-        for number, shard in enumerate(shards)
-    ]
-    return frozen.join(pa.concat_tables(parts), ["shard", "row"], join_type="left outer")
+    parts = [_shard_columns(store, shard, missing, workdir) for shard in shards]
+    # The parts are in the order of shards and rows. Arrow joins no lists.
+    found = pa.concat_tables(parts)
+    starts = np.cumsum([0, *(part.num_rows for part in parts)])
+    order = pa.array(starts[frozen["shard"].to_numpy()] + frozen["row"].to_numpy())
+    for name in found.column_names:
+        frozen = frozen.append_column(name, found[name].take(order))
+    return frozen
 
 
-def _shard_columns(
-    store: Store, number: int, shard: Shard, signals: pa.Schema, embedded: pa.Schema, workdir: Path
-) -> pa.Table:
-    """Signals of one shard by the place of their rows."""
+def _shard_columns(store: Store, shard: Shard, missing: Sequence[pa.Field], workdir: Path) -> pa.Table:
+    """Columns of one shard in the order of its rows, which is that of the table of signals."""
     ids = pa.field("id", pa.string())
-    table = narrow(store, shard.signals, pa.schema([ids, *signals]), workdir)
-    if len(embedded):
-        other = narrow(store, shard.embedding_signals, pa.schema([ids, *embedded]), workdir)
-        order = pc.index_in(table["id"], other["id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
-        for field in embedded:
-            table = table.append_column(field, other[field.name].take(order))
-    return table.drop_columns(["id"]).append_column(
-        "shard", pa.array([number] * table.num_rows, pa.int32())
-    ).append_column("row", pa.array(range(table.num_rows), pa.int32()))  # fmt: skip
+    own = [field for field in missing if field.name in SIGNALS.names]
+    table = narrow(store, shard.signals, pa.schema([ids, *own]), workdir)
+    for digest, schema in ((shard.samples, ORIGIN), (shard.embedding_signals, EMBEDDING_SIGNALS)):
+        fields = [field for field in missing if field.name in schema.names and field not in own]
+        if fields:
+            other = narrow(store, digest, pa.schema([ids, *fields]), workdir)
+            order = pc.index_in(table["id"], other["id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
+            for field in fields:
+                table = table.append_column(field, other[field.name].take(order))
+    return table.drop_columns(["id"])
 
 
 def _judge(database: duckdb.DuckDBPyConnection, policy: Policy) -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import MAX_FAILING_IDS, Finding
-from mm_assets.release.config import SPLITS, FreezeConfig
+from mm_assets.release.config import PARENT, SPLITS, FreezeConfig
 from mm_assets.release.contamination import CONTAMINATION, evaluation_sets, find_contaminated
 from mm_assets.release.crossings import find_crossings
 from mm_assets.release.dedup import components, link_expressions, shared_keys
@@ -23,7 +23,7 @@ from mm_assets.release.rows import Rows, load_rows
 from mm_assets.release.shards import Shard, merkle_root, own_shards, read_shards
 from mm_assets.release.signatures import NEAR, read_signatures
 from mm_assets.scratch import scratch_folder
-from mm_assets.store.manifest import Manifest
+from mm_assets.store.manifest import Input, Manifest
 from mm_assets.store.objects import Store
 
 
@@ -144,7 +144,7 @@ def _no_contamination(rows: Rows, store: Store, manifest: Manifest, config: Free
     """No selected sample outside test is in an evaluation set or near to it; sets are named by their releases."""
     sets, database = evaluation_sets(manifest), rows.database
     found = find_contaminated(database, store, sets, config, folder / "evaluated")
-    if any(map(has_signatures, sets)) and (config.group_near_duplicates or config.drop_near_duplicates):
+    if any(map(has_signatures, sets)):
         signatures = {name: read_signatures(rows, name, config) for name in NEAR}
         found = np.maximum(found, find_near(signatures, store, sets, folder / "evaluated", num_rows=len(found)))
     database.register("held_out", pa.table({"position": np.arange(len(found), dtype=np.int64), "number": found}))
@@ -156,13 +156,19 @@ def _no_contamination(rows: Rows, store: Store, manifest: Manifest, config: Free
     left_out = database.execute(
         f"SELECT count(*) FROM frozen WHERE list_contains(string_split(reasons, ','), '{CONTAMINATION}')"
     ).fetchall()[0][0]
-    named = ", ".join(entry.partition["release"] for entry in sets) or "none"
+    named = ", ".join(map(_compared_with, sets)) or "none"
     return _finding(
         CONTAMINATION,
         failing,
         good=f"nothing outside test is in an evaluation set (held against: {named}); {left_out} samples were left out",
         bad=f"selected samples outside test are in an evaluation set ({named})",
     )
+
+
+def _compared_with(entry: Input) -> str:
+    """The release of an evaluation set. What is near to a parent's test split is in one leakage group with it."""
+    name = entry.partition["release"]
+    return name if entry.role == PARENT or has_signatures(entry) else f"{name} by its keys alone"
 
 
 def _splits_filled(database: duckdb.DuckDBPyConnection, config: FreezeConfig) -> Finding:

@@ -70,26 +70,32 @@ def find_encoder(store: Store, name: str) -> EncoderEntry:
     Raises:
         UsageError: there is no such encoder. ObjectCorruptError: its key holds something else.
     """
-    current = store.read_key(encoder_key(name)) if re.fullmatch(NAME_PATTERN, name) else None
-    if current is None:
+    if not re.fullmatch(NAME_PATTERN, name) or store.read_key(encoder_key(name)) is None:
         known = ", ".join([*RESERVED, *(entry.name for entry in list_encoders(store))])
         raise UsageError(
             f"encoder {name}: is unknown: expected one of {known}. Add it with `mm encoder add FOLDER --name {name}`."
         )
+    return read_encoder_entry(store, encoder_key(name))
+
+
+def read_encoder_entry(store: Store, key: str) -> EncoderEntry:
+    """The encoder's entry that a key holds.
+
+    Raises:
+        ObjectCorruptError: it holds something else.
+    """
+    current = store.read_key(key)
     try:
-        entry = EncoderEntry.model_validate_json(current.data)
+        entry = EncoderEntry.model_validate_json(b"" if current is None else current.data)
     except ValidationError as error:
         raise ObjectCorruptError(
-            f"{store.uri(encoder_key(name))}: is not an encoder's entry. Restore the last good version of that key."
+            f"{store.uri(key)}: is not an encoder's entry. Restore the last good version of that key."
         ) from error
-    if entry.name != name:
-        raise ObjectCorruptError(
-            f"{store.uri(encoder_key(name))}: is the entry of another encoder: expected {name}, got {entry.name}."
-        )
+    if encoder_key(entry.name) != key:
+        raise ObjectCorruptError(f"{store.uri(key)}: is the entry of another encoder: {entry.name}.")
     return entry
 
 
 def list_encoders(store: Store) -> list[EncoderEntry]:
     """Every named encoder, by name."""
-    keys = sorted(info.key for info in store.list_keys(FOLDER))
-    return [find_encoder(store, key.removeprefix(FOLDER).removesuffix(".json")) for key in keys]
+    return [read_encoder_entry(store, key) for key in sorted(info.key for info in store.list_keys(FOLDER))]

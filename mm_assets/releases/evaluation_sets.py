@@ -48,7 +48,7 @@ def name_evaluation_set(store: Store, pin: ReleasePin, *, reason: str, by: str) 
     )
     if store.create_key(_key(pin.release), canonical_json(entry.model_dump(by_alias=True))):
         return entry
-    known = _read(store, _key(pin.release))
+    known = read_evaluation_set(store, _key(pin.release))
     if known.digest != pin.digest:
         raise CommitConflictError(
             f"evaluation set {pin.release}: is named already in another state: expected {known.digest}, got "
@@ -59,18 +59,26 @@ def name_evaluation_set(store: Store, pin: ReleasePin, *, reason: str, by: str) 
 
 def list_evaluation_sets(store: Store) -> list[EvaluationSet]:
     """Every named evaluation set, by release."""
-    return [_read(store, info.key) for info in sorted(store.list_keys(FOLDER), key=lambda info: info.key)]
+    return [read_evaluation_set(store, info.key) for info in sorted(store.list_keys(FOLDER), key=lambda info: info.key)]
 
 
 def _key(release: str) -> str:
     return f"{FOLDER}{release}.json"
 
 
-def _read(store: Store, key: str) -> EvaluationSet:
+def read_evaluation_set(store: Store, key: str) -> EvaluationSet:
+    """The evaluation set that a key names.
+
+    Raises:
+        ObjectCorruptError: it holds something else.
+    """
     current = store.read_key(key)
     try:
-        return EvaluationSet.model_validate_json(b"" if current is None else current.data)
+        entry = EvaluationSet.model_validate_json(b"" if current is None else current.data)
     except ValidationError as error:
         raise ObjectCorruptError(
             f"{store.uri(key)}: does not name an evaluation set. Restore the last good version of that key."
         ) from error
+    if _key(entry.release) != key:
+        raise ObjectCorruptError(f"{store.uri(key)}: names another release: {entry.release}.")
+    return entry

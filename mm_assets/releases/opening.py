@@ -11,8 +11,8 @@ from mm_assets.drops.record import DROP_FILE, NAME_PATTERN, NAME_RULE, drop_key,
 from mm_assets.drops.source import parse_source
 from mm_assets.errors import DropError, GateError, SpecError, UsageError
 from mm_assets.releases.sizing import choose_num_shards
-from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, write_spec
-from mm_assets.releases.terms import Delivery, deliveries_of, judge_terms
+from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, spec_key, write_spec
+from mm_assets.releases.terms import Delivery, deliveries_of, drops_of, judge_terms
 from mm_assets.settings import MAX_SHARDS
 from mm_assets.store.objects import Store
 
@@ -41,7 +41,7 @@ def open_release(
 
     Raises:
         UsageError: ``release`` is not a valid name.
-        SpecError: no drop, a drop named twice, or a value that cannot be part of a spec.
+        SpecError: no drop, a drop named twice or held by the parent, or a value that cannot be part of a spec.
         DropError: a drop has not arrived completely or is unusable.
         GateError: a source does not allow it.
         CommitConflictError: the release is open with another spec.
@@ -70,7 +70,10 @@ def open_release(
         "evaluation_sets": [pin.model_dump() for pin in evaluation_sets],
     }
     spec = _validated(content, release)
-    require_allowed(store, release, deliveries_of(store, spec.drops), use)
+    is_new = store.read_key(spec_key(release)) is None
+    if is_new and parent is not None:
+        _require_new_drops(store, release, drops, parent)
+    require_allowed(store, release, deliveries_of(store, spec.drops), use, is_opening=is_new)
     return write_spec(store, spec)
 
 
@@ -94,16 +97,29 @@ def require_terms(store: Store, spec: ReleaseSpec) -> tuple[str, ...]:
     return require_allowed(store, spec.release, deliveries, spec.use)
 
 
-def require_allowed(store: Store, release: str, deliveries: Sequence[Delivery], use: str | None) -> tuple[str, ...]:
+def require_allowed(
+    store: Store, release: str, deliveries: Sequence[Delivery], use: str | None, *, is_opening: bool = False
+) -> tuple[str, ...]:
     """``require_terms`` of a release that is not open yet, by the drops it would read.
 
     Raises:
         GateError: as ``require_terms``.
     """
-    terms = judge_terms(store, deliveries, use=use, today=datetime.now(UTC).date())
+    terms = judge_terms(store, deliveries, use=use, today=datetime.now(UTC).date(), is_opening=is_opening)
     if terms.refused:
         raise GateError(f"release {release}: {'; '.join(terms.refused)}. Leave these sources out, or ask their owners.")
     return terms.undeclared
+
+
+def _require_new_drops(store: Store, release: str, drops: Sequence[tuple[str, str]], parent: ReleasePin) -> None:
+    """Refuses a drop that the parent, or a release before it, has already."""
+    known = set(drops_of(store, parent))
+    repeated = [drop for drop in drops if drop in known]
+    if repeated:
+        raise SpecError(
+            f"release {release}: drop {', '.join('/'.join(drop) for drop in repeated)} is in its parent "
+            f"{parent.release} already: expected drops that are not. Leave it out."
+        )
 
 
 def _pin(store: Store, source: str, drop: str) -> DropPin:

@@ -108,16 +108,25 @@ def pin_policy(store: Store, wanted: str) -> dict[str, str]:
     return {"name": name, "version": str(entry.version), "file": entry.file, "digest": entry.digest}
 
 
+def read_policy_entry(store: Store, key: str) -> PolicyEntry:
+    """The version of a policy that a key holds.
+
+    Raises:
+        ObjectCorruptError: it holds something else.
+    """
+    current = store.read_key(key)
+    try:
+        entry = PolicyEntry.model_validate_json(b"" if current is None else current.data)
+    except ValidationError as error:
+        raise ObjectCorruptError(
+            f"{store.uri(key)}: is not a version of a policy. Restore the last good version of that key."
+        ) from error
+    if policy_key(entry.name, entry.version) != key:
+        raise ObjectCorruptError(f"{store.uri(key)}: is the entry of another policy: {entry.name}.")
+    return entry
+
+
 def _versions(store: Store, name: str) -> Iterator[PolicyEntry]:
     """The versions of a policy, oldest first."""
     for info in sorted(store.list_keys(f"{FOLDER}{name}/"), key=lambda info: info.key):
-        current = store.read_key(info.key)
-        try:
-            entry = PolicyEntry.model_validate_json(b"" if current is None else current.data)
-        except ValidationError as error:
-            raise ObjectCorruptError(
-                f"{store.uri(info.key)}: is not a version of a policy. Restore the last good version of that key."
-            ) from error
-        if policy_key(entry.name, entry.version) != info.key:
-            raise ObjectCorruptError(f"{store.uri(info.key)}: is the entry of another policy: {entry.name}.")
-        yield entry
+        yield read_policy_entry(store, info.key)

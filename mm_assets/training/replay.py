@@ -1,11 +1,15 @@
 """Pieces of a finished training again: from one checkpoint to the next, with the inputs that the model names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from safetensors import safe_open
+
+from mm_assets.errors import ObjectCorruptError, UsageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
 from mm_assets.store.action import Action
 from mm_assets.store.job import Job
@@ -13,8 +17,11 @@ from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, read_record, step_name
 from mm_assets.training.lanes import usable_world_size
+from mm_assets.training.network import build_network
 from mm_assets.training.prepare import prepare_job
 from mm_assets.training.processes import run_processes
+
+CHECKPOINT_SCHEMA, FIRST_SCHEMA = "mm.checkpoint/2", "mm.checkpoint/1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +64,84 @@ class Again:
         return json.loads((self.folder / f"{step_name(self.record.step)}.segment.json").read_bytes())
 
 
-def segments_of(store: Store, model: Manifest) -> list[Segment]:
-    """The segments of a model, in order."""
-    listed = json.loads(store.get_bytes(model.output("checkpoints.json").digest))["checkpoints"]
-    records = [
-        CheckpointRecord.model_validate({name: value for name, value in entry.items() if name != "record"})
-        for entry in listed
-    ]
+def checkpoints_of(store: Store, model: Manifest) -> list[CheckpointRecord]:
+    """The records of a model's checkpoints, oldest first; at least one.
+
+    Raises:
+        UsageError: the first version trained it. ObjectCorruptError: its list of checkpoints is empty or unusable.
+    """
+    where = f"model {model.partition.path}"
+    digest = model.output("checkpoints.json").digest
+    listed = json.loads(store.get_bytes(digest))["checkpoints"]
+    if any(entry.get("schema") == FIRST_SCHEMA for entry in listed):
+        raise UsageError(
+            f"{where}: was trained by the first version, whose checkpoints say too little: expected "
+            f"{CHECKPOINT_SCHEMA}, got {FIRST_SCHEMA}. Train it again with "
+            f"`mm run --release {model.partition.release}`."
+        )
+    try:
+        records = [
+            CheckpointRecord.model_validate({name: value for name, value in entry.items() if name != "record"})
+            for entry in listed
+        ]
+    except ValidationError as error:
+        raise ObjectCorruptError(
+            f"{where}: checkpoints.json ({digest}) is unusable: {error.errors()[0]['msg']}. Train it again."
+        ) from error
+    if not records:
+        raise ObjectCorruptError(
+            f"{where}: checkpoints.json ({digest}) is empty: expected one checkpoint or more. Train it again."
+        )
+    return records
+
+
+def segments_of(records: Sequence[CheckpointRecord]) -> list[Segment]:
+    """The segments that the checkpoints of a model end, in order."""
     return [Segment(start=start, end=end) for start, end in zip([None, *records], records, strict=False)]
+
+
+def find_chain_problem(model: Manifest, records: Sequence[CheckpointRecord]) -> str | None:
+    """Why the checkpoints do not form one chain that ends with the model's weights, or None if they do."""
+    before: CheckpointRecord | None = None
+    for record in records:
+        expected = before.digest if before else None
+        if record.previous != expected:
+            return (
+                f"the checkpoint of step {record.step} follows another one: expected {expected}, got {record.previous}"
+            )
+        if before is not None and (record.step <= before.step or record.run != before.run):
+            return f"the checkpoint of step {record.step} is not of the training of the one before, step {before.step}"
+        before = record
+    weights = model.output("weights.safetensors").digest
+    if records[-1].weights != weights:
+        return f"the last one has other weights than the model: expected {weights}, got {records[-1].weights}"
+    return None
+
+
+def find_other_shape(store: Store, model: Manifest, job: Mapping[str, Any], folder: Path) -> str | None:
+    """The first tensor that the code of now gives another shape than the model has, or None."""
+    network = build_network(job["config"])
+    made = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    path = store.fetch(model.output("weights.safetensors").digest, folder, "weights.safetensors")
+    with safe_open(path, "np") as weights:
+        kept = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+    for name in sorted({*made, *kept}):
+        if made.get(name) != kept.get(name):
+            return f"{name}: expected shape {kept.get(name)}, got {made.get(name)}"
+    return None
+
+
+def require_world_size(world_size: int, num_lanes: int) -> None:
+    """Refuses a number of processes that the lanes cannot be dealt to.
+
+    Raises:
+        UsageError: it does not divide the lanes.
+    """
+    if world_size < 1 or usable_world_size(world_size, num_lanes) != world_size:
+        raise UsageError(
+            f"--world-size {world_size}: does not divide the lanes of the training: expected a power of two up to "
+            f"{num_lanes}, got {world_size}. Name another one."
+        )
 
 
 def prepare_replay(store: Store, model: Manifest, folder: Path) -> dict[str, Any]:
@@ -105,7 +182,7 @@ def run_segment(
         segment: One of the model's.
         folder: An empty one for its files.
         environment: That of this machine.
-        world_size: Processes; as many as divide the lanes are used.
+        world_size: Processes, as ``require_world_size`` lets through.
 
     Raises:
         StageError: a process failed.
@@ -118,7 +195,6 @@ def run_segment(
         changed |= {"first_step": segment.start.step, "state": str(state), "previous_record": segment.start.digest}
     path = folder / "job.json"
     path.write_text(json.dumps({**job, **changed}), encoding="utf-8")
-    size = usable_world_size(world_size, job["num_lanes"])
-    run_processes(path, world_size=size, on_poll=lambda: None)
+    run_processes(path, world_size=world_size, on_poll=lambda: None)
     record = read_record((checkpoints / f"{step_name(segment.end.step)}.json").read_bytes())
     return Again(record=record, folder=checkpoints)

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
+from mm_assets.demo.data import DROP, SOURCE, USE, build_demo_drop
 from mm_assets.drops.create import push_drop
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace, partitions_of
@@ -49,7 +49,7 @@ class World:
         self.settings: Settings = read_settings(self.environ)
         self.store: Store = _open(self.settings, server)
         push_drop(self.store, drop)
-        request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=4)
+        request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=4, use=USE)
         open_named_release(Workspace(self.settings, self.store), request)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":

@@ -23,7 +23,7 @@ from mm_assets.configurations import (
     ReleaseRequest,
     open_named_release,
 )
-from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
+from mm_assets.demo.data import DROP, SOURCE, USE, build_demo_drop
 from mm_assets.drops.create import push_drop
 from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.launchers.environment import stage_environment
@@ -166,7 +166,7 @@ def world(server: CountingServer, environ: dict[str, str], drop: Path) -> Iterat
     push_drop(store, drop)
     instance = instance_for(settings)
     world = World(settings=settings, store=store, instance=instance, server=server)
-    world.open(BASE, drops=((SOURCE, DROP),), configuration="smoke")
+    world.open(BASE, drops=((SOURCE, DROP),), use=USE, configuration="smoke")
     assert world.run(BASE) == {
         "computed": [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]],
         "cached": [],
@@ -219,7 +219,7 @@ def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> Non
 
 
 def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(world: World) -> None:
-    world.open("renamed", drops=((SOURCE, DROP),), configuration="smoke")
+    world.open("renamed", drops=((SOURCE, DROP),), use=USE, configuration="smoke")
     happened = world.run("renamed")
     assert happened["computed"] == []
     assert happened["cached"] == [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]]
@@ -231,7 +231,7 @@ def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(
 
 
 def test_how_a_run_is_looked_after_changes_nothing(world: World, configure: Configure) -> None:
-    world.open("watched", drops=((SOURCE, DROP),), configuration=configure("watched", OTHER_PLACEMENT))
+    world.open("watched", drops=((SOURCE, DROP),), use=USE, configuration=configure("watched", OTHER_PLACEMENT))
     happened = world.run("watched")
     assert happened["computed"] == []
     shard = Partition(release="watched", shard="0000")
@@ -248,7 +248,7 @@ def test_a_current_release_is_run_again_without_a_write(
 ) -> None:
     settings = replace(world.settings, num_shards=MANY_SHARDS)
     many = replace(world, settings=settings)
-    many.open("many", drops=((SOURCE, DROP),), configuration="smoke", num_shards=MANY_SHARDS)
+    many.open("many", drops=((SOURCE, DROP),), use=USE, configuration="smoke", num_shards=MANY_SHARDS)
     workspace = Workspace(settings, world.store)
     # Made outside of Dagster, by one process: the first run then finds all of it and shows it.
     for name in SHARD_LEVEL:

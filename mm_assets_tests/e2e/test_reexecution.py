@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.data import DROP, SOURCE, build_demo_drop
+from mm_assets.demo.data import DROP, SOURCE, USE, build_demo_drop
 from mm_assets.drops.create import push_drop
 from mm_assets.materialize import Workspace
 from mm_assets.settings import read_settings
@@ -63,7 +63,7 @@ def place(make_workplace: Callable[[str], Any]) -> Iterator[tuple[Any, Path]]:
     store = open_store(settings)
     folder = build_demo_drop(place.folder / "drop", num_emoji=40)
     push_drop(store, folder)
-    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=2)
+    request = ReleaseRequest(release=RELEASE, drops=((SOURCE, DROP),), configuration="smoke", num_shards=2, use=USE)
     open_named_release(Workspace(settings, store), request)
     current = store.read_key(DAMAGED)
     assert current is not None

@@ -28,7 +28,9 @@ pytestmark = pytest.mark.e2e
 
 def test_a_release_adds_to_it(lenient: Workspace, push_samples: Callable[..., Path]) -> None:
     push_samples(lenient.store, "shapes", "d1")
-    request = ReleaseRequest(release="r2", drops=(("shapes", "d1"),), parent="r1", configuration="smoke", num_shards=2)
+    request = ReleaseRequest(
+        release="r2", drops=(("shapes", "d1"),), parent="r1", configuration="smoke", num_shards=2, use="training"
+    )
     open_named_release(lenient, request)
     advance(lenient, "r2", DATA_ASSETS)
     store = lenient.store
@@ -50,7 +52,7 @@ def test_a_release_adds_to_it(lenient: Workspace, push_samples: Callable[..., Pa
 def test_an_experiment_on_its_data_is_compared_with_its_model(lenient: Workspace) -> None:
     store = lenient.store
     before = read_production(store)
-    open_named_release(lenient, ReleaseRequest(release="e1", data_of="r1", configuration="smoke"))
+    open_named_release(lenient, ReleaseRequest(release="e1", data_of="r1", configuration="smoke", use="training"))
     computed = advance(lenient, "e1")
     assert set(computed) == set(ASSETS) - {"snapshot", "features", "embeddings"}
     decision = read_decision(store, manifest_of(store, "promotion", "e1"))

@@ -6,15 +6,23 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from mm_assets.checks.exclusions import EXCLUSIONS, Exclusions
+from mm_assets.checks.rules import replace_rules
 from mm_assets.configurations import SMOKE
 from mm_assets.errors import UsageError
 from mm_assets.evaluation.report import PREDICTIONS_SCHEMA, CalibrationScore, Report, Score, SliceScore
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.diff import Metric, Moved, diff_releases
 from mm_assets.lineage.diff_page import diff_page
+from mm_assets.materialize import Workspace
+from mm_assets.pipeline import OPTIONAL_RULES
+from mm_assets.settings import read_settings
+from mm_assets.store.commit import Committed
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
+from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import write_parquet
-from mm_assets_tests.by_hand import action_of, commit_files, open_by_hand
+from mm_assets_tests.by_hand import action_of, commit_files, input_of, open_by_hand
 
 NUM_TESTED = 40
 IDS = [f"zoo/d1/{number:03d}" for number in range(NUM_TESTED + 6)]
@@ -29,6 +37,14 @@ def freeze(store: Store, release: str, folder: Path, states: dict[str, str]) -> 
     ]
     path = write_parquet(pa.Table.from_pylist(rows), folder / f"{release}.parquet")
     commit_files(store, action_of("dataset_release"), Partition(release=release), {"samples.parquet": path})
+
+
+def train(store: Store, release: str, folder: Path, seed: int = 0) -> Committed:
+    """A model of the release."""
+    (folder / "weights").write_bytes(f"weights {release} {seed}".encode())
+    return commit_files(
+        store, action_of("model"), Partition(release=release), {"weights.safetensors": folder / "weights"}
+    )
 
 
 def evaluate(store: Store, release: str, folder: Path, num_right: int, *, first: int = 0) -> None:
@@ -52,7 +68,8 @@ def evaluate(store: Store, release: str, folder: Path, num_right: int, *, first:
     (folder / "report.json").write_bytes(report.encode())
     path = write_parquet(pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA), folder / "predictions.parquet")
     files = {"report.json": folder / "report.json", "predictions.parquet": path}
-    commit_files(store, action_of("evaluation"), Partition(release=release), files)
+    model = input_of(train(store, release, folder))
+    commit_files(store, action_of("evaluation", [model]), Partition(release=release), files)
 
 
 @pytest.fixture
@@ -116,6 +133,30 @@ def test_the_page_holds_all_of_it_and_loads_nothing(two: Store, tmp_path: Path) 
     assert "better" in page
     assert "zoo/d2/a" in page
     assert all(word not in page for word in ("<script", "<link", "src="))
+
+
+def test_scores_of_another_model_are_not_shown(two: Store, tmp_path: Path) -> None:
+    evaluate(two, "r1", tmp_path, 10)
+    evaluate(two, "r2", tmp_path, 34)
+    older = require_ref(two, "model", Partition(release="r2")).manifest
+    assert diff_releases(two, "r1", "r2").metrics
+    newer = train(two, "r2", tmp_path, seed=1).manifest_digest
+    assert diff_releases(two, "r1", "r2").metrics == ()
+    train(two, "r2", tmp_path)
+    assert require_ref(two, "model", Partition(release="r2")).manifest == older
+    assert diff_releases(two, "r1", "r2").metrics
+    assert newer != older
+
+
+def test_rules_and_exclusions_on_record_are_shown_with_their_reason(two: Store) -> None:
+    files = {EXCLUSIONS: Exclusions(samples={IDS[3]: "asked for"}).encode(), "snapshot.yaml": b"# other"}
+    rules = Workspace(read_settings({}), two).rules("r2")
+    replace_rules(two, "r2", rules, files, reason="by law", by="ada", optional=OPTIONAL_RULES)
+    changes = {entry.name: (entry.first, entry.second) for entry in diff_releases(two, "r1", "r2").settings}
+    assert changes["excluded_on_record"] == (None, {IDS[3]: "asked for"})
+    assert changes["rules_replaced_because"] == (None, "by law")
+    assert changes["rules.snapshot.yaml"][1] == digest_bytes(b"# other") != changes["rules.snapshot.yaml"][0]
+    assert "rules.features.yaml" not in changes
 
 
 def test_a_release_that_is_not_open_is_named(two: Store) -> None:

@@ -12,12 +12,15 @@ from mm_assets.promotion.chain import first_bytes
 from mm_assets.promotion.record import entry_key, first_key, registry_key
 from mm_assets.promotion.registry import register
 from mm_assets.promotion.superseded import superseded_key
+from mm_assets.releases.evaluation_sets import name_evaluation_set
+from mm_assets.releases.policies import add_policy, policy_key
 from mm_assets.releases.spec import DropPin, ReleasePin, ReleaseSpec, write_spec
 from mm_assets.store.action import Action
 from mm_assets.store.commit import Attempt, OutputFile, StageResult
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import object_key
 from mm_assets_tests.by_hand import open_by_hand
+from mm_assets_tests.stores import delete, write
 
 HEAD = registry_key("production")
 
@@ -317,3 +320,20 @@ def test_a_spec_that_cannot_be_read_is_corrupt(opened):
     world, _ = opened
     world.write("releases/r1/spec.json", b"{}")
     assert verify_store(world.store).corrupt == ("releases/r1/spec.json",)
+
+
+def test_each_damaged_entry_of_a_policy_an_encoder_or_an_evaluation_set_is_named(store):
+    """One that cannot be read hides no other, and what a good one names is re-hashed."""
+    named = store.put_bytes(b"keys")
+    name_evaluation_set(store, ReleasePin(release="good", digest=named), reason="ours", by="ada")
+    for number in (1, 2):
+        add_policy(store, f"p{number}", "p.sql", b"TRUE", by="ada")
+    policies = [policy_key(f"p{number}", 1) for number in (1, 2)]
+    assert store.create_key("encoders/e.json", b"{}")
+    assert store.create_key("evaluation_sets/bad.json", b"{}")
+    for key in policies:
+        write(store, key, b"{}")
+    delete(store, object_key(named))
+    report = verify_store(store)
+    assert report.corrupt == ("encoders/e.json", "evaluation_sets/bad.json", *policies)
+    assert report.missing == (object_key(named),)

@@ -139,14 +139,15 @@ class World:
 
     def spec(self, release: str, num_shards: int, **values: Any) -> ReleaseSpec:
         """A spec of the hand-made source."""
+        name: str = values.pop("drop", "d1")
         drop = {
-            "schema": "mm.drop/1", "source": "zoo", "drop": "d1", "captured_from": "2026-01-01T00:00:00+00:00",
+            "schema": "mm.drop/1", "source": "zoo", "drop": name, "captured_from": "2026-01-01T00:00:00+00:00",
             "captured_to": "2026-02-01T00:00:00+00:00", "format": "webdataset", "objects": [],
             "annotation": {"guideline_version": "g1", "annotator_cohort": "staff", "adjudication_rule": "majority"},
         }  # fmt: skip
         source_yaml: bytes = values.pop("source_yaml", SOURCE_YAML)
         pin = DropPin(
-            source="zoo", drop="d1", digest=self.store.put_bytes(json.dumps(drop).encode()),
+            source="zoo", drop=name, digest=self.store.put_bytes(json.dumps(drop).encode()),
             source_digest=self.store.put_bytes(source_yaml),
         )  # fmt: skip
         parent: Committed | None = values.pop("parent", None)

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.errors import GateError
-from mm_assets.identity.canonical import digest_bytes
+from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.modalities.table import aspect
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.labels import LABELS
@@ -94,15 +94,75 @@ def test_a_part_that_an_evaluation_set_tests_on_keeps_its_sample_out(world, samp
         assert row["reasons"] == ("contamination" if is_kept_out else ""), key
 
 
-def test_an_experiment_is_held_against_the_sets_of_its_own_spec(world, sample):
-    base = world.release([sample(f"k{i:02d}") for i in range(40)])
+def test_an_experiment_with_the_sets_of_its_base_is_its_base(world, sample):
     held_out = world.release(
         [sample("e", drop="eval", image="image k00"), *(sample(f"e{i}") for i in range(30))], release="h"
     )
-    same = world.freeze(world.spec("x", 0, data_of=base))
+    base = world.release([sample(f"k{i:02d}") for i in range(40)], evaluation_sets=[pin(held_out)])
+    same = world.freeze(world.spec("x", 0, data_of=base, evaluation_sets=[pin(held_out)]))
     assert same.manifest.fingerprint == base.manifest.fingerprint
-    other = world.freeze(world.spec("y", 0, data_of=base, evaluation_sets=[pin(held_out)]))
+    other = world.freeze(world.spec("y", 0, data_of=base))
     assert other.manifest.fingerprint != base.manifest.fingerprint
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_near_samples_are_found_whatever_the_configurations_group(world, sample, grouped):
+    world.config = FreezeConfig(group_near_duplicates=False, drop_near_duplicates=False)
+    held_out = world.release(
+        [sample(f"e{n:02d}", audio=None, image_signature=picture(n), drop="eval") for n in range(30)], release="h"
+    )
+    tested = {f"n{key[1:]}" for key in held_out_keys(world, held_out)}
+    world.config = FreezeConfig() if grouped else world.config
+    rows = [sample(f"n{n:02d}", audio=None, image_signature=picture(n, shade=3)) for n in range(40)]
+    committed = world.release(rows, release="r2", evaluation_sets=[pin(held_out)])
+    frozen = world.rows(committed)
+    trained = {key for key, row in frozen.items() if row["selected"] and row["split"] != "test"}
+    assert tested
+    assert not tested & trained
+    finding = world.findings(committed.manifest)["contamination"]
+    assert finding.passed, finding.detail
+    assert "keys alone" not in finding.detail
+    [described] = world.document(committed, "record.json")["contamination"]
+    assert described["signatures"] == held_out.manifest.output("evaluation_signatures.parquet").digest
+
+
+def test_a_set_that_kept_no_signatures_is_said_to_be_compared_by_keys_alone(world, sample):
+    """As older code froze it where the configuration compared no near duplicates: the file is there, and empty."""
+    config = to_json(FreezeConfig(group_near_duplicates=False, drop_near_duplicates=False))
+    held_out = world.release([sample(f"e{n:02d}", drop="eval") for n in range(30)], release="h")
+    outputs = [
+        output.model_copy(update={"num_rows": 0}) if output.name == "evaluation_signatures.parquet" else output
+        for output in held_out.manifest.outputs
+    ]
+    params = {**held_out.manifest.params, "config": config}
+    older = held_out.manifest.model_copy(update={"outputs": outputs, "params": params})
+    named = ReleasePin(release="h", digest=world.store.put_bytes(older.encode()))
+    committed = world.release([sample(f"k{n}") for n in range(12)], release="r2", evaluation_sets=[named])
+    assert "held against: h by its keys alone" in world.findings(committed.manifest)["contamination"].detail
+    [described] = world.document(committed, "record.json")["contamination"]
+    assert described["signatures"] is None
+
+
+def test_every_description_of_a_source_keeps_its_label_schema(world, sample):
+    world.config = FreezeConfig(train_fraction=1.0, val_fraction=0.0, test_fraction=0.0)
+    parent = world.release([sample("a"), sample("b")])
+    newer = SOURCE_YAML.replace(b"label_schema_version: '3'", b"label_schema_version: '4'")
+    child = world.release([sample("c", drop="d2")], release="r2", parent=parent, source_yaml=newer, drop="d2")
+    path = world.store.fetch(child.manifest.output("labels.parquet").digest, world.folder)
+    rows = [(row["id"][-1], row["label_schema"]) for row in pq.read_table(path).to_pylist()]
+    assert rows == [("a", "3"), ("b", "3"), ("c", "4")]
+    record = world.document(child, "record.json")
+    assert sorted(entry["label_schema_version"] for entry in record["label_schemas"]) == ["3", "4"]
+    assert {entry["digest"] for entry in record["label_schemas"]} == {entry["digest"] for entry in record["sources"]}
+
+
+def test_a_drop_that_a_line_holds_twice_labels_each_sample_once(world, sample):
+    """Opening refuses it; releases of older versions may have it."""
+    parent = world.release([sample("a")])
+    newer = SOURCE_YAML.replace(b"label_schema_version: '3'", b"label_schema_version: '4'")
+    child = world.release([sample("c")], release="r2", parent=parent, source_yaml=newer)
+    path = world.store.fetch(child.manifest.output("labels.parquet").digest, world.folder)
+    assert [row["id"][-1] for row in pq.read_table(path).to_pylist()] == ["a", "c"]
 
 
 def test_labels_keep_where_they_come_from(world, sample):

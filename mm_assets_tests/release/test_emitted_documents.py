@@ -62,7 +62,7 @@ def test_card_is_a_hugging_face_dataset_card(files):
 
 
 def test_documents_are_json_with_their_schemas(files):
-    assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/2"
+    assert json.loads((files / "record.json").read_bytes())["schema"] == "mm.release_record/3"
     assert json.loads((files / "stats.json").read_bytes())["schema"] == "mm.release_stats/1"
 
 

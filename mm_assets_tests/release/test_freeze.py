@@ -235,7 +235,7 @@ RECORDED = {
     "sampling-rate policy": ("sampling_rate", "target_hz", 0),
     "resolution policy": ("resolution", "target_pixels", 0),
     "preprocessing versions": ("preprocessing", 0, "params.image_size"),
-    "label-schema versions": ("label_schemas", "zoo", "label_schema_version"),
+    "label-schema versions": ("label_schemas", 0, "label_schema_version"),
     "exclusion rules, policy": ("exclusion_rules", "policy", "name"),
     "exclusion rules, ids": ("exclusion_rules", "exclusions", 0),
     "redaction, applied": ("redaction", "applied", 0),
@@ -277,7 +277,8 @@ def test_record_answers_the_auditor(world, sample):
     assert record["languages"] == {"en": 12}
     assert record["sampling_rate"]["target_hz"] == [16000]
     assert record["resolution"] == {"target_pixels": [64], "observed_pixels": [64, 64, 64, 64]}
-    assert record["label_schemas"] == {"zoo": {"label_schema_version": "3"}}
+    [schema] = record["label_schemas"]
+    assert schema == {"source": "zoo", "digest": record["sources"][0]["digest"], "label_schema_version": "3"}
     assert record["checksums"]["merkle_root"] == world.document(committed, "shards.json")["merkle_root"]
     assert record["preprocessing"] == [{"params.image_size": "64", "params.sample_rate": "16000"}]
 

@@ -7,6 +7,7 @@ import pytest
 from mm_assets.errors import SpecError, UsageError
 from mm_assets.release.curation import check_policy
 from mm_assets.release.policies import parse_policy
+from mm_assets.release.rows import POLICY_SCHEMA
 from mm_assets.release.trial import try_policy
 from mm_assets.releases.policies import add_policy, list_policies, packaged_policies, pin_policy
 from mm_assets.store.objects import Store
@@ -151,3 +152,32 @@ def test_a_trial_on_a_million_samples_takes_seconds(world, tmp_path):
     found = try_policy(world.store, committed.manifest, parse_policy(packaged_policies()["clean"], "c.yaml"), tmp_path)
     assert found["rows"] == 1_000_000
     assert time.monotonic() - started < 10
+
+
+def test_a_trial_knows_every_column_that_the_freeze_does(world, sample, tmp_path):
+    rows = [
+        sample("a", label_confidence=0.2, label_guideline="g1", label_cohort="crowd", label_adjudication="vote"),
+        sample("b", label_confidence=0.9, label_guideline="g2", label_cohort="staff"),
+        sample("c"),
+    ]
+    committed = world.release(rows)
+    every = " AND ".join(f"""("{name}" IS NULL OR "{name}" IS NOT NULL)""" for name in POLICY_SCHEMA.names).encode()
+    assert try_policy(world.store, committed.manifest, parse_policy(every, "every.sql"), tmp_path)["out"] == 0
+    sure = (
+        b"label_confidence > 0.5 AND label_cohort = 'staff' AND label_guideline = 'g2' AND label_adjudication IS NULL"
+    )
+    found = try_policy(world.store, committed.manifest, parse_policy(sure, "sure.sql"), tmp_path)
+    assert (found["in"], found["difference"]["left_out"]["examples"]) == (2, ["zoo/d1/a"])
+
+
+@pytest.mark.parametrize("terms", [250, 400, 1500])
+def test_an_expression_that_is_nested_too_deep_is_one_sentence(terms):
+    sql = " + ".join(["image_width"] * terms) + " > 3"
+    with pytest.raises(SpecError, match="policy deep: is (nested too deep|not an expression): ") as caught:
+        check_policy(parse_policy(sql.encode(), "deep.sql"))
+    assert "\n" not in str(caught.value)
+
+
+def test_long_expressions_that_are_flat_are_usable():
+    check_policy(parse_policy((" AND ".join(["image_width > 3"] * 300)).encode(), "flat.sql"))
+    check_policy(parse_policy((" + ".join(["image_width"] * 150) + " > 3").encode(), "sum.sql"))

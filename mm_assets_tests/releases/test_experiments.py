@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mm_assets import configurations
+from mm_assets.checks.exclusions import EXCLUSIONS, Exclusions
 from mm_assets.checks.rules import replace_rules
 from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
 from mm_assets.drops.limits import SnapshotConfig
@@ -15,9 +16,10 @@ from mm_assets.errors import CommitConflictError, GateError, SettingsError, Spec
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.materialize import Workspace
+from mm_assets.pipeline import OPTIONAL_RULES
 from mm_assets.promotion.record import RegistryRecord, registry_key
 from mm_assets.releases.policies import add_policy, pin_policy
-from mm_assets.releases.spec import ReleaseSpec, list_releases
+from mm_assets.releases.spec import ReleasePin, ReleaseSpec, list_releases
 from mm_assets.settings import Settings
 from mm_assets.store.manifest import Partition
 from mm_assets.store.objects import Store
@@ -25,6 +27,7 @@ from mm_assets.store.refs import require_ref
 from mm_assets_tests.by_hand import open_by_hand
 
 BASE = "r1"
+FROZEN = ("dataset_release", Partition(release=BASE))
 
 
 @pytest.fixture
@@ -92,10 +95,13 @@ def test_rules_without_a_usable_form_are_refused_when_a_release_is_opened(
 
 
 def test_what_the_model_in_production_was_tested_on_is_an_evaluation_set_of_other_data(
-    workspace: Workspace, frozen: ReleaseSpec, push_samples: Callable[..., Path]
+    workspace: Workspace, frozen: ReleaseSpec, push_samples: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of an experiment, of the same data under the same seed, or of a child, whose line it is."""
+    """Not of the same data with the same splits, or of a child, whose line it is."""
     store = workspace.store
+    fractions = replace(SMOKE.release, train_fraction=0.8, val_fraction=0.05)
+    monkeypatch.setitem(CONFIGURATIONS, "seeded", replace(SMOKE, seed=3))
+    monkeypatch.setitem(CONFIGURATIONS, "fractions", replace(SMOKE, release=fractions))
     digest = require_ref(store, "dataset_release", Partition(release=BASE)).manifest
     record = RegistryRecord(
         schema="mm.production/2", sequence=1, state="production", release=BASE, model=digest, dataset_release=digest,
@@ -109,8 +115,12 @@ def test_what_the_model_in_production_was_tested_on_is_an_evaluation_set_of_othe
         return [pin.release for pin in opened.evaluation_sets]
 
     assert sets("other", drops=(("shapes", "d2"),), configuration="smoke") == [BASE]
-    assert sets("same", drops=(("shapes", "d1"),), configuration="smoke") == []
+    assert sets("same", drops=(("shapes", "d1"),), configuration="smoke", exclusions=("a", "b")) == []
     assert sets("experiment", data_of=BASE) == []
+    # Another policy or seed may move what the model was tested on into train.
+    assert sets("stricter", data_of=BASE, policy="clean") == [BASE]
+    assert sets("seeded", data_of=BASE, configuration="seeded") == [BASE]
+    assert sets("same-but-fractions", drops=(("shapes", "d1"),), configuration="fractions") == [BASE]
     assert sets("child", drops=(("shapes", "d2"),), parent=BASE, configuration="smoke") == []
 
 
@@ -173,7 +183,9 @@ def test_a_release_opened_again_keeps_the_model_that_embeds_it(
 ) -> None:
     monkeypatch.setitem(CONFIGURATIONS, "short", replace(SMOKE, encoder=EncoderConfig(dim=16)))
     workspace = Workspace(settings, v1_store)
-    request = ReleaseRequest(release="r2", drops=(("emoji", "2026-11"),), configuration="short", encoder="production")
+    request = ReleaseRequest(
+        release="r2", drops=(("emoji", "2026-11"),), configuration="short", encoder="production", use="training"
+    )
     opened = open_named_release(workspace, request)
     assert opened.encoder["kind"] == "towers"
     head = v1_store.read_key("refs/registry/production.json")
@@ -242,3 +254,82 @@ def test_a_release_whose_freeze_fails_its_check_is_not_built_on(workspace: Works
     fresh = Workspace(workspace.settings, workspace.store)
     with pytest.raises(GateError, match="was not checked under the rules in force"):
         open_named_release(fresh, ReleaseRequest(release="x", data_of=BASE))
+
+
+def test_an_experiment_is_held_against_the_sets_of_the_release_whose_data_it_uses(
+    workspace: Workspace, frozen: ReleaseSpec
+) -> None:
+    held_out = ReleasePin(release="held-out", digest=require_ref(workspace.store, *FROZEN).manifest)
+    document = frozen.model_copy(update={"release": "held", "evaluation_sets": [held_out]})
+    workspace.store.create_key("releases/held/spec.json", document.encode())
+    for shard in document.shards():
+        for asset in ("snapshot", "features", "embeddings"):
+            make(workspace, asset, Partition(release="held", shard=shard))
+    make(workspace, "dataset_release", Partition(release="held"))
+    assert open_named_release(workspace, ReleaseRequest(release="x", data_of="held")).evaluation_sets == [held_out]
+
+
+def test_a_release_of_a_source_that_is_for_certain_uses_declares_one(
+    workspace: Workspace, push_samples: Callable[..., Path]
+) -> None:
+    store = workspace.store
+    push_samples(store, "shapes", "d1", num_samples=4)
+    key = "raw/shapes/source.yaml"
+    head = store.read_key(key)
+    assert head is not None
+    limited = head.data.replace(b"  - not declared", b"  - research", 1)
+    assert store.replace_key(key, limited, head.etag)
+    request = ReleaseRequest(release=BASE, drops=(("shapes", "d1"),), configuration="smoke")
+    with pytest.raises(GateError, match=r"release r1: source shapes: its allowed uses are research, .* with --use"):
+        open_named_release(workspace, request)
+    opened = open_named_release(workspace, replace(request, use="research"))
+    for shard in opened.shards():
+        for asset in ("snapshot", "features", "embeddings"):
+            make(workspace, asset, Partition(release=BASE, shard=shard))
+    make(workspace, "dataset_release", Partition(release=BASE))
+    push_samples(store, "shapes", "d2", num_samples=4)
+    child = ReleaseRequest(release="r2", drops=(("shapes", "d2"),), parent=BASE, configuration="smoke")
+    assert open_named_release(workspace, child).use == "research"
+    repeated = replace(child, release="r3", drops=(("shapes", "d2"), ("shapes", "d1")))
+    with pytest.raises(SpecError, match="release r3: drop shapes/d1 is in its parent r1 already"):
+        open_named_release(workspace, repeated)
+
+
+def refused(workspace: Workspace, asset: str) -> str:
+    """Why an asset of the base cannot be made now."""
+    with pytest.raises(GateError) as caught:
+        Workspace(workspace.settings, workspace.store).resolve(asset, FROZEN[1], {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("asset", ["batch_plan", "model", "evaluation", "promotion"])
+def test_consent_withdrawn_after_the_freeze_stops_what_is_behind_it(
+    workspace: Workspace, frozen: ReleaseSpec, asset: str
+) -> None:
+    head = workspace.store.read_key("raw/shapes/source.yaml")
+    assert head is not None
+    withdrawn = head.data.replace(b"consent: not declared", b"consent: withdrawn")
+    assert workspace.store.replace_key("raw/shapes/source.yaml", withdrawn, head.etag)
+    assert "dataset_release r1: failed its check: source shapes: consent is withdrawn." in refused(workspace, asset)
+    record = workspace.check(*FROZEN)
+    failed = {str(finding["rule"]): finding for finding in record.findings if not finding["passed"]}
+    assert list(failed) == ["terms"]
+    again = workspace.store.read_key("raw/shapes/source.yaml")
+    assert again is not None
+    assert workspace.store.replace_key("raw/shapes/source.yaml", head.data, again.etag)
+    assert workspace.require_passed(*FROZEN)
+
+
+def test_a_sample_excluded_after_the_freeze_stops_what_is_behind_it(workspace: Workspace, frozen: ReleaseSpec) -> None:
+    store = workspace.store
+    excluded = {EXCLUSIONS: Exclusions(samples={"shapes/d1/s001": "asked for"}).encode()}
+    rules = workspace.rules(BASE)
+    replace_rules(store, BASE, rules, excluded, reason="asked for", by="ada", optional=OPTIONAL_RULES)
+    assert "excluded on record since it was frozen: shapes/d1/s001; freeze it again" in refused(workspace, "batch_plan")
+    fresh = Workspace(workspace.settings, store)
+    record = fresh.check(*FROZEN)
+    assert [finding["failing_ids"] for finding in record.findings if not finding["passed"]] == [["shapes/d1/s001"]]
+    for asset in ("snapshot", "features", "embeddings"):
+        assert fresh.find_current(asset, Partition(release=BASE, shard="0000"), {}) is not None
+    make(fresh, *FROZEN)
+    assert fresh.resolve("batch_plan", FROZEN[1], {}).inputs

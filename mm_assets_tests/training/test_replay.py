@@ -6,18 +6,20 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
-from mm_assets.errors import UsageError
-from mm_assets.identity.canonical import canonical_json
+from mm_assets.errors import ObjectCorruptError, ObjectMissingError, StageError, UsageError
+from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.launchers.environment import stage_environment
-from mm_assets.lineage.bisect import bisect_models
+from mm_assets.lineage.bisect import bisect_models, first_planned
 from mm_assets.operations.replay_model import Fact, judge, replay_model
 from mm_assets.settings import Settings, read_settings
 from mm_assets.store.client import make_client
-from mm_assets.store.manifest import Manifest, content_digest
+from mm_assets.store.manifest import Manifest, NamedDigest, content_digest
 from mm_assets.store.objects import Store, object_key
+from mm_assets.training.chain import CheckpointRecord
 from mm_assets.training.differences import differing_tensors, differing_values
 from mm_assets_tests.conftest import MOTO_KEYS
 from mm_assets_tests.training.conftest import Bench, build_bench
@@ -53,7 +55,17 @@ def forge(store: Store, model: Manifest, number: int, **changed: str) -> str:
     """The digest of a manifest like the model's, whose checkpoint ``number`` names other objects."""
     document = json.loads(store.get_bytes(model.output("checkpoints.json").digest))
     document["checkpoints"][number] |= changed
-    return put_checkpoints(store, model, document)
+    return put_checkpoints(store, model, chained(document))
+
+
+def chained(document: dict[str, Any]) -> dict[str, Any]:
+    """The list of checkpoints, each naming the one before as it is in the list."""
+    before: str | None = None
+    for entry in document["checkpoints"]:
+        fields = {name: value for name, value in entry.items() if name != "record"} | {"previous": before}
+        before = CheckpointRecord.model_validate(fields).digest
+        entry |= fields | {"record": before}
+    return document
 
 
 def put_checkpoints(store: Store, model: Manifest, document: dict[str, Any]) -> str:
@@ -133,6 +145,94 @@ def test_a_damaged_input_is_a_mismatch_that_names_it(model: tuple[Store, Manifes
     assert store.put_bytes(current.data) == digest
 
 
+@pytest.mark.parametrize(
+    ("number", "changed", "named"),
+    [
+        (1, {"previous": "sha256:" + "0" * 64}, "the checkpoint of step 4 follows another one: expected sha256:"),
+        (2, {"step": 3}, "the checkpoint of step 3 is not of the training of the one before, step 4"),
+        (2, {"weights": "sha256:" + "0" * 64}, "the last one has other weights than the model: expected sha256:"),
+    ],
+)
+def test_checkpoints_that_do_not_lead_to_the_model_are_a_mismatch(
+    model: tuple[Store, Manifest], number: int, changed: dict[str, Any], named: str
+) -> None:
+    store, manifest = model
+    document = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+    document["checkpoints"][number] |= changed
+    report = replay_model(store, put_checkpoints(store, manifest, document), num_segments=1, seed=1, world_size=1)
+    assert (report.verdict, report.segments) == ("MISMATCH", ())
+    assert str(report.difference).startswith(f"checkpoints.json: {named}")
+
+
+def test_equal_values_in_other_bytes_are_not_the_same_bits(model: tuple[Store, Manifest], tmp_path: Path) -> None:
+    store, manifest = model
+    listed = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))["checkpoints"]
+    path = store.fetch(listed[0]["state"], tmp_path)
+    save_file(load_file(path), tmp_path / "other", metadata={"a": "remark"})
+    forged = forge(store, manifest, 0, state=store.put_bytes((tmp_path / "other").read_bytes()))
+    report = replay_model(store, forged, num_segments=2, seed=FIRST_AND_LAST, world_size=1)
+    assert [entry.verdict for entry in report.segments] == ["MISMATCH", "BITWISE"]
+    assert report.difference == "state: other bytes, equal values"
+
+
+def test_a_model_that_cannot_be_replayed_is_one_sentence(
+    model: tuple[Store, Manifest],
+) -> None:
+    store, manifest = model
+
+    def refused(kind: type[Exception], ref: str, match: str, **options: int) -> None:
+        with pytest.raises(kind, match=match):
+            replay_model(store, ref, **({"num_segments": 1, "seed": 1, "world_size": 1} | options))
+
+    document = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+    empty = put_checkpoints(store, manifest, document | {"checkpoints": []})
+    refused(ObjectCorruptError, empty, r"model r1: checkpoints\.json .* is empty: expected one checkpoint or more")
+    first = [{"schema": "mm.checkpoint/1", "step": 2}]
+    older = put_checkpoints(store, manifest, document | {"checkpoints": first})
+    refused(UsageError, older, "model r1: was trained by the first version")
+    with pytest.raises(UsageError, match="model r1: was trained by the first version"):
+        bisect_models(store, "r1", older)
+    refused(UsageError, "r1", "--segments 0: trains nothing again", num_segments=0)
+    for size in (0, 3, 8):
+        refused(UsageError, "r1", f"--world-size {size}: .* power of two up to 4, got {size}", world_size=size)
+    gone = [
+        entry.model_copy(update={"outputs": [NamedDigest(name=item.name, digest=digest_json("gone")) for item in
+                                             entry.outputs]})
+        if entry.asset == "batch_plan" else entry
+        for entry in manifest.inputs
+    ]  # fmt: skip
+    without_plan = put(store, manifest.model_copy(update={"inputs": gone}))
+    refused(ObjectMissingError, without_plan, "model r1: cannot be trained again: ")
+
+
+def test_a_process_that_dies_proves_nothing(model: tuple[Store, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is not as it was: a full disk or too little memory is no property of the model."""
+    store, manifest = model
+    elsewhere = put(
+        store, manifest.model_copy(update={"environment": {**manifest.environment, "cpu_vendor": "another"}})
+    )
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(StageError, match="training: a process ended with status 1"):
+        replay_model(store, elsewhere, num_segments=1, seed=1, world_size=1)
+
+
+def test_code_that_makes_another_network_is_told_before_it_is_trained(model: tuple[Store, Manifest]) -> None:
+    store, manifest = model
+    weights = save({"other": np.zeros((2, 3), np.float32)})
+    digest = store.put_bytes(weights)
+    outputs = [
+        output.model_copy(update={"digest": digest, "size_bytes": len(weights)})
+        if output.name == "weights.safetensors"
+        else output
+        for output in manifest.outputs
+    ]
+    other = manifest.model_copy(update={"outputs": outputs, "content": content_digest(outputs)})
+    forged = forge(store, other, 2, weights=digest)
+    report = replay_model(store, forged, num_segments=1, seed=1, world_size=1)
+    assert (report.verdict, report.segments) == ("MISMATCH", ())
+    assert str(report.difference).startswith("weights.safetensors: ")
+
+
 def test_small_differences_are_within_the_tolerance_only_where_a_fact_explains_them(tmp_path: Path) -> None:
     values = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
     save_file({"model.a": values, "optimizer.exp_avg.a": values}, tmp_path / "x")
@@ -184,6 +284,39 @@ def test_trainings_that_part_late_are_equal_until_then(model: tuple[Store, Manif
     report = bisect_models(store, "r1", forged)
     assert report.last_equal_step == 2
     assert [part.split(":")[0] for part in report.parts] == ["after step 3"]
+
+
+def test_trainings_with_checkpoints_at_other_steps_are_compared_at_the_common_ones(
+    model: tuple[Store, Manifest], settings: Settings, tmp_path: Path
+) -> None:
+    store, manifest = model
+    rarely = build_bench(store, settings, tmp_path / "bench", release="r3", checkpoint_every=4)
+    rarely.plan()
+    rarely.train()
+    report = bisect_models(store, "r1", "r3")
+    assert (report.is_equal, report.last_equal_step, report.parts) == (True, 6, ())
+    forged = forge(store, manifest, 1, state=other_state(store, manifest, tmp_path, 2.0))
+    report = bisect_models(store, forged, "r3")
+    assert report.last_equal_step == 0
+    assert [part.split(":")[0] for part in report.parts] == ["after step 3"]
+    document = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
+    early = put_checkpoints(store, manifest, document | {"checkpoints": document["checkpoints"][:1]})
+    assert bisect_models(store, early, "r3").parts == ("checkpoints: no step is in both: one has 2, the other 4, 6",)
+
+
+def test_plans_that_differ_in_any_column_name_it() -> None:
+    columns = {"step": [0, 0], "lane": [0, 1], "slot": [0, 0], "id": ["a", "b"], "start": [0, 4], "note": ["x", None]}
+    plan = pa.table(columns)
+
+    def changed(**other: Any) -> str:
+        return first_planned([plan, pa.table(columns | other)])
+
+    assert changed(start=[0, 5]) == "plan: b at step 0 lane 1 slot 0: start is 4 in one, 5 in the other"
+    assert changed(note=["x", "y"]) == "plan: b at step 0 lane 1 slot 0: note is None in one, y in the other"
+    assert changed(id=["c", "b"]) == "plan: a at step 0 lane 0 slot 0 in one is c at step 0 lane 0 slot 0 in the other"
+    assert changed(more=[1, 2]) == "plan: columns more are in one of both only"
+    assert changed() == "plan: the first 2 slots are the same, in other bytes"
+    assert first_planned([plan, plan.slice(0, 1)]) == "plan: the first 1 slots are the same, one has 1 more"
 
 
 def test_a_training_that_goes_on_where_another_ends_is_told_so(model: tuple[Store, Manifest]) -> None:
