@@ -68,7 +68,10 @@ def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> No
     for step, batches in loader.follow(lanes, first_step=run.first_step, last_step=run.last_step, num_threads=0):
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
         gradients, consumed = _lane_gradients(run, network, lanes, step, batches)
-        gradient = exchange_sum(tree_sum(gradients)) / loader.num_active_lanes(step)
+        # A lane counts as much as it has samples: a mean of lanes would favour those with few.
+        num_samples = loader.num_samples(step, run.num_lanes)
+        shares = [num_samples[lane] / sum(num_samples) for lane in lanes]
+        gradient = exchange_sum(tree_sum([part * share for part, share in zip(gradients, shares, strict=True)]))
         norm = _apply(network, optimizer, gradient, learning_rate, run.config.optimizer.max_grad_norm)
         _check_finite(step, norm)
         entries += consumed

@@ -13,6 +13,7 @@ from torch import distributed
 
 from mm_assets.batching.collate import layout_of
 from mm_assets.batching.loader import PlanLoader
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import COLUMNS, LocalReader
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.config import TrainingConfig
@@ -58,7 +59,7 @@ def _loader(job: dict[str, Any]) -> PlanLoader:
     samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
     reader = LocalReader(samples, files.__getitem__)
     class_ids = {label: index for index, label in enumerate(job["config"]["classes"])}
-    return PlanLoader(read_parquet(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)
+    return PlanLoader(PlanFile(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)
 
 
 def read_config(values: dict[str, Any]) -> TrainingConfig:

@@ -9,12 +9,13 @@ import pytest
 from mm_assets.batching.collate import NO_LABEL, Batch, Slot, collate, layout_of
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.loader import PlanLoader
-from mm_assets.batching.plan import build_plan
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import LocalReader, Sample
 from mm_assets.errors import StageError
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
 from mm_assets.store.tables import write_arrow
+from mm_assets_tests.batching.conftest import Planning
 
 FEATURES = FeaturesConfig(image_size=16, num_mels=4)
 PLAN = PlanConfig(pack_tokens=48, packs_per_lane=2, num_steps=7, window=8, block=2, audio_stack=4)
@@ -52,8 +53,8 @@ def reader(tmp_path: Path) -> LocalReader:
 
 
 @pytest.fixture
-def loader(reader: LocalReader) -> PlanLoader:
-    plan = build_plan(reader.samples, PLAN, seed=1, image_size=16, video_size=64)
+def loader(reader: LocalReader, tmp_path: Path) -> PlanLoader:
+    plan = PlanFile(Planning(tmp_path, reader.samples, PLAN, seed=1).path)
     return PlanLoader(plan, reader, LAYOUT, {"a": 0, "b": 1})
 
 

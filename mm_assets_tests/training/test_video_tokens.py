@@ -1,5 +1,6 @@
 """Videos in packs and in the network: frames as patches with their times, and models that know none."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 
 from mm_assets.batching.collate import collate, layout_of, pack_samples
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.plan import build_plan
+from mm_assets.batching.plan import read_planned
 from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
 from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.towers import TowerEncoder
+from mm_assets.store.tables import write_parquet
 from mm_assets.training.augment import augment
 from mm_assets.training.config import AugmentConfig, LossConfig, ModelConfig
 from mm_assets.training.network import Network, to_inputs
@@ -117,7 +119,7 @@ def test_an_encoder_that_was_made_before_video_embeds_everything_else() -> None:
         encoder.encode_column("video", pa.array([clip(0).tobytes()], pa.binary()), SHAPE)
 
 
-def test_a_plan_reserves_the_patches_of_every_frame() -> None:
+def test_a_plan_reserves_the_patches_of_every_frame(tmp_path: Path) -> None:
     frames = [0, 3, 8, 1]
     table = pa.table(
         {
@@ -126,6 +128,7 @@ def test_a_plan_reserves_the_patches_of_every_frame() -> None:
             "video_frames": pa.array(frames, pa.int32()),
         }
     )  # fmt: skip
-    plan = build_plan(table, PlanConfig(num_lanes=1, num_steps=None), seed=1, image_size=64, video_size=64)
-    by_id = dict(zip(plan["id"].to_pylist(), plan["video_tokens"].to_pylist(), strict=True))
+    samples = write_parquet(table, tmp_path / "samples.parquet")
+    planned = read_planned(samples, PlanConfig(), image_size=64, video_size=64)
+    by_id = dict(zip(planned.ids.to_pylist(), planned.tokens["video"].tolist(), strict=True))
     assert by_id == {"a": 0, "b": 48, "c": 128, "d": 16}
