@@ -91,9 +91,9 @@ def text_loss(outputs: Outputs, inputs: Inputs, targets: Mapping[str, Tensor]) -
 
 
 def _next_loss(logits_XV: Tensor, inputs: Inputs, name: str, targets_X: Tensor) -> Tensor:
-    at_X = (inputs.kinds_PT.reshape(-1) == KIND_OF[name]).nonzero()[:, 0]
-    segments_X, positions_X = inputs.segments_PT.reshape(-1)[at_X], inputs.positions_PT.reshape(-1)[at_X]
-    continues = (positions_X[1:] == positions_X[:-1] + 1) & (segments_X[:-1] > 0)
+    at_X = (inputs.kinds_N == KIND_OF[name]).nonzero()[:, 0]
+    is_alive_X, positions_X = inputs.is_alive_N[at_X], inputs.positions_N[at_X]
+    continues = (positions_X[1:] == positions_X[:-1] + 1) & is_alive_X[:-1]
     if not bool(continues.any()):
         return logits_XV.sum() * 0.0
     return F.cross_entropy(logits_XV[:-1][continues], targets_X[1:][continues])
