@@ -7,6 +7,7 @@ start at another step.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
@@ -26,6 +27,22 @@ HELD_GROUPS = 2
 Ints = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepFacts:
+    """What a plan says about one step, the same for every process.
+
+    Attributes:
+        step: Its number.
+        num_samples: Samples of each lane.
+        groups: Per sample, lane after lane, the number of the group of its source that it belongs to; a number of its
+            own where it belongs to none.
+    """
+
+    step: int
+    num_samples: list[int]
+    groups: npt.NDArray[np.int64]
+
+
 class PlanLoader:
     """Batches of a plan for some of its lanes.
 
@@ -42,6 +59,7 @@ class PlanLoader:
         self._reader = reader
         self._layout = layout
         self._class_ids = _classes_of(reader.samples["label"], class_ids)
+        self._groups = _groups_of(reader.samples)
         self.num_steps = plan.num_steps
 
     def batch(self, step: int, lane: int) -> Batch:
@@ -51,10 +69,15 @@ class PlanLoader:
         packs = groupby(rows.tolist(), key=lambda row: int(columns["pack"][row]))
         return collate([[self._slot(columns, row) for row in members] for _, members in packs], self._layout)
 
-    def num_samples(self, step: int, num_lanes: int) -> list[int]:
-        """How many samples each lane has at ``step``, over all processes."""
+    def facts(self, step: int, num_lanes: int) -> StepFacts:
+        """About all lanes of a step, without reading a sample."""
         columns, first, last = self._step(step)
-        return np.bincount(columns["lane"][first:last], minlength=num_lanes).tolist()
+        lanes = columns["lane"][first:last]
+        return StepFacts(
+            step=step,
+            num_samples=np.bincount(lanes, minlength=num_lanes).tolist(),
+            groups=self._groups[columns["sample"][first:last]],
+        )
 
     def follow(
         self, lanes: Sequence[int], *, first_step: int = 0, last_step: int | None = None, num_threads: int = 1
@@ -109,3 +132,12 @@ def _classes_of(labels: pa.ChunkedArray, class_ids: Mapping[str, int]) -> Ints:
     ids = [class_ids.get(label, NO_LABEL) for label in encoded.dictionary.to_pylist()]
     rows = encoded.indices.fill_null(len(ids)).to_numpy(zero_copy_only=False)
     return np.array([*ids, NO_LABEL], np.int32)[rows]
+
+
+def _groups_of(samples: pa.Table) -> npt.NDArray[np.int64]:
+    """The number of every row's group."""
+    source, group = (samples[name].combine_chunks().dictionary_encode().indices for name in ("source", "group"))
+    own = np.arange(len(samples), dtype=np.int64)
+    named = group.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    number = named * (len(source.unique()) + 1) + source.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.where(named < 0, -1 - own, number)

@@ -19,7 +19,7 @@ from mm_assets.release.shards import parse_shards
 from mm_assets.store.job import Job
 from mm_assets.store.tables import map_arrow
 
-COLUMNS = ["id", "shard", "row", "split", "selected", "label", *LENGTH_COLUMNS.values()]
+COLUMNS = ["id", "shard", "row", "split", "selected", "label", "source", "group", *LENGTH_COLUMNS.values()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,6 +49,16 @@ def exchange_sum(value: Tensor) -> Tensor:
     return value
 
 
+def gather_lanes(own: Sequence[Tensor]) -> Tensor:
+    """Every lane's tensor, stacked in the order of lanes; all have one shape."""
+    stacked = torch.stack(list(own))
+    if not distributed.is_initialized():
+        return stacked
+    parts = [torch.empty_like(stacked) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, stacked)
+    return torch.cat(parts)
+
+
 def gather_bytes(data: bytes) -> list[bytes]:
     """Every process's ``data``, by rank."""
     if not distributed.is_initialized():

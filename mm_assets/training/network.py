@@ -85,12 +85,13 @@ def to_inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
         "labels_S": batch.labels_S,
         "presence_SM": batch.presence_SM,
     }
-    tensors = {name: _to_device(values, device) for name, values in columns.items()}
-    values = {name: _to_device(values, device) for name, values in batch.values.items()}
+    tensors = {name: to_device(values, device) for name, values in columns.items()}
+    values = {name: to_device(values, device) for name, values in batch.values.items()}
     return Inputs(**tensors, values=values, visible_SM=tensors["presence_SM"])
 
 
-def _to_device(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
+def to_device(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
+    """The array as a tensor of that device."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     if torch.device(device).type == "cpu":
         return tensor

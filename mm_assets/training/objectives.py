@@ -1,10 +1,10 @@
 """The three objectives. Each is zero, with a gradient of zero, where a batch has nothing for it.
 
-Legend of shapes: S samples, K classes, R samples with a modality, D projection, X tokens of a causal modality.
+Legend of shapes: S samples, T samples of a step, M modalities, K classes, D projection, X tokens of a causal modality.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -13,40 +13,9 @@ from torch.nn import functional as F
 
 from mm_assets.batching.collate import KIND_OF, NO_LABEL, Batch
 from mm_assets.modalities.table import CAUSAL
-from mm_assets.training.config import LossConfig
-from mm_assets.training.network import Inputs, Network, Outputs
+from mm_assets.training.network import Inputs, Outputs, to_device
 
 MAX_LOGIT_SCALE = 4.6  # exp: 100, the ceiling of CLIP (Radford et al. 2021, arXiv:2103.00020)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Losses:
-    """Scalars of one batch; ``total`` is their weighted sum."""
-
-    total: Tensor
-    label: Tensor
-    contrastive: Tensor
-    text: Tensor
-
-
-def compute_losses(
-    network: Network, inputs: Inputs, targets: Mapping[str, Tensor], class_weights_K: Tensor, config: LossConfig
-) -> Losses:
-    """One forward pass and its losses.
-
-    Args:
-        network: The model.
-        inputs: What it sees.
-        targets: Tokens of the causal modalities as they are, where the input's may be masked.
-        class_weights_K: Weight of a sample by its class; float32.
-        config: Weights of the objectives.
-    """
-    outputs = network(inputs)
-    label = label_loss(outputs.logits_SK, inputs.labels_S, class_weights_K, smoothing=config.label_smoothing)
-    contrastive = contrastive_loss(outputs.towers, network.logit_scale)
-    text = text_loss(outputs, inputs, targets)
-    total = config.label * label + config.contrastive * contrastive + config.text * text
-    return Losses(total=total, label=label, contrastive=contrastive, text=text)
 
 
 def label_loss(logits_SK: Tensor, labels_S: Tensor, weights_K: Tensor, *, smoothing: float) -> Tensor:
@@ -58,30 +27,37 @@ def label_loss(logits_SK: Tensor, labels_S: Tensor, weights_K: Tensor, *, smooth
     return (losses * weights_K[labels_S[rows]]).mean()
 
 
-def contrastive_loss(towers: dict[str, tuple[Tensor, Tensor]], logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE, mean over the pairs of modalities that at least two samples of the batch have.
+def contrastive_loss(embedded_TMD: Tensor, is_there_TM: Tensor, groups_T: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE, mean over the pairs of modalities that at least two samples have.
+
+    Samples of the same group are not each other's negatives.
+
+    Args:
+        embedded_TMD: Unit vectors by sample and modality; what is not there is not read.
+        is_there_TM: Which of them are there.
+        groups_T: What each sample belongs to; one of its own where it belongs to nothing.
+        logit_scale: Logarithm of the inverse temperature.
 
     Source: CLIP (Radford et al. 2021, arXiv:2103.00020), figure 3.
     """
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     losses: list[Tensor] = []
-    for first, second in combinations(towers, 2):
-        rows_a, a_RD = towers[first]
-        rows_b, b_RD = towers[second]
-        in_a, in_b = torch.isin(rows_a, rows_b), torch.isin(rows_b, rows_a)
-        if int(in_a.sum()) < 2:
+    for first, second in combinations(range(embedded_TMD.shape[1]), 2):
+        rows = (is_there_TM[:, first] & is_there_TM[:, second]).nonzero()[:, 0]
+        if len(rows) < 2:
             continue
-        scores = scale * a_RD[in_a] @ b_RD[in_b].T
-        pairs = torch.arange(len(scores))
+        scores = scale * embedded_TMD[rows, first] @ embedded_TMD[rows, second].T
+        groups = groups_T[rows]
+        pairs = torch.arange(len(rows), device=rows.device)
+        is_same = (groups.unsqueeze(0) == groups.unsqueeze(1)) & (pairs.unsqueeze(0) != pairs.unsqueeze(1))
+        scores = scores.masked_fill(is_same, -math.inf)
         losses.append((F.cross_entropy(scores, pairs) + F.cross_entropy(scores.T, pairs)) / 2)
-    if not losses:
-        return logit_scale * 0.0 + sum(embeddings.sum() * 0.0 for _, embeddings in towers.values())
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() if losses else logit_scale * 0.0 + embedded_TMD.sum() * 0.0
 
 
-def targets_of(batch: Batch) -> dict[str, Tensor]:
-    """What the next-token loss predicts: the tokens of the causal modalities."""
-    return {name: torch.from_numpy(batch.values[name]) for name in CAUSAL}
+def targets_of(batch: Batch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """What the next-token loss predicts: the tokens of the causal modalities as they are, masked or not."""
+    return {name: to_device(batch.values[name], device) for name in CAUSAL}
 
 
 def text_loss(outputs: Outputs, inputs: Inputs, targets: Mapping[str, Tensor]) -> Tensor:

@@ -14,8 +14,8 @@ from mm_assets.store.objects import Store
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, SAFETENSORS_TYPE, table_of, write_parquet
 from mm_assets.training.chain import CheckpointRecord, step_name
 from mm_assets.training.checkpoint import weights_file
+from mm_assets.training.gradients import LOSSES
 from mm_assets.training.ledger import LEDGER
-from mm_assets.training.loop import LOSSES
 from mm_assets.training.spec import training_spec
 
 METRICS = pa.schema(

@@ -11,6 +11,7 @@ import torch
 
 from mm_assets.batching.collate import collate, layout_of, pack_samples
 from mm_assets.batching.config import PlanConfig
+from mm_assets.batching.loader import StepFacts
 from mm_assets.batching.plan import read_planned
 from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
@@ -20,9 +21,10 @@ from mm_assets.features.encoder import load_encoder
 from mm_assets.features.towers import TowerEncoder
 from mm_assets.store.tables import write_parquet
 from mm_assets.training.augment import augment
-from mm_assets.training.config import AugmentConfig, LossConfig, ModelConfig
-from mm_assets.training.network import Network, to_inputs
-from mm_assets.training.objectives import class_weights, compute_losses, targets_of
+from mm_assets.training.config import AugmentConfig, ModelConfig, TrainingConfig
+from mm_assets.training.gradients import lane_gradients
+from mm_assets.training.network import Network
+from mm_assets.training.objectives import class_weights
 from mm_assets.training.predict import predict
 
 SILENT_SHAPE = {"pack_tokens": 64, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 2}
@@ -78,9 +80,12 @@ def test_a_model_sees_when_frames_are_shown_and_in_which_order() -> None:
 def test_losses_reach_every_weight_of_video() -> None:
     model = network().train()
     batch = collate(pack_samples([sample(index, clip(index)) for index in range(3)], LAYOUT), LAYOUT)
-    losses = compute_losses(model, to_inputs(batch), targets_of(batch), class_weights([1, 1], 1.0), LossConfig())
-    losses.total.backward()
-    reached = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
+    facts = StepFacts(step=0, num_samples=[3], groups=np.arange(3))
+    (gradient,), _ = lane_gradients(
+        model, [batch], [0], facts, config=TrainingConfig(), seed=1, class_weights_K=class_weights([1, 1], 1.0)
+    )
+    parts = gradient.split([weight.numel() for weight in model.parameters()])
+    reached = {name for (name, _), part in zip(model.named_parameters(), parts, strict=True) if part.any()}
     expected = {name for name, _ in model.named_parameters() if name.startswith(("embedders.video", "projections.vid"))}
     assert expected
     assert expected <= reached
