@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from mm_assets.batching.collate import Batch
 from mm_assets.identity.randomness import keyed_rng
 from mm_assets.modalities.table import PACKED, aspect
 from mm_assets.training.config import AugmentConfig
-from mm_assets.training.network import Inputs, to_device, to_inputs
+from mm_assets.training.tokens import Device, Inputs, to_device, to_inputs
 
 
 def augment(
@@ -19,7 +18,7 @@ def augment(
     seed: int,
     step: int,
     lane: int,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Inputs:
     """The batch's tensors as the model sees them at this step."""
     rng = keyed_rng("augment", seed, step, lane)

@@ -17,7 +17,7 @@ from mm_assets.batching.loader import PlanLoader
 from mm_assets.errors import StageError
 from mm_assets.training.checkpoint import CheckpointWriter, restore_state, state_of
 from mm_assets.training.config import OptimizerConfig, TrainingConfig
-from mm_assets.training.gradients import lane_gradients
+from mm_assets.training.gradients import LaneTrainer
 from mm_assets.training.lanes import exchange_sum, gather_bytes, lanes_of, tree_sum
 from mm_assets.training.network import Network
 
@@ -61,12 +61,10 @@ def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> No
     entries: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     network.train()
+    trainer = LaneTrainer(network=network, config=run.config, seed=run.seed, class_weights_K=run.class_weights_K)
     for step, batches in loader.follow(lanes, first_step=run.first_step, last_step=run.last_step, num_threads=0):
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
-        gradients, consumed = lane_gradients(
-            network, batches, lanes, loader.facts(step, run.num_lanes), config=run.config, seed=run.seed,
-            class_weights_K=run.class_weights_K,
-        )  # fmt: skip
+        gradients, consumed = trainer.gradients(batches, lanes, loader.facts(step, run.num_lanes))
         gradient = exchange_sum(tree_sum(gradients))
         norm = _apply(network, optimizer, gradient, learning_rate, run.config.optimizer.max_grad_norm)
         _check_finite(step, norm)

@@ -10,10 +10,10 @@ Three objectives read one forward pass, so each layer decides who may see whom; 
 
 Of a sample with parts a token sees its own part and earlier ones, CLS all of them; the place of a part is embedded.
 
-Tokens of a batch are one list, pack by pack, without padding.
+Tokens of a batch are one list, pack by pack, without padding (``tokens.py``).
 
-Legend of shapes: N tokens, X tokens of a modality, S samples, M modalities, W width, D projection, K classes,
-V vocabulary; B samples of a block and L longest of them, as in ``attention.py``.
+Legend of shapes: N tokens, X tokens of a modality, S samples, R samples that have a modality, M modalities, W width,
+D projection, K classes, V vocabulary; B samples of a block and L longest of them.
 
 Source of the split into unimodal and fused layers: CoCa (Yu et al. 2022, arXiv:2205.01917).
 """
@@ -24,79 +24,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm_assets.batching.collate import CLS, KIND_OF, Batch, Layout, layout_of
-from mm_assets.modalities.kinds import PAD
+from mm_assets.batching.collate import CLS, KIND_OF, Layout, layout_of
 from mm_assets.modalities.layer import Layer, num_kinds
 from mm_assets.modalities.table import CAUSAL, aspect
-from mm_assets.training.attention import Block, block_attention, make_blocks
+from mm_assets.training.attention import block_attention
 from mm_assets.training.config import ModelConfig
+from mm_assets.training.tokens import Block, Inputs, Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outputs:
     """What the objectives and the evaluation read.
 
-    ``logits_SK`` class scores. ``towers`` per modality a pair (rows_R: sample numbers that have it, embeddings_RD:
-    unit norm). ``next_XV`` per causal modality next-token scores, one row per token in pack order.
+    ``logits_SK`` class scores. ``towers`` per modality embeddings [R, D] of unit norm, of the samples that have it.
+    ``next_XV`` per causal modality next-token scores, one row per token in pack order.
     """
 
     logits_SK: Tensor
-    towers: dict[str, tuple[Tensor, Tensor]]
+    towers: dict[str, Tensor]
     next_XV: dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
-    """A ``Batch`` as tensors of one device; ``values`` and the columns of ``presence_SM`` are in the table's order.
-
-    ``slots_N`` numbers the samples of the tokens from 0 on, dead ones included, which ``is_alive_N`` tells from the
-    others. ``visible_SM`` hides a sample's modality from the fused layers where it is False.
-    """
-
-    slots_N: Tensor
-    is_alive_N: Tensor
-    kinds_N: Tensor
-    positions_N: Tensor
-    places_N: Tensor
-    values: dict[str, Tensor]
-    labels_S: Tensor
-    presence_SM: Tensor
-    visible_SM: Tensor
-
-
-def to_inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
-    """The tensors of a collated batch, nothing hidden."""
-    is_token = batch.kinds_PT > PAD
-    kinds_N = batch.kinds_PT[is_token]
-    columns = {
-        # Slots lie one behind the other, and each begins with its CLS.
-        "slots_N": np.cumsum(kinds_N == CLS) - 1,
-        "is_alive_N": batch.segments_PT[is_token] > 0,
-        "kinds_N": kinds_N,
-        "positions_N": batch.positions_PT[is_token],
-        "places_N": batch.places_PT[is_token],
-        "labels_S": batch.labels_S,
-        "presence_SM": batch.presence_SM,
-    }
-    tensors = {name: to_device(values, device) for name, values in columns.items()}
-    values = {name: to_device(values, device) for name, values in batch.values.items()}
-    return Inputs(**tensors, values=values, visible_SM=tensors["presence_SM"])
-
-
-def to_device(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
-    """The array as a tensor of that device."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    if torch.device(device).type == "cpu":
-        return tensor
-    # Pinned memory is copied while the device computes.
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Network(nn.Module):
@@ -131,24 +82,20 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Outputs:
         """Runs the batch once; see ``Outputs``."""
         x_NW = self._embed(inputs)
-        blocks = make_blocks(inputs.slots_N)
-        attend = block_attention(blocks, [tower_mask(inputs, block) for block in blocks.blocks])
+        attend = block_attention(inputs, [tower_mask(inputs, block) for block in inputs.blocks])
         for layer in self.towers:
             x_NW = layer(x_NW, attend)
         normed_NW = self.tower_norm(x_NW)
-        pooled = {name: pool(normed_NW, inputs, name) for name in self.layout.modalities}
+        pooled = {name: pool(normed_NW, inputs.parts[name]) for name in self.layout.modalities}
         x_NW = self._add_summaries(x_NW, pooled, inputs)
-        attend = block_attention(blocks, [fused_mask(inputs, block) for block in blocks.blocks])
+        attend = block_attention(inputs, [fused_mask(inputs, block) for block in inputs.blocks])
         for layer in self.fused:
             x_NW = layer(x_NW, attend)
         x_NW = self.norm(x_NW)
         return Outputs(
             logits_SK=self._classify(x_NW, inputs),
-            towers={
-                name: (rows_R, F.normalize(self.projections[name](pooled_RW), dim=-1))
-                for name, (rows_R, pooled_RW) in pooled.items()
-            },
-            next_XV={name: head(x_NW[inputs.kinds_N == KIND_OF[name]]) for name, head in self.heads.items()},
+            towers={name: F.normalize(self.projections[name](pooled_RW), dim=-1) for name, pooled_RW in pooled.items()},
+            next_XV={name: head(x_NW[inputs.parts[name].at_X]) for name, head in self.heads.items()},
         )
 
     def _embed(self, inputs: Inputs) -> Tensor:
@@ -156,21 +103,20 @@ class Network(nn.Module):
         if self.places is not None:
             x_NW = x_NW + self.places(inputs.places_N.clamp(max=self.layout.places))
         for name, embedder in self.embedders.items():
-            at_X = (inputs.kinds_N == KIND_OF[name]).nonzero()[:, 0]
+            at_X = inputs.parts[name].at_X
             x_NW = x_NW.index_add(0, at_X, embedder(inputs.values[name], inputs.positions_N[at_X]))
         return x_NW
 
-    def _add_summaries(self, x_NW: Tensor, pooled: dict[str, tuple[Tensor, Tensor]], inputs: Inputs) -> Tensor:
+    def _add_summaries(self, x_NW: Tensor, pooled: dict[str, Tensor], inputs: Inputs) -> Tensor:
         """Starts CLS with what the towers found in the modalities it may see."""
-        cls_S = cls_places(inputs)
-        for index, name in enumerate(pooled):
-            rows_R, pooled_RW = pooled[name]
+        for index, (name, pooled_RW) in enumerate(pooled.items()):
+            rows_R = inputs.parts[name].rows_R
             shown_R1 = inputs.visible_SM[rows_R, index].unsqueeze(-1)
-            x_NW = x_NW.index_add(0, cls_S[rows_R], self.summaries[name](pooled_RW) * shown_R1)
+            x_NW = x_NW.index_add(0, inputs.cls_S[rows_R], self.summaries[name](pooled_RW) * shown_R1)
         return x_NW
 
     def _classify(self, x_NW: Tensor, inputs: Inputs) -> Tensor:
-        cls_SW = x_NW[cls_places(inputs)]
+        cls_SW = x_NW[inputs.cls_S]
         if self.classifier is None:
             return cls_SW.new_zeros((len(cls_SW), 0))
         return self.classifier(self.dropout(cls_SW))
@@ -194,20 +140,10 @@ def fused_mask(inputs: Inputs, block: Block) -> Tensor:
     return _alive(inputs, block) & (written | shown)
 
 
-def pool(x_NW: Tensor, inputs: Inputs, modality: str) -> tuple[Tensor, Tensor]:
-    """Mean over a modality's tokens for the samples that have it: (their numbers R, [R, W])."""
-    num_samples = len(inputs.labels_S)
-    at = ((inputs.kinds_N == KIND_OF[modality]) & inputs.is_alive_N).nonzero()[:, 0]
-    slots = inputs.slots_N[at]
-    total_SW = x_NW.new_zeros((num_samples, x_NW.shape[-1])).index_add(0, slots, x_NW[at])
-    count_S = torch.bincount(slots, minlength=num_samples)
-    rows_R = count_S.nonzero()[:, 0]
-    return rows_R, total_SW[rows_R] / count_S[rows_R].unsqueeze(-1)
-
-
-def cls_places(inputs: Inputs) -> Tensor:
-    """Number of each sample's CLS token, dead samples included."""
-    return (inputs.kinds_N == CLS).nonzero()[:, 0]
+def pool(x_NW: Tensor, part: Part) -> Tensor:
+    """Mean over a modality's tokens for the samples that have it, [R, W]."""
+    total_RW = x_NW.new_zeros((len(part.rows_R), x_NW.shape[-1])).index_add(0, part.row_Y, x_NW[part.alive_Y])
+    return total_RW / part.count_R.unsqueeze(-1)
 
 
 def load_network(config_path: Path, weights_path: Path) -> Network:

@@ -12,7 +12,7 @@ from mm_assets.store.job import Job
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, read_record, step_name
-from mm_assets.training.lanes import usable_world_size
+from mm_assets.training.lanes import world_size_of
 from mm_assets.training.prepare import prepare_job
 from mm_assets.training.processes import run_processes
 
@@ -105,7 +105,7 @@ def run_segment(
         segment: One of the model's.
         folder: An empty one for its files.
         environment: That of this machine.
-        world_size: Processes; as many as divide the lanes are used.
+        world_size: Processes; a divisor of the lanes.
 
     Raises:
         StageError: a process failed.
@@ -118,7 +118,7 @@ def run_segment(
         changed |= {"first_step": segment.start.step, "state": str(state), "previous_record": segment.start.digest}
     path = folder / "job.json"
     path.write_text(json.dumps({**job, **changed}), encoding="utf-8")
-    size = usable_world_size(world_size, job["num_lanes"])
+    size = world_size_of({"world_size": world_size}, job["num_lanes"])
     run_processes(path, world_size=size, on_poll=lambda: None)
     record = read_record((checkpoints / f"{step_name(segment.end.step)}.json").read_bytes())
     return Again(record=record, folder=checkpoints)

@@ -11,10 +11,11 @@ from mm_assets.batching.collate import KIND_OF, Slot, collate, layout_of, pack_s
 from mm_assets.batching.loader import StepFacts
 from mm_assets.batching.samples import Sample
 from mm_assets.training.config import AugmentConfig, ModelConfig, TrainingConfig
-from mm_assets.training.gradients import lane_gradients
-from mm_assets.training.network import Inputs, Network, Outputs, to_inputs
+from mm_assets.training.gradients import LaneTrainer
+from mm_assets.training.network import Network, Outputs
 from mm_assets.training.objectives import class_weights, contrastive_loss, label_loss
 from mm_assets.training.predict import predict
+from mm_assets.training.tokens import Inputs, to_inputs
 
 LAYOUT = layout_of({"pack_tokens": 64, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 2})
 CONFIG = ModelConfig(
@@ -83,7 +84,7 @@ def test_towers_do_not_see_other_modalities(network: Network) -> None:
         changed = with_tensors(sample, **{name: tensor for name, tensor in other.tensors.items() if name != kept})
         after, _ = run(network, [changed])
         for name in sample.tensors:
-            is_same = torch.allclose(before.towers[name][1], after.towers[name][1], atol=1e-6)
+            is_same = torch.allclose(before.towers[name], after.towers[name], atol=1e-6)
             assert is_same == (name == kept)
 
 
@@ -154,9 +155,8 @@ def gradients_of(
     own = list(range(sum(counts))) if groups is None else groups
     facts = StepFacts(step=0, num_samples=counts, groups=np.array(own))
     network.train()
-    return lane_gradients(
-        network, batches, range(len(lanes)), facts, config=config, seed=1, class_weights_K=class_weights([3, 4, 5], 1.0)
-    )
+    trainer = LaneTrainer(network=network, config=config, seed=1, class_weights_K=class_weights([3, 4, 5], 1.0))
+    return trainer.gradients(batches, range(len(lanes)), facts)
 
 
 def test_lanes_are_aligned_with_one_another_and_weigh_by_their_samples(network: Network) -> None:
@@ -174,9 +174,9 @@ def test_lanes_are_aligned_with_one_another_and_weigh_by_their_samples(network: 
 def test_samples_of_a_group_are_not_each_others_negatives() -> None:
     unit = torch.eye(4).unsqueeze(1).expand(4, 2, 4).clone()
     unit[1] = unit[0]
-    there, scale = torch.ones((4, 2), dtype=torch.bool), torch.tensor(4.0)
-    apart = contrastive_loss(unit, there, torch.arange(4), scale)
-    together = contrastive_loss(unit, there, torch.tensor([0, 0, 2, 3]), scale)
+    there, scale = np.ones((4, 2), np.bool_), torch.tensor(4.0)
+    apart = contrastive_loss(unit, there, np.arange(4), scale)
+    together = contrastive_loss(unit, there, np.array([0, 0, 2, 3]), scale)
     assert float(together) < 0.01 < 0.3 < float(apart)
 
 
@@ -184,12 +184,12 @@ def test_network_without_classes_has_no_label_loss(network: Network) -> None:
     unlabelled = Network(CONFIG, LAYOUT, ()).eval()
     outputs, inputs = run(unlabelled, [make_sample(0)])
     assert outputs.logits_SK.shape == (1, 0)
-    assert float(label_loss(outputs.logits_SK, inputs.labels_S, class_weights([], 1.0), smoothing=0.1)) == 0.0
+    assert float(label_loss(outputs.logits_SK, inputs, class_weights([], 1.0), smoothing=0.1)) == 0.0
 
 
 def test_matching_embeddings_have_the_smaller_contrastive_loss() -> None:
     unit, scale = torch.eye(4), torch.tensor(2.0)
-    there, apart = torch.tensor([[True, True, False]] * 4), torch.arange(4)
+    there, apart = np.array([[True, True, False]] * 4), np.arange(4)
     matching = contrastive_loss(torch.stack([unit, unit, unit], dim=1), there, apart, scale)
     mixed = contrastive_loss(torch.stack([unit, unit.roll(1, 0), unit], dim=1), there, apart, scale)
     assert float(matching) < 0.5 < float(mixed)

@@ -22,7 +22,7 @@ from mm_assets.features.towers import TowerEncoder
 from mm_assets.store.tables import write_parquet
 from mm_assets.training.augment import augment
 from mm_assets.training.config import AugmentConfig, ModelConfig, TrainingConfig
-from mm_assets.training.gradients import lane_gradients
+from mm_assets.training.gradients import LaneTrainer
 from mm_assets.training.network import Network
 from mm_assets.training.objectives import class_weights
 from mm_assets.training.predict import predict
@@ -81,9 +81,8 @@ def test_losses_reach_every_weight_of_video() -> None:
     model = network().train()
     batch = collate(pack_samples([sample(index, clip(index)) for index in range(3)], LAYOUT), LAYOUT)
     facts = StepFacts(step=0, num_samples=[3], groups=np.arange(3))
-    (gradient,), _ = lane_gradients(
-        model, [batch], [0], facts, config=TrainingConfig(), seed=1, class_weights_K=class_weights([1, 1], 1.0)
-    )
+    trainer = LaneTrainer(network=model, config=TrainingConfig(), seed=1, class_weights_K=class_weights([1, 1], 1.0))
+    (gradient,), _ = trainer.gradients([batch], [0], facts)
     parts = gradient.split([weight.numel() for weight in model.parameters()])
     reached = {name for (name, _), part in zip(model.named_parameters(), parts, strict=True) if part.any()}
     expected = {name for name, _ in model.named_parameters() if name.startswith(("embedders.video", "projections.vid"))}
