@@ -28,6 +28,6 @@ def block_attention(inputs: Inputs, masks_BLL: Sequence[Tensor]) -> Callable[[Te
             q, k, v = (block.take(values).transpose(1, 2) for values in (q_NHD, k_NHD, v_NHD))
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.unsqueeze(1))
             rows.append(attended.transpose(1, 2).flatten(0, 1))
-        return torch.cat(rows)[inputs.order_N]
+        return torch.cat(rows).index_select(0, inputs.order_N)
 
     return attend

@@ -95,7 +95,7 @@ class Network(nn.Module):
         return Outputs(
             logits_SK=self._classify(x_NW, inputs),
             towers={name: F.normalize(self.projections[name](pooled_RW), dim=-1) for name, pooled_RW in pooled.items()},
-            next_XV={name: head(x_NW[inputs.parts[name].at_X]) for name, head in self.heads.items()},
+            next_XV={name: head(x_NW.index_select(0, inputs.parts[name].at_X)) for name, head in self.heads.items()},
         )
 
     def _embed(self, inputs: Inputs) -> Tensor:
@@ -104,19 +104,20 @@ class Network(nn.Module):
             x_NW = x_NW + self.places(inputs.places_N.clamp(max=self.layout.places))
         for name, embedder in self.embedders.items():
             at_X = inputs.parts[name].at_X
-            x_NW = x_NW.index_add(0, at_X, embedder(inputs.values[name], inputs.positions_N[at_X]))
+            x_NW = x_NW.index_add(0, at_X, embedder(inputs.values[name], inputs.positions_N.index_select(0, at_X)))
         return x_NW
 
     def _add_summaries(self, x_NW: Tensor, pooled: dict[str, Tensor], inputs: Inputs) -> Tensor:
         """Starts CLS with what the towers found in the modalities it may see."""
         for index, (name, pooled_RW) in enumerate(pooled.items()):
             rows_R = inputs.parts[name].rows_R
-            shown_R1 = inputs.visible_SM[rows_R, index].unsqueeze(-1)
-            x_NW = x_NW.index_add(0, inputs.cls_S[rows_R], self.summaries[name](pooled_RW) * shown_R1)
+            shown_R1 = inputs.visible_SM.select(1, index).index_select(0, rows_R).unsqueeze(-1)
+            cls_R = inputs.cls_S.index_select(0, rows_R)
+            x_NW = x_NW.index_add(0, cls_R, self.summaries[name](pooled_RW) * shown_R1)
         return x_NW
 
     def _classify(self, x_NW: Tensor, inputs: Inputs) -> Tensor:
-        cls_SW = x_NW[inputs.cls_S]
+        cls_SW = x_NW.index_select(0, inputs.cls_S)
         if self.classifier is None:
             return cls_SW.new_zeros((len(cls_SW), 0))
         return self.classifier(self.dropout(cls_SW))
@@ -133,7 +134,7 @@ def fused_mask(inputs: Inputs, block: Block) -> Tensor:
     """[B, L, L]: the rules of point 2 above. A hidden text still sees itself: its next-token loss stays."""
     kinds_BL = block.take(inputs.kinds_N)
     kind_q, kind_k = kinds_BL.unsqueeze(2), kinds_BL.unsqueeze(1)
-    is_context_k = (kind_k > CLS) & ~_is_causal(kind_k)
+    is_context_k = (kind_k > CLS) & _is_causal(kind_k).logical_not()
     written = (kind_q == kind_k) & _is_causal(kind_q) & _in_order(inputs, block)
     visible_BL = block.take(_visible_tokens(inputs))
     shown = ((kind_q == CLS) | (is_context_k & _read_before(inputs, block))) & visible_BL.unsqueeze(1)
@@ -142,7 +143,8 @@ def fused_mask(inputs: Inputs, block: Block) -> Tensor:
 
 def pool(x_NW: Tensor, part: Part) -> Tensor:
     """Mean over a modality's tokens for the samples that have it, [R, W]."""
-    total_RW = x_NW.new_zeros((len(part.rows_R), x_NW.shape[-1])).index_add(0, part.row_Y, x_NW[part.alive_Y])
+    alive_YW = x_NW.index_select(0, part.alive_Y)
+    total_RW = x_NW.new_zeros((len(part.rows_R), x_NW.shape[-1])).index_add(0, part.row_Y, alive_YW)
     return total_RW / part.count_R.unsqueeze(-1)
 
 
@@ -169,7 +171,7 @@ def _alive(inputs: Inputs, block: Block) -> Tensor:
 def _in_order(inputs: Inputs, block: Block) -> Tensor:
     positions_BL = block.take(inputs.positions_N)
     is_causal_k = _is_causal(block.take(inputs.kinds_N)).unsqueeze(1)
-    return (positions_BL.unsqueeze(1) <= positions_BL.unsqueeze(2)) | ~is_causal_k
+    return (positions_BL.unsqueeze(1) <= positions_BL.unsqueeze(2)) | is_causal_k.logical_not()
 
 
 def _read_before(inputs: Inputs, block: Block) -> Tensor:
@@ -187,7 +189,8 @@ def _visible_tokens(inputs: Inputs) -> Tensor:
     """[N]: False for tokens of a hidden modality."""
     shown_N = torch.ones_like(inputs.kinds_N, dtype=torch.bool)
     for index, name in enumerate(inputs.values):
-        shown_N &= (inputs.kinds_N != KIND_OF[name]) | inputs.visible_SM[inputs.slots_N, index]
+        visible_N = inputs.visible_SM.select(1, index).index_select(0, inputs.slots_N)
+        shown_N &= (inputs.kinds_N != KIND_OF[name]) | visible_N
     return shown_N
 
 

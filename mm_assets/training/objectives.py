@@ -27,9 +27,10 @@ def label_loss(logits_SK: Tensor, inputs: Inputs, weights_K: Tensor, *, smoothin
     rows_R = inputs.labelled_R
     if len(rows_R) == 0 or logits_SK.shape[1] == 0:
         return logits_SK.sum() * 0.0
-    labels_R = inputs.labels_S[rows_R]
-    losses = F.cross_entropy(logits_SK[rows_R], labels_R, reduction="none", label_smoothing=smoothing)
-    return (losses * weights_K[labels_R]).mean()
+    labels_R = inputs.labels_S.index_select(0, rows_R)
+    logits_RK = logits_SK.index_select(0, rows_R)
+    losses = F.cross_entropy(logits_RK, labels_R, reduction="none", label_smoothing=smoothing)
+    return (losses * weights_K.index_select(0, labels_R)).mean()
 
 
 def contrastive_loss(
@@ -57,7 +58,8 @@ def contrastive_loss(
         is_same = groups_T[rows, None] == groups_T[None, rows]
         np.fill_diagonal(is_same, val=False)
         at_R, pairs_R = to_device(rows, device), torch.arange(len(rows), device=device)
-        scores_RR = scale * embedded_TMD[at_R, first] @ embedded_TMD[at_R, second].T
+        first_RD, second_RD = (embedded_TMD.select(1, number).index_select(0, at_R) for number in (first, second))
+        scores_RR = scale * first_RD @ second_RD.T
         scores_RR = scores_RR.masked_fill(to_device(is_same, device), -math.inf)
         losses.append((F.cross_entropy(scores_RR, pairs_R) + F.cross_entropy(scores_RR.T, pairs_R)) / 2)
     return torch.stack(losses).mean() if losses else logit_scale * 0.0 + embedded_TMD.sum() * 0.0
@@ -74,7 +76,9 @@ def text_loss(outputs: Outputs, inputs: Inputs, targets: Mapping[str, Tensor]) -
     for name in CAUSAL:
         logits_XV, follows_Z = outputs.next_XV[name], inputs.parts[name].follows_Z
         if len(follows_Z):
-            losses.append(F.cross_entropy(logits_XV[follows_Z], targets[name][follows_Z + 1]))
+            losses.append(
+                F.cross_entropy(logits_XV.index_select(0, follows_Z), targets[name].index_select(0, follows_Z + 1))
+            )
         else:
             losses.append(logits_XV.sum() * 0.0)
     return torch.stack(losses).mean()

@@ -37,7 +37,7 @@ class Block:
 
     def take(self, values_N: Tensor) -> Tensor:
         """The values of the block's tokens, [B, L, ...]."""
-        return values_N[self.tokens_BL]
+        return values_N.index_select(0, self.tokens_BL.reshape(-1)).unflatten(0, self.tokens_BL.shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,10 +119,10 @@ def to_inputs(batch: Batch, device: Device = "cpu") -> Inputs:
 def to_device(values: npt.NDArray[Any], device: Device) -> Tensor:
     """The array as a tensor of that device."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    if torch.device(device).type == "cpu":
-        return tensor
-    # Pinned memory is copied while the device computes.
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        # Pinned memory is copied while the device computes.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _blocks(slots: Ints) -> tuple[Ints, list[tuple[Ints, npt.NDArray[np.bool_]]]]:
