@@ -28,8 +28,9 @@ def train_rows(samples: pa.Table) -> npt.NDArray[np.int64]:
 
 def train_mask(samples: pa.Table | pa.RecordBatch) -> npt.NDArray[np.bool_]:
     """Which samples a plan covers, from their columns ``selected`` and ``split``."""
-    is_train = pc.equal(samples["split"], "train")
-    return pc.fill_null(pc.and_(samples["selected"], is_train), False).to_numpy(zero_copy_only=False)
+    is_train = pc.call_function("equal", [samples["split"], "train"])
+    is_planned = pc.call_function("and", [samples["selected"], is_train])
+    return pc.fill_null(is_planned, False).to_numpy(zero_copy_only=False)
 
 
 def read_samples(path: Path, columns: Sequence[str]) -> pa.Table:

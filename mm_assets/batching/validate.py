@@ -175,7 +175,7 @@ def _positions(planned: Planned, slots: pa.Table) -> tuple[npt.NDArray[np.int64]
     position[~is_planned] = 0
     if not len(planned.rows):
         return position, is_planned
-    named = pc.equal(planned.ids.take(pa.array(position)), slots["id"].combine_chunks())
+    named = pc.call_function("equal", [planned.ids.take(pa.array(position)), slots["id"].combine_chunks()])
     return position, is_planned & (planned.rows[position] == rows) & named.to_numpy(zero_copy_only=False)
 
 

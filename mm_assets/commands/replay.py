@@ -31,7 +31,7 @@ def replay(args: argparse.Namespace, console: Console) -> Outcome:
         args.model,
         num_segments=args.segments,
         seed=seed,
-        world_size=args.world_size or settings.world_size,
+        world_size=args.world_size or settings.world_size or 1,
         on_segment=lambda segment: console.print(
             f"Training steps {segment.first_step} to {segment.last_step} again.", markup=False
         ),

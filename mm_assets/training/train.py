@@ -37,7 +37,7 @@ def compute_model(task: Job) -> StageResult:
     assert isinstance(plan, Mapping)
     world_size = world_size_of(task.placement, int(str(plan["num_lanes"])))
     accelerators = num_accelerators(task.placement)
-    job = prepare_job(task) | {ACCELERATORS: accelerators}
+    job: dict[str, Any] = prepare_job(task) | {ACCELERATORS: accelerators}
     # A finished run that is computed again on purpose starts anew, and must meet its own checkpoints on the way.
     chain = [] if store.read_key(action_key(fingerprint)) else find_chain(store, fingerprint, run=job["run"])
     folder = workdir / "checkpoints"
