@@ -95,7 +95,7 @@ MULTIMODAL_CPU = PipelineConfig(
 #: Every stage on little data in seconds: shows that a drop, a deployment or a change works, not how good a model gets.
 SMOKE = replace(
     MULTIMODAL_CPU,
-    plan=PlanConfig(packs_per_lane=1, num_steps=12),
+    plan=PlanConfig(pack_tokens=512, num_steps=12),
     training=TrainingConfig(
         model=ModelConfig(
             width=32,

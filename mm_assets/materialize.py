@@ -293,7 +293,7 @@ class Workspace:
             store=self.store,
             action=action,
             workdir=workdir,
-            placement={**placement, "world_size": self.settings.world_size},
+            placement=placement | self.settings.given(),
         )
         return getattr(importlib.import_module(module), function)(job)
 

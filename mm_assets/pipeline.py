@@ -144,7 +144,7 @@ _ROWS = (
         resolve=resolve_batch_plan, compute="mm_assets.batching.plan:compute_batch_plan",
         aspects=("tokens",),
         libraries=("numpy", "pyarrow"),
-        validate=validate_batch_plan,
+        validate=validate_batch_plan, preview="mm_assets.batching.preview:preview",
     ),
     Asset(
         name="model", stage="training", is_launched=True,

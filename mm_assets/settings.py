@@ -22,6 +22,7 @@ LAUNCHERS = ("subprocess", "kubernetes")
 #: Partitions of an asset that Dagster can hold; keys beyond 9999 have five digits.
 MAX_SHARDS = 100_000
 MAX_PARALLEL = 1024
+MAX_PROCESSES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +78,9 @@ class Settings:
     ``store_uri`` and ``s3_endpoint`` are None when unset; ``config_dir`` is where a data owner's suites and
     policies override the packaged ones. ``pod_name`` and ``pod_uid`` name the pod this process runs in, if any;
     ``cpu_capability`` is what torch was told to use instead of what the processor offers; ``parallel`` is how many
-    shards ``mm run`` works on at a time; ``raw_buckets`` are the buckets besides the store's with raw data.
+    shards ``mm run`` works on at a time; ``accelerators`` and
+    ``cpus`` are how many the launcher gave this process, and ``world_size`` how many processes should train, None where
+    that follows from them; ``raw_buckets`` are the buckets besides the store's with raw data.
     """
 
     store_uri: str | None
@@ -87,7 +90,7 @@ class Settings:
     config_dir: Path | None
     home: Path
     dagster_home: Path
-    world_size: int
+    world_size: int | None
     k8s_namespace: str
     stage_image: str | None
     alert_webhook: str | None
@@ -96,6 +99,8 @@ class Settings:
     pod_name: str | None = None
     pod_uid: str | None = None
     cpu_capability: str | None = None
+    accelerators: int = 0
+    cpus: int = 1
     parallel: int = 1
     raw_buckets: tuple[str, ...] = ()
 
@@ -103,6 +108,11 @@ class Settings:
     def is_embedded(self) -> bool:
         """Whether the store is the S3 server under ``home`` rather than a configured one."""
         return self.store_uri is None
+
+    def given(self) -> dict[str, int]:
+        """What this process may use, as a job's placement has it."""
+        given = {"accelerators": self.accelerators, "cpus": self.cpus}
+        return given if self.world_size is None else {**given, "world_size": self.world_size}
 
     def config_file(self, name: str) -> Path:
         """The file ``name`` of ``MM_CONFIG_DIR``, or the packaged one where the team has none of its own."""
@@ -184,7 +194,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "MM_NUM_SHARDS": str(settings.num_shards),
         "MM_CONFIG_DIR": str(settings.config_dir) if settings.config_dir else None,
         "MM_HOME": str(settings.home),
-        "MM_WORLD_SIZE": str(settings.world_size),
+        "MM_WORLD_SIZE": str(settings.world_size) if settings.world_size else None,
+        "MM_CPUS": str(settings.cpus),
         "MM_RAW_BUCKETS": ",".join(settings.raw_buckets) or None,
     }
     inherited = {name: value for name, value in clean_environment().items() if name not in own}
@@ -211,7 +222,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         config_dir=Path(config_dir).absolute() if config_dir else None,
         home=home,
         dagster_home=Path(env.get("DAGSTER_HOME") or home / "dagster").absolute(),
-        world_size=_bounded_int(env, "MM_WORLD_SIZE", default=min(4, os.cpu_count() or 1), maximum=1024),
+        accelerators=_bounded_int(env, "MM_ACCELERATORS", default=0, minimum=0, maximum=MAX_PROCESSES),
+        cpus=_bounded_int(env, "MM_CPUS", default=min(4, os.cpu_count() or 1), maximum=MAX_PROCESSES),
+        world_size=_bounded_int(env, "MM_WORLD_SIZE", default=1, maximum=MAX_PROCESSES)
+        if env.get("MM_WORLD_SIZE")
+        else None,
         k8s_namespace=env.get("MM_K8S_NAMESPACE") or "mm-assets",
         stage_image=env.get("MM_STAGE_IMAGE") or None,
         alert_webhook=env.get("MM_ALERT_WEBHOOK") or None,
@@ -237,8 +252,8 @@ def _buckets(env: Mapping[str, str]) -> tuple[str, ...]:
     return names
 
 
-def _bounded_int(env: Mapping[str, str], name: str, *, default: int, maximum: int) -> int:
+def _bounded_int(env: Mapping[str, str], name: str, *, default: int, maximum: int, minimum: int = 1) -> int:
     text = env.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= maximum:
-        raise SettingsError(f"{name}: is unusable: expected a whole number from 1 to {maximum}, got {text!r}.")
+    if not text.isascii() or not text.isdigit() or not minimum <= int(text) <= maximum:
+        raise SettingsError(f"{name}: is unusable: expected a whole number from {minimum} to {maximum}, got {text!r}.")
     return int(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.modalities.parts import PARTS, Parts
@@ -22,8 +23,14 @@ TOKEN_COLUMNS = {name: f"{name}_tokens" for name in NAMES}
 
 def train_rows(samples: pa.Table) -> npt.NDArray[np.int64]:
     """Row numbers of the samples a plan covers: selected, and in the training split."""
-    selected = samples["selected"].to_numpy(zero_copy_only=False).astype(bool)
-    return np.flatnonzero(selected & (np.array(samples["split"].to_pylist()) == "train"))
+    return np.flatnonzero(train_mask(samples))
+
+
+def train_mask(samples: pa.Table | pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which samples a plan covers, from their columns ``selected`` and ``split``."""
+    is_train = pc.call_function("equal", [samples["split"], "train"])
+    is_planned = pc.call_function("and", [samples["selected"], is_train])
+    return pc.fill_null(is_planned, False).to_numpy(zero_copy_only=False)
 
 
 def read_samples(path: Path, columns: Sequence[str]) -> pa.Table:

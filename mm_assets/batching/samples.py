@@ -19,7 +19,7 @@ from mm_assets.release.shards import parse_shards
 from mm_assets.store.job import Job
 from mm_assets.store.tables import map_arrow
 
-COLUMNS = ["id", "shard", "row", "split", "selected", "label", *LENGTH_COLUMNS.values()]
+COLUMNS = ["id", "shard", "row", "split", "selected", "label", "source", "group", *LENGTH_COLUMNS.values()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,8 @@ class LocalReader:
     """Reads samples by their row number in ``samples.parquet`` from files that ``locate`` finds by shard number."""
 
     def __init__(self, samples: pa.Table, locate: Callable[[int], Path]) -> None:
-        self._columns = {name: samples[name].to_pylist() for name in ("id", "shard", "row")}
+        self._ids = samples["id"].combine_chunks()
+        self._shards, self._rows = (samples[name].to_numpy() for name in ("shard", "row"))
         self.locate = locate
         self._files: dict[int, TensorFile] = {}
         self.samples = samples
@@ -92,13 +93,12 @@ class LocalReader:
         return self._files[shard]
 
     def _read(self, row: int) -> Sample:
-        columns = self._columns
-        shard = columns["shard"][row]
-        sample = self.file(shard).read(columns["row"][row])
-        if sample.id != columns["id"][row]:
+        shard, place = int(self._shards[row]), int(self._rows[row])
+        sample = self.file(shard).read(place)
+        if sample.id != self._ids[row].as_py():
             raise StageError(
-                f"tensors of shard {shard}: row {columns['row'][row]} holds another sample: expected "
-                f"{columns['id'][row]}, got {sample.id}. Materialize the dataset release again."
+                f"tensors of shard {shard}: row {place} holds another sample: expected {self._ids[row].as_py()}, "
+                f"got {sample.id}. Materialize the dataset release again."
             )
         return sample
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from mm_assets.demo.bench_freeze import measure_freezes
 from mm_assets.demo.bench_memory import measure_memory
+from mm_assets.demo.bench_plan import measure_plans
 from mm_assets.demo.bench_runs import Figure, measure_current, measure_experiments, measure_parallel
 from mm_assets.demo.bench_stages import measure_stages
 from mm_assets.demo.job import run_demo
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 *measure_current(settings, home / "small"),
                 *measure_memory(settings, home / "memory", is_full=args.full),
                 *measure_stages(Workspace(settings), home / "stages"),
+                *measure_plans(home / "plans", is_full=args.full),
                 *measure_freezes(settings, home / "keys", is_full=args.full),
             ]
         finally:

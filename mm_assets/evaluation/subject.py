@@ -12,6 +12,7 @@ from mm_assets.evaluation.config import CorruptionConfig, EvaluationConfig
 from mm_assets.evaluation.corruptions import damage
 from mm_assets.evaluation.rows import Row, keyed_subset
 from mm_assets.evaluation.slices import Judged
+from mm_assets.modalities.device import device_of
 from mm_assets.store.job import Job
 from mm_assets.training.network import load_network
 from mm_assets.training.predict import Predictions, predict
@@ -58,7 +59,8 @@ class Damaged:
 def load_subject(job: Job, config: EvaluationConfig) -> Subject:
     """The job's model, ready to be asked about the job's release."""
     config_path = job.fetch("model", "config.json")
-    network = load_network(config_path, job.fetch("model", "weights.safetensors"))
+    device = device_of("evaluation", job.placement)
+    network = load_network(config_path, job.fetch("model", "weights.safetensors")).to(device)
     return Subject(
         reader=ReleaseReader(job),
         predict=lambda samples: predict(network, samples, batch_size=config.microbatch_size),

@@ -25,6 +25,7 @@ from mm_assets.features.encoder import load_encoder
 from mm_assets.features.kinds import PRETRAINED
 from mm_assets.features.neighbours import Present, coherence
 from mm_assets.features.schema import EMBEDDING_SIGNALS, EMBEDDINGS
+from mm_assets.modalities.device import device_of
 from mm_assets.modalities.parts import PARTS, Parts, explode, lengths_of, parse_parts
 from mm_assets.modalities.table import NAMES
 from mm_assets.store.commit import OutputFile, StageResult
@@ -79,7 +80,7 @@ def compute_embeddings(job: Job) -> StageResult:
     )
     encoder = _load(job, config)
     tensors = map_arrow(job.fetch("features", "tensors.arrow"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of("embeddings", job.placement)
     rows = int(str(job.placement.get("microbatch_size", DEFAULT_MICROBATCH_SIZE)))
     with _one_thread():
         embeddings = embed_table(encoder.to(device), tensors, microbatch_size=rows)

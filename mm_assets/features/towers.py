@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mm_assets.errors import StageError
 from mm_assets.features.production import CONFIG
 from mm_assets.modalities.kinds import KIND_OF
-from mm_assets.modalities.layer import Layer, num_kinds
+from mm_assets.modalities.layer import Layer, masked_attention, num_kinds
 from mm_assets.modalities.shapes import modalities_of
 from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES, aspect
 
@@ -84,8 +84,9 @@ class TowerEncoder(nn.Module):
         if modality in CAUSAL:
             mask_BTT = mask_BTT & (place_T[None, :] <= place_T[:, None])
         mask_BTT = mask_BTT | torch.eye(len(place_T), dtype=torch.bool, device=count_B.device)
+        attend = masked_attention(mask_BTT)
         for layer in self.towers:
-            x_BTW = layer(x_BTW, mask_BTT)
+            x_BTW = layer(x_BTW, attend)
         total_BW = (self.tower_norm(x_BTW) * valid_BT[:, :, None]).sum(1)
         return F.normalize(self.projections[modality](total_BW / count_B[:, None]), dim=-1)
 

@@ -86,7 +86,9 @@ class StageLauncher:
         launch(context, request)
 
     def _run_process(self, context: RunContext, request: StageRequest) -> None:
-        environment = worker_environment(self._settings)
+        workspace = Workspace(self._settings)
+        resources = resources_for(request.asset, workspace.spec(request.release).configuration, self._settings)
+        environment = worker_environment(self._settings) | {"MM_ACCELERATORS": str(resources.accelerators)}
         if self._settings.is_embedded:
             environment |= ensure_running(self._settings.home).environment()
         reader = _ProcessMessageReader()

@@ -1,9 +1,9 @@
 """The layer that the training network is made of, and what numbers its tokens: shared with encoders made of its towers.
 
-Legend of shapes: P packs, T tokens per pack, W width.
+Legend of shapes: B rows, T tokens of a row, H heads, D channels of a head, W width; a dot stands for any leading axes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,11 +32,18 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.mlp_ratio * width, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_PTW: Tensor, mask_PTT: Tensor) -> Tensor:
-        """``mask_PTT`` is True where a query (second axis) may see a key (third)."""
-        num_packs, length, width = x_PTW.shape
-        qkv = self.qkv(self.attention_norm(x_PTW)).view(num_packs, length, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_PTT.unsqueeze(1))
-        x_PTW = x_PTW + self.dropout(self.out(seen.transpose(1, 2).reshape(num_packs, length, width)))
-        return x_PTW + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x_PTW)))))
+    def forward(self, x_W: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """``attend`` makes [..., H, D] of queries, keys and values of that shape, for [..., W] here."""
+        q, k, v = self.qkv(self.attention_norm(x_W)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        x_W = x_W + self.dropout(self.out(attend(q, k, v).flatten(-2)))
+        return x_W + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x_W)))))
+
+
+def masked_attention(mask_BTT: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Attention of [B, T, H, D], True where a query (second axis) may see a key (third)."""
+
+    def attend(q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor) -> Tensor:
+        q, k, v = (values.transpose(1, 2) for values in (q_BTHD, k_BTHD, v_BTHD))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BTT.unsqueeze(1)).transpose(1, 2)
+
+    return attend

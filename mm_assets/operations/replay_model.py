@@ -17,6 +17,7 @@ from mm_assets.scratch import scratch_folder
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.differences import Part, differing_tensors, differing_values
+from mm_assets.training.lanes import world_size_of
 from mm_assets.training.replay import (
     Again,
     Segment,
@@ -83,7 +84,8 @@ def replay_model(
     *,
     num_segments: int,
     seed: int,
-    world_size: int,
+    world_size: int | None,
+    cpus: int = 1,
     on_segment: Callable[[Segment], None] = lambda segment: None,
 ) -> ReplayReport:
     """Runs some segments of a model again and compares every bit of what they lead to.
@@ -93,7 +95,8 @@ def replay_model(
         ref: A release, a manifest digest or ``production``.
         num_segments: How many; all, if the model has no more.
         seed: Of their choice.
-        world_size: Processes to train on; the model's may have been others.
+        world_size: Processes to train on, as many as ``cpus`` allow where None; the model's may have been others.
+        cpus: Processors that may be used.
         on_segment: Called before each.
 
     Raises:
@@ -104,6 +107,9 @@ def replay_model(
     if num_segments < 1:
         raise UsageError(f"--segments {num_segments}: trains nothing again: expected 1 or more. Name how many.")
     records = checkpoints_of(store, model)
+    num_lanes = int(model.params["plan"]["num_lanes"])
+    num_processes = world_size if world_size is not None else world_size_of({"cpus": cpus}, num_lanes)
+    require_world_size(num_processes, num_lanes)
     environment = stage_environment()
     facts = tuple(changed_facts(model, code=code_of(asset_named("model")), environment=environment))
     unlike: Verdict = "NOT_COMPARABLE" if facts else "MISMATCH"
@@ -116,7 +122,7 @@ def replay_model(
             segments=tuple(replayed),
             facts=facts,
             difference=difference,
-            world_size=world_size,
+            world_size=num_processes,
         )
 
     problem = find_chain_problem(model, records)
@@ -129,7 +135,6 @@ def replay_model(
             raise ObjectMissingError(f"model {model.partition.path}: cannot be trained again: {error}") from error
         except ObjectCorruptError as error:
             return report("MISMATCH", f"input: {error}")
-        require_world_size(world_size, job["num_lanes"])
         if not has_config(store, model, job):
             return report(unlike, "config.json: the inputs lead to another network than the model's")
         shape = find_other_shape(store, model, job, folder)
@@ -140,7 +145,7 @@ def replay_model(
             on_segment(segment)
             place = folder / f"segment-{segment.first_step}"
             place.mkdir()
-            again = run_segment(store, job, segment, place, environment=environment, world_size=world_size)
+            again = run_segment(store, job, segment, place, environment=environment, world_size=num_processes)
             parts = list(_parts(store, segment, again, place))
             differences += [f"{part.where}: {part.detail}" for part in parts]
             replayed.append(_replayed(segment, again, judge(parts, facts)))

@@ -3,17 +3,24 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from mm_assets.batching.collate import Batch
 from mm_assets.identity.randomness import keyed_rng
 from mm_assets.modalities.kinds import KIND_OF
 from mm_assets.modalities.table import PACKED, aspect
 from mm_assets.training.config import AugmentConfig
-from mm_assets.training.network import Inputs, to_inputs
+from mm_assets.training.tokens import Device, Inputs, to_device, to_inputs
 
 
-def augment(batch: Batch, config: AugmentConfig, *, seed: int, step: int, lane: int) -> Inputs:
+def augment(
+    batch: Batch,
+    config: AugmentConfig,
+    *,
+    seed: int,
+    step: int,
+    lane: int,
+    device: Device = "cpu",
+) -> Inputs:
     """The batch's tensors as the model sees them at this step."""
     rng = keyed_rng("augment", seed, step, lane)
     changed = {
@@ -22,8 +29,8 @@ def augment(batch: Batch, config: AugmentConfig, *, seed: int, step: int, lane: 
         if name in batch.values
     }
     values = {name: changed[name] for name in batch.values}
-    inputs = to_inputs(replace(batch, values=values))
-    return replace(inputs, visible_SM=torch.from_numpy(_hide(batch.presence_SM, config, rng)))
+    inputs = to_inputs(replace(batch, values=values), device)
+    return replace(inputs, visible_SM=to_device(_hide(batch.presence_SM, config, rng), device))
 
 
 def part_lengths(batch: Batch, modality: str) -> list[int]:

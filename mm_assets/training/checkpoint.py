@@ -21,12 +21,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def state_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """A copy of everything that changes during training."""
-    state = {f"model.{name}": tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    """A copy of everything that changes during training, on the CPU."""
+    state = {f"model.{name}": _copy(tensor) for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for moment in MOMENTS:
-            state[f"optimizer.{moment}.{name}"] = optimizer.state[parameter][moment].clone()
+            state[f"optimizer.{moment}.{name}"] = _copy(optimizer.state[parameter][moment])
     return state
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def weights_file(state: Mapping[str, Tensor]) -> bytes:
@@ -40,7 +44,8 @@ def restore_state(path: Path, step: int, network: nn.Module, optimizer: torch.op
     network.load_state_dict({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
     for name, parameter in network.named_parameters():
         moments = {moment: state[f"optimizer.{moment}.{name}"] for moment in MOMENTS}
-        optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+        here = {moment: values.to(parameter.device) for moment, values in moments.items()}
+        optimizer.state[parameter] = {"step": torch.tensor(float(step)), **here}
 
 
 class CheckpointWriter:

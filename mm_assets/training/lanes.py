@@ -5,17 +5,39 @@ fixed binary tree over the lanes; a process holds a whole subtree, and the level
 Addition of two floats commutes, so both partners of an exchange get the same bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, distributed
 
+from mm_assets.errors import StageError
+from mm_assets.identity.canonical import Json
 from mm_assets.identity.randomness import keyed_rng
+from mm_assets.modalities.device import num_accelerators
 
 
-def usable_world_size(requested: int, num_lanes: int) -> int:
-    """The largest power of two up to ``requested`` that divides ``num_lanes`` (itself a power of two)."""
-    return min(1 << (max(1, requested).bit_length() - 1), num_lanes)
+def world_size_of(placement: Mapping[str, Json], num_lanes: int) -> int:
+    """How many processes train: one per accelerator; as many as asked for; else what the processors allow.
+
+    Raises:
+        StageError: what was asked for does not divide the lanes, or accelerators would stay idle.
+    """
+    accelerators, asked = num_accelerators(placement), placement.get("world_size")
+    if accelerators and asked is not None and int(str(asked)) != accelerators:
+        raise StageError(
+            f"model: has one process per accelerator: expected MM_WORLD_SIZE unset or {accelerators}, the accelerators "
+            f"of its resources, got {asked}. Correct one of them."
+        )
+    if not accelerators and asked is None:
+        return min(1 << (max(1, int(str(placement.get("cpus", 1)))).bit_length() - 1), num_lanes)
+    world_size = accelerators or int(str(asked))
+    if num_lanes % world_size:
+        raise StageError(
+            f"model: {num_lanes} lanes cannot be shared by {world_size} processes: expected a number of processes that "
+            f"divides {num_lanes}, got {world_size}. Change accelerators of the asset model in resources.yaml, or "
+            "MM_WORLD_SIZE, or plan.num_lanes of the configuration."
+        )
+    return world_size
 
 
 def lanes_of(rank: int, *, world_size: int, num_lanes: int) -> range:
@@ -40,13 +62,26 @@ def exchange_sum(value: Tensor) -> Tensor:
     while distance < distributed.get_world_size():
         partner = rank ^ distance
         other = torch.empty_like(value)
-        sending = distributed.isend(value, partner)
-        distributed.recv(other, partner)
-        assert sending is not None
-        sending.wait()
+        # Both in one call: NCCL would wait for the partner at each of them alone.
+        operations = [
+            distributed.P2POp(distributed.isend, value, partner),
+            distributed.P2POp(distributed.irecv, other, partner),
+        ]
+        for pending in distributed.batch_isend_irecv(operations):
+            pending.wait()
         value = value + other
         distance *= 2
     return value
+
+
+def gather_lanes(own: Sequence[Tensor]) -> Tensor:
+    """Every lane's tensor, stacked in the order of lanes; all have one shape."""
+    stacked = torch.stack(list(own))
+    if not distributed.is_initialized():
+        return stacked
+    parts = [torch.empty_like(stacked) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, stacked)
+    return torch.cat(parts)
 
 
 def gather_bytes(data: bytes) -> list[bytes]:

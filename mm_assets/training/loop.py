@@ -5,7 +5,7 @@ Every process makes the same optimizer step from the same bits. Rank 0 also writ
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from mm_assets.batching.collate import Batch
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.errors import StageError
-from mm_assets.training.augment import augment
 from mm_assets.training.checkpoint import CheckpointWriter, restore_state, state_of
 from mm_assets.training.config import OptimizerConfig, TrainingConfig
-from mm_assets.training.lanes import exchange_sum, gather_bytes, lanes_of, seed_lane, tree_sum
-from mm_assets.training.ledger import ledger_entry
+from mm_assets.training.gradients import LaneTrainer
+from mm_assets.training.lanes import exchange_sum, gather_bytes, lanes_of, tree_sum
 from mm_assets.training.network import Network
-from mm_assets.training.objectives import Losses, compute_losses, targets_of
 
-LOSSES = ("loss", "label_loss", "contrastive_loss", "text_loss")
 #: Steps done, all steps, and the loss of a lane of this process; called after every step.
 OnStep = Callable[[int, int, float], None]
 
@@ -65,10 +61,11 @@ def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> No
     entries: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     network.train()
+    trainer = LaneTrainer(network=network, config=run.config, seed=run.seed, class_weights_K=run.class_weights_K)
     for step, batches in loader.follow(lanes, first_step=run.first_step, last_step=run.last_step, num_threads=0):
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
-        gradients, consumed = _lane_gradients(run, network, lanes, step, batches)
-        gradient = exchange_sum(tree_sum(gradients)) / loader.num_active_lanes(step)
+        gradients, consumed = trainer.gradients(batches, lanes, loader.facts(step, run.num_lanes))
+        gradient = exchange_sum(tree_sum(gradients))
         norm = _apply(network, optimizer, gradient, learning_rate, run.config.optimizer.max_grad_norm)
         _check_finite(step, norm)
         entries += consumed
@@ -100,39 +97,6 @@ def learning_rate_at(step: int, num_steps: int, config: OptimizerConfig) -> floa
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / num_steps))
     decay = config.final_lr_fraction + (1.0 - config.final_lr_fraction) * cosine
     return config.peak_lr * min(1.0, (step + 1) / warmup) * decay
-
-
-def _lane_gradients(
-    run: Run, network: Network, lanes: Sequence[int], step: int, batches: list[Batch]
-) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """Per lane its gradient as one vector, and what it consumed with the losses of that."""
-    gradients: list[Tensor] = []
-    consumed: list[dict[str, Any]] = []
-    for lane, batch in zip(lanes, batches, strict=True):
-        network.zero_grad(set_to_none=True)
-        values = [0.0] * len(LOSSES)
-        if batch.ids:
-            losses = _forward(run, network, step, lane, batch)
-            losses.total.backward()
-            values = [float(loss.detach()) for loss in (losses.total, losses.label, losses.contrastive, losses.text)]
-        gradients.append(_flat_gradient(network))
-        consumed.append(ledger_entry(step, lane, batch.ids) | dict(zip(LOSSES, values, strict=True)))
-    return gradients, consumed
-
-
-def _forward(run: Run, network: Network, step: int, lane: int, batch: Batch) -> Losses:
-    seed_lane(run.seed, step, lane)
-    inputs = augment(batch, run.config.augment, seed=run.seed, step=step, lane=lane)
-    return compute_losses(network, inputs, targets_of(batch), run.class_weights_K, run.config.loss)
-
-
-def _flat_gradient(network: Network) -> Tensor:
-    return torch.cat(
-        [
-            torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.reshape(-1)
-            for parameter in network.parameters()
-        ]
-    )
 
 
 def _apply(

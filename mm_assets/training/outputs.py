@@ -14,8 +14,8 @@ from mm_assets.store.objects import Store
 from mm_assets.store.tables import JSON_TYPE, PARQUET_TYPE, SAFETENSORS_TYPE, table_of, write_parquet
 from mm_assets.training.chain import CheckpointRecord, step_name
 from mm_assets.training.checkpoint import weights_file
+from mm_assets.training.gradients import LOSSES
 from mm_assets.training.ledger import LEDGER
-from mm_assets.training.loop import LOSSES
 from mm_assets.training.spec import training_spec
 
 METRICS = pa.schema(
@@ -87,14 +87,14 @@ def _states(store: Store, records: list[CheckpointRecord]) -> tuple[Output, ...]
 
 
 def _metrics(steps: list[dict[str, Any]], lanes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per step the mean over the lanes that had samples."""
-    active: dict[int, list[dict[str, Any]]] = {step["step"]: [] for step in steps}
+    """Per step the mean over its samples, from the means of its lanes."""
+    by_step: dict[int, list[dict[str, Any]]] = {step["step"]: [] for step in steps}
     for entry in lanes:
-        if entry["num_samples"]:
-            active[entry["step"]].append(entry)
-    return [
-        step
-        | {name: sum(entry[name] for entry in active[step["step"]]) / len(active[step["step"]]) for name in LOSSES}
-        | {"num_samples": sum(entry["num_samples"] for entry in active[step["step"]])}
-        for step in steps
-    ]
+        by_step[entry["step"]].append(entry)
+    metrics: list[dict[str, Any]] = []
+    for step in steps:
+        entries = by_step[step["step"]]
+        num_samples = sum(entry["num_samples"] for entry in entries)
+        means = {name: sum(entry[name] * entry["num_samples"] for entry in entries) / num_samples for name in LOSSES}
+        metrics.append(step | means | {"num_samples": num_samples})
+    return metrics

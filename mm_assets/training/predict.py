@@ -10,7 +10,8 @@ import torch
 from mm_assets.batching.collate import collate, pack_samples
 from mm_assets.batching.samples import Sample
 from mm_assets.modalities.table import NAMES
-from mm_assets.training.network import Network, to_inputs
+from mm_assets.training.network import Network
+from mm_assets.training.tokens import to_inputs
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,11 +43,12 @@ def predict(network: Network, samples: Sequence[Sample], *, batch_size: int) -> 
     with torch.inference_mode():
         for first in range(0, len(samples), batch_size):
             packs = pack_samples(samples[first : first + batch_size], network.layout)
-            outputs = network(to_inputs(collate(packs, network.layout)))
+            inputs = to_inputs(collate(packs, network.layout), network.logit_scale.device)
+            outputs = network(inputs)
             last = min(first + batch_size, len(samples))
-            probs_BK[first:last] = outputs.logits_SK.softmax(dim=-1).numpy()
-            for name, (rows_R, embeddings_RD) in outputs.towers.items():
-                rows = first + rows_R.numpy()
-                embeddings[name][rows] = embeddings_RD.numpy()
+            probs_BK[first:last] = outputs.logits_SK.softmax(dim=-1).cpu().numpy()
+            for name, embeddings_RD in outputs.towers.items():
+                rows = first + inputs.parts[name].rows_R.cpu().numpy()
+                embeddings[name][rows] = embeddings_RD.cpu().numpy()
                 present[name][rows] = True
     return Predictions(probs_BK=probs_BK, embeddings=embeddings, present=present)

@@ -20,14 +20,18 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 STOP_TIMEOUT_S = 10
 ERROR_LINES = 15
+CPU_BACKEND = "gloo"
+#: What was consumed is gathered on the CPU, gradients where they are.
+GPU_BACKEND = "cpu:gloo,cuda:nccl"
 
 
-def run_processes(job: Path, *, world_size: int, on_poll: Callable[[], None]) -> None:
+def run_processes(job: Path, *, world_size: int, accelerators: int = 0, on_poll: Callable[[], None]) -> None:
     """Runs ``job`` on ``world_size`` processes; more than one are started by torchrun on the loopback interface.
 
     Args:
         job: ``job.json``; what the processes write is put beside it.
-        world_size: Processes; a power of two.
+        world_size: Processes.
+        accelerators: As many as there are processes, or none.
         on_poll: Called several times a second while they run, and once after they ended.
 
     Raises:
@@ -35,7 +39,7 @@ def run_processes(job: Path, *, world_size: int, on_poll: Callable[[], None]) ->
     """
     with (job.parent / "stderr.txt").open("wb") as errors:
         process = subprocess.Popen(
-            _command(job, world_size),
+            _command(job, world_size, GPU_BACKEND if accelerators else CPU_BACKEND),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -56,13 +60,13 @@ def run_processes(job: Path, *, world_size: int, on_poll: Callable[[], None]) ->
         raise StageError(_explain(job.parent, process.returncode))
 
 
-def _command(job: Path, world_size: int) -> list[str]:
+def _command(job: Path, world_size: int, backend: str) -> list[str]:
     worker = ["-m", "mm_assets.training.worker", str(job)]
     if world_size == 1:
         return [sys.executable, *worker]
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
-        "--nproc-per-node", str(world_size), "--max-restarts", "0", *worker, "--distributed",
+        "--nproc-per-node", str(world_size), "--max-restarts", "0", *worker, "--backend", backend,
     ]  # fmt: skip
 
 

@@ -13,10 +13,11 @@ from torch import distributed
 
 from mm_assets.batching.collate import layout_of
 from mm_assets.batching.loader import PlanLoader
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import COLUMNS, LocalReader
+from mm_assets.modalities.device import ACCELERATORS, rank_device
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.config import TrainingConfig
-from mm_assets.training.lanes import usable_world_size
 from mm_assets.training.loop import OnStep, Run, train
 from mm_assets.training.network import build_network
 from mm_assets.training.objectives import class_weights
@@ -32,18 +33,16 @@ def run_rank(job: dict[str, Any], folder: Path, on_step: OnStep) -> None:
     config = read_config(job["training"])
     set_strict(config.threads_per_rank)
     verify_environment(job["environment"])
-    num_lanes: int = job["num_lanes"]
-    if distributed.is_initialized():
-        world_size = distributed.get_world_size()
-        assert usable_world_size(world_size, num_lanes) == world_size
+    device = rank_device("model", job[ACCELERATORS], rank=distributed.get_rank() if distributed.is_initialized() else 0)
     torch.manual_seed(job["seed"])
-    network = build_network(job["config"])
+    # Made on the CPU: the weights that a run begins with are the same on every device.
+    network = build_network(job["config"]).to(device)
     run = Run(
         config=config,
         seed=job["seed"],
-        num_lanes=num_lanes,
+        num_lanes=job["num_lanes"],
         run=job["run"],
-        class_weights_K=class_weights(job["class_counts"], config.loss.class_balance),
+        class_weights_K=class_weights(job["class_counts"], config.loss.class_balance).to(device),
         folder=folder,
         first_step=job["first_step"],
         last_step=job["last_step"],
@@ -58,7 +57,7 @@ def _loader(job: dict[str, Any]) -> PlanLoader:
     samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
     reader = LocalReader(samples, files.__getitem__)
     class_ids = {label: index for index, label in enumerate(job["config"]["classes"])}
-    return PlanLoader(read_parquet(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)
+    return PlanLoader(PlanFile(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)
 
 
 def read_config(values: dict[str, Any]) -> TrainingConfig:

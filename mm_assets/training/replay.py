@@ -16,7 +16,6 @@ from mm_assets.store.job import Job
 from mm_assets.store.manifest import Manifest
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, read_record, step_name
-from mm_assets.training.lanes import usable_world_size
 from mm_assets.training.network import build_network
 from mm_assets.training.prepare import prepare_job
 from mm_assets.training.processes import run_processes
@@ -137,7 +136,7 @@ def require_world_size(world_size: int, num_lanes: int) -> None:
     Raises:
         UsageError: it does not divide the lanes.
     """
-    if world_size < 1 or usable_world_size(world_size, num_lanes) != world_size:
+    if world_size < 1 or num_lanes % world_size:
         raise UsageError(
             f"--world-size {world_size}: does not divide the lanes of the training: expected a power of two up to "
             f"{num_lanes}, got {world_size}. Name another one."

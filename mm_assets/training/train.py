@@ -5,16 +5,18 @@ change a byte, so nothing here is part of the model's code digest.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mm_assets.errors import StageError
+from mm_assets.modalities.device import ACCELERATORS, num_accelerators
 from mm_assets.store.action import action_key
 from mm_assets.store.commit import StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, step_name
-from mm_assets.training.lanes import usable_world_size
+from mm_assets.training.lanes import world_size_of
 from mm_assets.training.outputs import collect_outputs
 from mm_assets.training.prepare import prepare_job
 from mm_assets.training.processes import run_processes
@@ -31,7 +33,11 @@ def compute_model(task: Job) -> StageResult:
         StageError: a rank failed. NonDeterminismError: it reached other bits than an earlier attempt.
     """
     store, workdir, fingerprint = task.store, task.workdir, task.action.fingerprint
-    job = prepare_job(task)
+    plan = task.params["plan"]
+    assert isinstance(plan, Mapping)
+    world_size = world_size_of(task.placement, int(str(plan["num_lanes"])))
+    accelerators = num_accelerators(task.placement)
+    job: dict[str, Any] = prepare_job(task) | {ACCELERATORS: accelerators}
     # A finished run that is computed again on purpose starts anew, and must meet its own checkpoints on the way.
     chain = [] if store.read_key(action_key(fingerprint)) else find_chain(store, fingerprint, run=job["run"])
     folder = workdir / "checkpoints"
@@ -42,8 +48,7 @@ def compute_model(task: Job) -> StageResult:
     log_every = task.placement.get("log_every", DEFAULT_LOG_EVERY)
     path.write_text(json.dumps(job | {"log_every": log_every}), encoding="utf-8")
     uploader = Uploader(store=store, folder=folder, fingerprint=fingerprint, records=chain)
-    world_size = usable_world_size(int(str(task.placement.get("world_size", 1))), job["num_lanes"])
-    run_processes(path, world_size=world_size, on_poll=uploader.poll)
+    run_processes(path, world_size=world_size, accelerators=accelerators, on_poll=uploader.poll)
     if not uploader.records:
         raise StageError("model: the plan has no steps: nothing was trained.")
     return collect_outputs(task, job, uploader.records)

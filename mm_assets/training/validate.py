@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.checks.rules import Rules
 from mm_assets.checks.validations import Finding
 from mm_assets.scratch import scratch_folder
@@ -18,6 +20,8 @@ from mm_assets.training.chain import CheckpointRecord
 from mm_assets.training.ledger import LEDGER, ledger_entry
 from mm_assets.training.resume import chain_problem
 
+#: Rows of the ledger that are compared at a time.
+LEDGER_ROWS = 4096
 #: Steps at either end of a run whose mean losses are compared.
 COMPARED_STEPS = 20
 #: A run shorter than this is not asked to have learned anything.
@@ -28,29 +32,30 @@ def validate_model(store: Store, manifest: Manifest, rules: Rules) -> tuple[Find
     """Everything that must hold before a model may be evaluated."""
     del rules
     with scratch_folder("check") as folder:
-        plan = read_parquet(store.fetch(manifest.input("batch_plan").digest("plan.parquet"), folder))
-        ledger = read_parquet(store.fetch(manifest.output("ledger.parquet").digest, folder))
+        plan = PlanFile(store.fetch(manifest.input("batch_plan").digest("plan.parquet"), folder))
+        ledger = pq.ParquetFile(store.fetch(manifest.output("ledger.parquet").digest, folder))
+        consumed = check_ledger(plan, ledger, num_lanes=int(manifest.params["plan"]["num_lanes"]))
         losses = read_parquet(store.fetch(manifest.output("metrics.parquet").digest, folder), ["loss"])
         checkpoints = json.loads(store.get_bytes(manifest.output("checkpoints.json").digest))
         spec = json.loads(store.get_bytes(manifest.output("spec.json").digest))
         store.check_object(manifest.output("weights.safetensors").digest)
     return (
-        check_ledger(plan, ledger, num_lanes=int(manifest.params["plan"]["num_lanes"])),
+        consumed,
         check_losses([float(loss) for loss in losses["loss"].to_pylist()]),
         check_chain(
             checkpoints["checkpoints"],
             manifest,
             run=spec["fingerprint"],
-            num_steps=int(plan["step"].to_numpy().max()) + 1,
+            num_steps=plan.num_steps,
         ),
     )
 
 
-def check_ledger(plan: pa.Table, ledger: pa.Table, *, num_lanes: int) -> Finding:
+def check_ledger(plan: PlanFile, ledger: pq.ParquetFile, *, num_lanes: int) -> Finding:
     """Plan and ledger name the same samples in the same order for every step and lane."""
-    difference = first_difference(plan, ledger.to_pylist(), num_lanes)
+    difference = first_difference(planned_entries(plan, num_lanes), _rows(ledger))
     if difference is None:
-        detail = f"{len(ledger)} ledger rows equal the plan"
+        detail = f"{ledger.metadata.num_rows} ledger rows equal the plan"
         return Finding(rule="plan_equals_ledger", passed=True, detail=detail)
     sentence, ids = difference
     return Finding(rule="plan_equals_ledger", passed=False, detail=sentence, num_failing=len(ids), failing_ids=ids)
@@ -95,31 +100,36 @@ def check_chain(entries: list[dict[str, Any]], manifest: Manifest, *, run: str, 
     return Finding(rule=rule, passed=problem is None, detail=problem or f"{len(records)} checkpoints in one chain")
 
 
-def planned_entries(plan: pa.Table, num_lanes: int) -> Iterable[dict[str, Any]]:
-    """What the ledger of a run that followed ``plan`` must hold, in order."""
-    steps, lanes, ids = plan["step"].to_pylist(), plan["lane"].to_pylist(), plan["id"].to_pylist()
-    planned: dict[tuple[int, int], list[str]] = {
-        (step, lane): [] for step in range(max(steps, default=-1) + 1) for lane in range(num_lanes)
-    }
-    for step, lane, sample in zip(steps, lanes, ids, strict=True):
-        planned[step, lane].append(sample)
-    return (ledger_entry(step, lane, members) for (step, lane), members in planned.items())
+def planned_entries(plan: PlanFile, num_lanes: int) -> Iterator[dict[str, Any]]:
+    """What the ledger of a run that followed ``plan`` must hold, in order of step and lane."""
+    due = 0
+    for slots in plan.read(["step", "lane", "id"]):
+        steps, lanes, ids = slots["step"].to_pylist(), slots["lane"].to_pylist(), slots["id"].to_pylist()
+        members: dict[tuple[int, int], list[str]] = {
+            (step, lane): [] for step in range(due, steps[-1] + 1) for lane in range(num_lanes)
+        }
+        due = steps[-1] + 1
+        for step, lane, sample in zip(steps, lanes, ids, strict=True):
+            members[step, lane].append(sample)
+        yield from (ledger_entry(step, lane, names) for (step, lane), names in members.items())
 
 
 def first_difference(
-    plan: pa.Table, ledger: Iterable[Mapping[str, Any]], num_lanes: int
+    planned: Iterable[Mapping[str, Any]], ledger: Iterable[Mapping[str, Any]]
 ) -> tuple[str, tuple[str, ...]] | None:
     """Where plan and ledger part: a sentence and the ids concerned; None if they agree in every row."""
-    expected = {(entry["step"], entry["lane"]): entry for entry in planned_entries(plan, num_lanes)}
-    for entry in ledger:
-        where = (entry["step"], entry["lane"])
-        planned = expected.pop(where, None)
-        if planned is None:
-            return f"step {where[0]} lane {where[1]} is not planned, or consumed twice", tuple(entry["ids"])
-        if {name: entry[name] for name in LEDGER.names} != planned:
-            differing = sorted(set(entry["ids"]) ^ set(planned["ids"]))
-            return f"step {where[0]} lane {where[1]} consumed other samples than planned", tuple(differing)
-    if expected:
-        step, lane = min(expected)
-        return f"step {step} lane {lane} was planned but not consumed", tuple(expected[step, lane]["ids"])
+    for due, entry in zip_longest(planned, ledger):
+        if due is None or (entry is not None and (entry["step"], entry["lane"]) < (due["step"], due["lane"])):
+            return f"step {entry['step']} lane {entry['lane']} is not planned, or consumed twice", tuple(entry["ids"])
+        where = f"step {due['step']} lane {due['lane']}"
+        if entry is None or (entry["step"], entry["lane"]) != (due["step"], due["lane"]):
+            return f"{where} was planned but not consumed", tuple(due["ids"])
+        if {name: entry[name] for name in LEDGER.names} != due:
+            differing = sorted(set(entry["ids"]) ^ set(due["ids"]))
+            return f"{where} consumed other samples than planned", tuple(differing)
     return None
+
+
+def _rows(ledger: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+    for batch in ledger.iter_batches(LEDGER_ROWS, use_threads=False):
+        yield from batch.to_pylist()

@@ -23,14 +23,14 @@ def main() -> int:
     """Runs the job named on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("job", type=Path)
-    parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--backend", help="how processes exchange tensors; alone where it is not given")
     arguments = parser.parse_args()
     threading.Thread(target=end_with_launcher, daemon=True).start()
     try:
-        if arguments.distributed:
-            distributed.init_process_group("gloo")
+        if arguments.backend:
+            distributed.init_process_group(arguments.backend)
         _run(arguments.job)
-        if arguments.distributed:
+        if arguments.backend:
             # A rank that leaves first would close connections under the others.
             distributed.barrier()
     except MmError as error:

@@ -1,5 +1,6 @@
 """Following a plan: the same batches for any number of threads and processes, and after any resume."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from mm_assets.batching.collate import NO_LABEL, Batch, Slot, collate, layout_of
 from mm_assets.batching.config import PlanConfig
 from mm_assets.batching.loader import PlanLoader
-from mm_assets.batching.plan import build_plan
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import LocalReader, Sample
 from mm_assets.errors import StageError
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.features.schema import tensors_schema
 from mm_assets.store.tables import write_arrow
+from mm_assets_tests.batching.conftest import Planning
 
 FEATURES = FeaturesConfig(image_size=16, num_mels=4)
 PLAN = PlanConfig(pack_tokens=48, packs_per_lane=2, num_steps=7, window=8, block=2, audio_stack=4)
@@ -42,6 +44,8 @@ def reader(tmp_path: Path) -> LocalReader:
             "split": ["train"] * 20,
             "selected": [True] * 20,
             "label": [None if index % 7 == 0 else "ab"[index % 2] for index in range(20)],
+            "source": [f"source {index % 2}" for index in range(20)],
+            "group": [None if index % 5 == 0 else f"group {index // 4}" for index in range(20)],
             "has_image": [row["image"] is not None for row in rows],
             "text_tokens": pa.array([len(row["text"]) for row in rows], pa.int32()),
             "audio_frames": pa.array([len(row["audio"] or b"") // 16 for row in rows], pa.int32()),
@@ -52,8 +56,8 @@ def reader(tmp_path: Path) -> LocalReader:
 
 
 @pytest.fixture
-def loader(reader: LocalReader) -> PlanLoader:
-    plan = build_plan(reader.samples, PLAN, seed=1, image_size=16, video_size=64)
+def loader(reader: LocalReader, tmp_path: Path) -> PlanLoader:
+    plan = PlanFile(Planning(tmp_path, reader.samples, PLAN, seed=1).path)
     return PlanLoader(plan, reader, LAYOUT, {"a": 0, "b": 1})
 
 
@@ -92,6 +96,22 @@ def test_resuming_is_starting_at_another_step(loader: PlanLoader) -> None:
     whole = all_batches(loader, world_size=1, num_threads=1)
     resumed = all_batches(loader, world_size=1, num_threads=1, first_step=3)
     assert all(is_equal(first, second) for first, second in zip(whole[3 * PLAN.num_lanes :], resumed, strict=True))
+
+
+def test_facts_of_a_step_are_those_of_its_batches(loader: PlanLoader, reader: LocalReader) -> None:
+    rows = {row["id"]: row for row in reader.samples.to_pylist()}
+    for step in range(loader.num_steps):
+        facts = loader.facts(step, PLAN.num_lanes)
+        batches = [loader.batch(step, lane) for lane in range(PLAN.num_lanes)]
+        assert facts.num_samples == [len(batch.ids) for batch in batches]
+        ids = [name for batch in batches for name in batch.ids]
+        for first, second in combinations(range(len(ids)), 2):
+            one, other = (rows[ids[index]] for index in (first, second))
+            # A group is its source's; a sample without one belongs to nothing but itself.
+            is_same = one["id"] == other["id"] or (
+                one["group"] is not None and (one["source"], one["group"]) == (other["source"], other["group"])
+            )
+            assert (facts.groups[first] == facts.groups[second]) == is_same
 
 
 def test_labels_that_are_no_class_are_ignored(loader: PlanLoader, reader: LocalReader) -> None:

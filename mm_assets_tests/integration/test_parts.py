@@ -33,7 +33,8 @@ from mm_assets.store.manifest import Manifest, Partition, read_manifest
 from mm_assets.store.objects import Store
 from mm_assets.store.refs import require_ref
 from mm_assets.store.tables import map_arrow, read_parquet
-from mm_assets.training.network import Network, fused_mask, to_inputs
+from mm_assets.training.network import Network, fused_mask
+from mm_assets.training.tokens import to_inputs
 from mm_assets_tests.conftest import MOTO_KEYS, melody
 from mm_assets_tests.drops.raw_data import deliver, jsonl, make_folder
 
@@ -230,8 +231,9 @@ def _runs(*columns: list[int]) -> list[tuple[tuple[int, ...], int]]:
 def test_a_token_sees_its_own_part_and_earlier_ones_only(made: Made) -> None:
     batch = collate(pack_samples([made.samples()["interleaved"]], layout_for()), layout_for())
     inputs = to_inputs(batch)
-    seen = fused_mask(inputs)[0]
-    places, kinds = inputs.places_PT[0], inputs.kinds_PT[0]
+    (block,) = inputs.blocks
+    seen = fused_mask(inputs, block)[0]
+    places, kinds = inputs.places_N, inputs.kinds_N
     first_text, last_text = (places == 1).nonzero()[0, 0], (places == 3).nonzero()[0, 0]
     images = [(places == place).nonzero()[:, 0] for place in (2, 4)]
     assert not seen[first_text, images[0]].any()

@@ -142,13 +142,15 @@ def commit_release(bench: Bench, rows: list[dict[str, Any]]) -> None:
         shards.append(Shard(generation=0, samples=nothing, signals=nothing, embedding_signals=nothing, tensors=tensors))
     columns = ("id", "split", "label", "has_image", "text_tokens", "audio_frames", "video_frames")
     samples = [
-        {name: row[name] for name in columns} | {"shard": index % 2, "row": index // 2, "selected": True}
+        {name: row[name] for name in columns}
+        | {"shard": index % 2, "row": index // 2, "selected": True, "source": "source", "group": None}
         for index, row in enumerate(rows)
     ]
     schema = pa.schema([
         ("id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("has_image", pa.bool_()),
         ("text_tokens", pa.int32()), ("audio_frames", pa.int32()), ("video_frames", pa.int32()),
         ("shard", pa.int32()), ("row", pa.int32()), ("selected", pa.bool_()),
+        ("source", pa.string()), ("group", pa.string()),
     ])  # fmt: skip
     files = {
         "samples.parquet": write_parquet(pa.Table.from_pylist(samples, schema), bench.folder / "samples.parquet"),

@@ -18,7 +18,7 @@ from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord
 from mm_assets.training.config import ModelConfig, TrainingConfig
 from mm_assets.training.inputs import check_training_config
-from mm_assets.training.lanes import lanes_of, usable_world_size
+from mm_assets.training.lanes import lanes_of, world_size_of
 from mm_assets.training.resume import chain_problem
 from mm_assets.training.spec import training_spec
 from mm_assets.training.validate import check_losses
@@ -91,7 +91,7 @@ def test_spec_fingerprint_covers_the_seed_and_not_the_code(store: Store, tmp_pat
     [(1, 4, 1), (2, 4, 2), (3, 4, 2), (7, 4, 4), (64, 4, 4), (0, 4, 1), (5, 1, 1)],
 )
 def test_world_size_is_the_largest_usable_power_of_two(requested: int, num_lanes: int, expected: int) -> None:
-    assert usable_world_size(requested, num_lanes) == expected
+    assert world_size_of({"cpus": requested}, num_lanes) == expected
     lanes = [lane for rank in range(expected) for lane in lanes_of(rank, world_size=expected, num_lanes=num_lanes)]
     assert lanes == list(range(num_lanes))
 

@@ -1,23 +1,34 @@
 """Who sees whom: each law is a change of one input and a look at what it may not move."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mm_assets.batching.collate import KIND_OF, Slot, collate, layout_of, pack_samples
+from mm_assets.batching.loader import StepFacts
 from mm_assets.batching.samples import Sample
-from mm_assets.training.config import LossConfig, ModelConfig
-from mm_assets.training.network import Inputs, Network, Outputs, to_inputs
-from mm_assets.training.objectives import class_weights, compute_losses, contrastive_loss, label_loss, targets_of
+from mm_assets.training.config import AugmentConfig, ModelConfig, TrainingConfig
+from mm_assets.training.gradients import LaneTrainer
+from mm_assets.training.network import Network, Outputs
+from mm_assets.training.objectives import class_weights, contrastive_loss, label_loss
 from mm_assets.training.predict import predict
+from mm_assets.training.tokens import Inputs, to_inputs
 
 LAYOUT = layout_of({"pack_tokens": 64, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 2})
 CONFIG = ModelConfig(
     width=16, heads=2, tower_layers=2, fused_layers=2, ngrams=(2, 3), ngram_buckets=64, stem_channels=(4, 4),
-    projection_dim=8, max_positions=16,
+    projection_dim=8, max_positions=16, dropout=0.0,
 )  # fmt: skip
+#: Nothing at random, so that lanes can be compared.
+STILL = TrainingConfig(
+    model=CONFIG,
+    augment=AugmentConfig(
+        flip=0.0, shift=0, colour=0.0, audio_noise=0.0, audio_mask=0.0, byte_mask=0.0, modality_dropout=0.0
+    ),
+)
 
 
 def make_sample(index: int, *, text: bool = True, image: bool = True, audio: bool = True) -> Sample:
@@ -73,7 +84,7 @@ def test_towers_do_not_see_other_modalities(network: Network) -> None:
         changed = with_tensors(sample, **{name: tensor for name, tensor in other.tensors.items() if name != kept})
         after, _ = run(network, [changed])
         for name in sample.tensors:
-            is_same = torch.allclose(before.towers[name][1], after.towers[name][1], atol=1e-6)
+            is_same = torch.allclose(before.towers[name], after.towers[name], atol=1e-6)
             assert is_same == (name == kept)
 
 
@@ -125,32 +136,62 @@ def test_samples_without_any_modality_still_get_probabilities(network: Network) 
 @pytest.mark.parametrize("kinds", [("text",), ("image",), ("audio",), ("text", "image", "audio")])
 def test_losses_are_finite_and_reach_the_weights_for_any_modalities(network: Network, kinds: tuple[str, ...]) -> None:
     flags = {name: name in kinds for name in ("text", "image", "audio")}
-    packs = pack_samples([make_sample(index, **flags) for index in range(3)], LAYOUT)
-    batch = collate([[replace(slot, label=1) for slot in pack] for pack in packs], LAYOUT)
+    (gradient,), (entry,) = gradients_of(network, [[make_sample(index, **flags) for index in range(3)]])
+    assert bool(torch.isfinite(gradient).all())
+    assert float(gradient.abs().sum()) > 0
+    assert (entry["contrastive_loss"] > 0) == (len(kinds) > 1)
+    assert (entry["text_loss"] > 0) == ("text" in kinds)
+
+
+def gradients_of(
+    network: Network, lanes: list[list[Sample]], config: TrainingConfig = STILL, groups: list[int] | None = None
+) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    """Gradients and entries of a step whose lanes hold these samples, all of the second class."""
+    batches = [
+        collate([[replace(slot, label=1) for slot in pack] for pack in pack_samples(samples, LAYOUT)], LAYOUT)
+        for samples in lanes
+    ]
+    counts = [len(samples) for samples in lanes]
+    own = list(range(sum(counts))) if groups is None else groups
+    facts = StepFacts(step=0, num_samples=counts, groups=np.array(own))
     network.train()
-    losses = compute_losses(network, to_inputs(batch), targets_of(batch), class_weights([3, 4, 5], 1.0), LossConfig())
-    losses.total.backward()
-    assert torch.isfinite(losses.total)
-    assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in network.parameters())
-    assert (float(losses.contrastive.detach()) > 0) == (len(kinds) > 1)
-    assert (float(losses.text.detach()) > 0) == ("text" in kinds)
+    trainer = LaneTrainer(network=network, config=config, seed=1, class_weights_K=class_weights([3, 4, 5], 1.0))
+    return trainer.gradients(batches, range(len(lanes)), facts)
+
+
+def test_lanes_are_aligned_with_one_another_and_weigh_by_their_samples(network: Network) -> None:
+    # Texts of one length: a lane's next-token loss is a mean over its tokens.
+    samples = [make_sample(index) for index in range(0, 15, 3)]
+    (whole,), (entry,) = gradients_of(network, [samples])
+    parts, entries = gradients_of(network, [samples[:1], samples[1:], []])
+    # However samples are dealt to lanes, the sum of the parts is the gradient of them all.
+    torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-4)
+    assert entries[0]["contrastive_loss"] == pytest.approx(entry["contrastive_loss"], abs=1e-5)
+    assert entries[2]["num_samples"] == 0
+    assert not parts[2].any()
+
+
+def test_samples_of_a_group_are_not_each_others_negatives() -> None:
+    unit = torch.eye(4).unsqueeze(1).expand(4, 2, 4).clone()
+    unit[1] = unit[0]
+    there, scale = np.ones((4, 2), np.bool_), torch.tensor(4.0)
+    apart = contrastive_loss(unit, there, np.arange(4), scale)
+    together = contrastive_loss(unit, there, np.array([0, 0, 2, 3]), scale)
+    assert float(together) < 0.01 < 0.3 < float(apart)
 
 
 def test_network_without_classes_has_no_label_loss(network: Network) -> None:
     unlabelled = Network(CONFIG, LAYOUT, ()).eval()
     outputs, inputs = run(unlabelled, [make_sample(0)])
     assert outputs.logits_SK.shape == (1, 0)
-    assert float(label_loss(outputs.logits_SK, inputs.labels_S, class_weights([], 1.0), smoothing=0.1)) == 0.0
+    assert float(label_loss(outputs.logits_SK, inputs, class_weights([], 1.0), smoothing=0.1)) == 0.0
 
 
 def test_matching_embeddings_have_the_smaller_contrastive_loss() -> None:
-    rows = torch.arange(4)
-    unit = torch.eye(4)
-    scale = torch.tensor(2.0)
-    matching = contrastive_loss({"text": (rows, unit), "image": (rows, unit), "audio": (rows[:0], unit[:0])}, scale)
-    mixed = contrastive_loss(
-        {"text": (rows, unit), "image": (rows, unit.roll(1, 0)), "audio": (rows[:0], unit[:0])}, scale
-    )
+    unit, scale = torch.eye(4), torch.tensor(2.0)
+    there, apart = np.array([[True, True, False]] * 4), np.arange(4)
+    matching = contrastive_loss(torch.stack([unit, unit, unit], dim=1), there, apart, scale)
+    mixed = contrastive_loss(torch.stack([unit, unit.roll(1, 0), unit], dim=1), there, apart, scale)
     assert float(matching) < 0.5 < float(mixed)
 
 

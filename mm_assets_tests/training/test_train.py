@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mm_assets.batching.plan_file import PlanFile
 from mm_assets.errors import GateError, NonDeterminismError, StageError
 from mm_assets.store.job import Job
-from mm_assets.store.tables import read_parquet
+from mm_assets.store.tables import read_parquet, write_parquet
 from mm_assets.training.ledger import LEDGER
 from mm_assets.training.resume import find_chain
 from mm_assets.training.spec import training_spec
@@ -176,22 +178,34 @@ def test_plan_of_another_dataset_release_is_refused(make_bench: Make) -> None:
 
 def test_tampered_ledger_and_plan_are_named(make_bench: Make, tmp_path: Path) -> None:
     bench = make_bench(num_samples=12)
-    plan = read_parquet(bench.store.fetch(bench.plan().output("plan.parquet").digest, tmp_path))
+    path = bench.store.fetch(bench.plan().output("plan.parquet").digest, tmp_path)
+    plan = PlanFile(path)
     ledger = pa.Table.from_pylist(list(planned_entries(plan, 4)), LEDGER)
-    assert check_ledger(plan, ledger, num_lanes=4).passed
+    assert check_ledger(plan, ledger_of(ledger, tmp_path), num_lanes=4).passed
 
     rows = ledger.to_pylist()
     rows[3]["ids"] = ["somebody/else/0001"]
-    tampered = check_ledger(plan, pa.Table.from_pylist(rows, ledger.schema), num_lanes=4)
+    tampered = check_ledger(plan, ledger_of(pa.Table.from_pylist(rows, LEDGER), tmp_path), num_lanes=4)
     assert not tampered.passed
     assert "step 0 lane 3" in tampered.detail
     assert "somebody/else/0001" in tampered.failing_ids
 
-    short = check_ledger(plan, ledger.slice(0, len(ledger) - 1), num_lanes=4)
-    assert "planned but not consumed" in short.detail
+    for rows, sentence in (
+        (ledger.slice(0, len(ledger) - 1), "step 5 lane 3 was planned but not consumed"),
+        (ledger.slice(1), "step 0 lane 0 was planned but not consumed"),
+        (pa.concat_tables([ledger, ledger.slice(2, 1)]), "step 0 lane 2 is not planned, or consumed twice"),
+    ):
+        assert check_ledger(plan, ledger_of(rows, tmp_path), num_lanes=4).detail == sentence
 
-    swapped = plan.set_column(plan.schema.get_field_index("id"), "id", pa.array(plan["id"].to_pylist()[::-1]))
-    assert not check_ledger(swapped, ledger, num_lanes=4).passed
+    table = read_parquet(path)
+    index = table.schema.get_field_index("id")
+    other = table.set_column(index, table.schema.field(index), pa.array(table["id"].to_pylist()[::-1]))
+    swapped = PlanFile(write_parquet(other, tmp_path / "swapped.parquet"))
+    assert not check_ledger(swapped, ledger_of(ledger, tmp_path), num_lanes=4).passed
+
+
+def ledger_of(rows: pa.Table, folder: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(write_parquet(rows, folder / "ledger.parquet"))
 
 
 def worker_pids() -> list[int]:

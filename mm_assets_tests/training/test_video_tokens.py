@@ -1,5 +1,6 @@
 """Videos in packs and in the network: frames as patches with their times, and models that know none."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,17 +11,20 @@ import torch
 
 from mm_assets.batching.collate import collate, layout_of, pack_samples
 from mm_assets.batching.config import PlanConfig
-from mm_assets.batching.plan import build_plan
+from mm_assets.batching.loader import StepFacts
+from mm_assets.batching.plan import read_planned
 from mm_assets.batching.samples import Sample
 from mm_assets.errors import StageError
 from mm_assets.features.bootstrap import bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig
 from mm_assets.features.encoder import load_encoder
 from mm_assets.features.towers import TowerEncoder
+from mm_assets.store.tables import write_parquet
 from mm_assets.training.augment import augment, part_lengths
-from mm_assets.training.config import AugmentConfig, LossConfig, ModelConfig
-from mm_assets.training.network import Network, to_inputs
-from mm_assets.training.objectives import class_weights, compute_losses, targets_of
+from mm_assets.training.config import AugmentConfig, ModelConfig, TrainingConfig
+from mm_assets.training.gradients import LaneTrainer
+from mm_assets.training.network import Network
+from mm_assets.training.objectives import class_weights
 from mm_assets.training.predict import predict
 
 SILENT_SHAPE = {"pack_tokens": 64, "image_size": 16, "image_patch": 8, "num_mels": 4, "audio_stack": 2}
@@ -77,9 +81,11 @@ def test_a_model_sees_when_frames_are_shown_and_in_which_order() -> None:
 def test_losses_reach_every_weight_of_video() -> None:
     model = network().train()
     batch = collate(pack_samples([sample(index, clip(index)) for index in range(3)], LAYOUT), LAYOUT)
-    losses = compute_losses(model, to_inputs(batch), targets_of(batch), class_weights([1, 1], 1.0), LossConfig())
-    losses.total.backward()
-    reached = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
+    facts = StepFacts(step=0, num_samples=[3], groups=np.arange(3))
+    trainer = LaneTrainer(network=model, config=TrainingConfig(), seed=1, class_weights_K=class_weights([1, 1], 1.0))
+    (gradient,), _ = trainer.gradients([batch], [0], facts)
+    parts = gradient.split([weight.numel() for weight in model.parameters()])
+    reached = {name for (name, _), part in zip(model.named_parameters(), parts, strict=True) if part.any()}
     expected = {name for name, _ in model.named_parameters() if name.startswith(("embedders.video", "projections.vid"))}
     assert expected
     assert expected <= reached
@@ -118,7 +124,7 @@ def test_an_encoder_that_was_made_before_video_embeds_everything_else() -> None:
         encoder.encode_column("video", pa.array([clip(0).tobytes()], pa.binary()), SHAPE)
 
 
-def test_a_plan_reserves_the_patches_of_every_frame() -> None:
+def test_a_plan_reserves_the_patches_of_every_frame(tmp_path: Path) -> None:
     frames = [0, 3, 8, 1]
     table = pa.table(
         {
@@ -127,6 +133,7 @@ def test_a_plan_reserves_the_patches_of_every_frame() -> None:
             "video_frames": pa.array(frames, pa.int32()),
         }
     )  # fmt: skip
-    plan = build_plan(table, PlanConfig(num_lanes=1, num_steps=None), seed=1, image_size=64, video_size=64)
-    by_id = dict(zip(plan["id"].to_pylist(), plan["video_tokens"].to_pylist(), strict=True))
+    samples = write_parquet(table, tmp_path / "samples.parquet")
+    planned = read_planned(samples, PlanConfig(), image_size=64, video_size=64)
+    by_id = dict(zip(planned.ids.to_pylist(), planned.tokens["video"].tolist(), strict=True))
     assert by_id == {"a": 0, "b": 48, "c": 128, "d": 16}

@@ -166,8 +166,12 @@ def _container(request: StageRequest, resources: Resources, surroundings: Surrou
     if resources.accelerators:
         amounts[ACCELERATOR_RESOURCE] = str(resources.accelerators)
     # The node's number of cores, which a process sees, is not the pod's.
-    world_size = max(1, int(resources.cpus))
-    own = {"HOME": WORK_FOLDER, "TMPDIR": WORK_FOLDER, "MM_WORLD_SIZE": str(world_size)}
+    own = {
+        "HOME": WORK_FOLDER,
+        "TMPDIR": WORK_FOLDER,
+        "MM_CPUS": str(max(1, int(resources.cpus))),
+        "MM_ACCELERATORS": str(resources.accelerators),
+    }
     environment = own | dict(surroundings.environment)
     container: dict[str, Any] = {
         "name": CONTAINER,

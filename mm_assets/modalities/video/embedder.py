@@ -35,11 +35,12 @@ class Embedder(nn.Module):
 
     def forward(self, rows_FB: Tensor, positions_X: Tensor) -> Tensor:
         """Tokens of all frames, one after the other: [F * patches, W]."""
-        images_FHWC = rows_FB[:, TIME_BYTES:].reshape(-1, self.size, self.size, 3)
+        times_FB, pixels_FB = rows_FB.split([TIME_BYTES, rows_FB.shape[1] - TIME_BYTES], dim=1)
+        images_FHWC = pixels_FB.reshape(-1, self.size, self.size, 3)
         x_XW = self.pictures(images_FHWC, positions_X)
         if not len(rows_FB):
             return x_XW
-        seconds_F1 = rows_FB[:, :TIME_BYTES].contiguous().view(torch.int64).to(torch.float32) / 1e6
+        seconds_F1 = times_FB.clone(memory_format=torch.contiguous_format).view(torch.int64).to(torch.float32) / 1e6
         angle_FN = seconds_F1 * self.frequencies
         at_FW = self.times(torch.cat([angle_FN.sin(), angle_FN.cos()], dim=1))
         return x_XW + at_FW.repeat_interleave(self.patches_per_frame, dim=0)
