@@ -10,6 +10,7 @@ from mm_assets.errors import GateError, ObjectMissingError
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.contamination import EVALUATION_OUTPUTS, EVALUATION_SET, KEYS_FILE
+from mm_assets.release.kept import ancestors_of, compares_alike, kept_by
 from mm_assets.release.near_sets import SIGNATURES_FILE
 from mm_assets.release.policies import parse_policy
 from mm_assets.release.shards import SHARD_ASSETS
@@ -121,14 +122,20 @@ def _parent_inputs(context: InputContext) -> list[Input]:
     manifest = _pinned(context, pin, PARENT)
     # A parent that was frozen by older code has kept no keys of its test split.
     names = [*PARENT_OUTPUTS, *(output.name for output in manifest.outputs if output.name == KEYS_FILE)]
+    kept, ancestors = kept_by(manifest), list(ancestors_of(manifest))
+    if kept and compares_alike(manifest.params["config"], to_json(context.spec.config("release", FreezeConfig))):
+        names += kept
+    else:
+        ancestors = []
     return [
+        *ancestors,
         Input(
             asset="dataset_release",
             partition={"release": pin.release},
             manifest=pin.digest,
             outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in names],
             role=PARENT,
-        )
+        ),
     ]
 
 
