@@ -17,8 +17,8 @@ from mm_assets.release.kept import Kept
 from mm_assets.release.near import THREADS
 from mm_assets.release.near_search import Found, search_lineage
 from mm_assets.release.near_sets import near_pairs
-from mm_assets.release.rows import Rows
-from mm_assets.release.signatures import NEAR, Signatures
+from mm_assets.release.rows import Rows, idle
+from mm_assets.release.signatures import NEAR, Signatures, read_signatures
 
 #: Members of a group of which every pair is compared.
 MAX_COMPARED = 2048
@@ -57,9 +57,10 @@ def find_links(
     is_wanted = config.group_near_duplicates or config.drop_near_duplicates
     near: dict[str, Found] = {}
     if is_wanted:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for name in NEAR:
-                near[name] = search_lineage(rows, name, config, kept or Kept(), pool=pool, buckets=buckets)
+        given = {name: read_signatures(rows, name, config) for name in NEAR}
+        with idle(rows.database), ThreadPoolExecutor(THREADS) as pool:
+            for name, read in given.items():
+                near[name] = search_lineage(rows, name, read, kept or Kept(), pool=pool, buckets=buckets)
     signatures = {name: found.signatures for name, found in near.items()}
     groups: dict[str, Ints] = {}
     parts = [(linked, keys)]

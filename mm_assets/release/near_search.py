@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from mm_assets.modalities.table import MODALITIES
-from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import Ints
 from mm_assets.release.generations import (
     Generation,
@@ -41,7 +40,7 @@ from mm_assets.release.near import (
     taking,
 )
 from mm_assets.release.rows import Rows
-from mm_assets.release.signatures import Signatures, read_signatures
+from mm_assets.release.signatures import Signatures
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +171,11 @@ class Found:
 
 
 def search_lineage(
-    rows: Rows, modality: str, config: FreezeConfig, kept: Kept, *, pool: ThreadPoolExecutor, buckets: int
+    rows: Rows, modality: str, given: Signatures, kept: Kept, *, pool: ThreadPoolExecutor, buckets: int
 ) -> Found:
     """Searches the generations that were not kept, each among all before it.
 
-    Where code that makes other arrays kept them, every generation is searched again.
+    ``given`` are the signatures of the others. Where code that makes other arrays kept them, every generation is searched again.
     """
     nearness = MODALITIES[modality].aspect("nearness")
     lineage, leader, depth = (
@@ -184,7 +183,6 @@ def search_lineage(
         kept.leaders.get(modality),
         kept.depths.get(modality),
     )
-    given = read_signatures(rows, modality, config)
     own, folder = given.position, rows.signatures.folder / "near" / modality
     sources = [
         (number, *_range(given, rows.generations, number)) for number in range(rows.num_kept, len(rows.generations) - 1)

@@ -6,9 +6,9 @@ widest columns and are compared and never queried, go to flat files beside the d
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -56,6 +56,8 @@ BATCH_ROWS, INSERT_ROWS = 1 << 16, 1 << 17
 AHEAD = 4
 #: Of the database; with 1 GiB, ten million rows end in an error where labels are summed up.
 MEMORY_LIMIT = "2GiB"
+#: Of the database while something else needs the memory.
+IDLE_LIMIT = "256MiB"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,14 @@ def open_database(spill: Path) -> duckdb.DuckDBPyConnection:
     # A policy may name times of day, which are the same everywhere.
     database.execute("SET TimeZone = 'UTC'")
     return database
+
+
+@contextmanager
+def idle(database: duckdb.DuckDBPyConnection) -> Generator[None]:
+    """Keeps most of the database in its folder while it is not asked."""
+    database.execute(f"SET memory_limit = '{IDLE_LIMIT}'")
+    yield
+    database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
 
 
 def load_rows(store: Store, shards: Sequence[Shard], workdir: Path, kept: Sequence[Path] = ()) -> Rows:
