@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mm_assets.release.dedup import Ints
-from mm_assets.release.near import CHUNK, Read, Values, Words, chunks, deepen, taking, value_keys
+from mm_assets.release.near import CHUNK, Read, Values, Words, bucket_keys, chunks, taking, value_keys
 
 #: Position of the sample, bytes, number that is equal for equal bytes, and what buckets are made from, of every
 #: signature; and by table the first bits of its bucket's key.
@@ -23,6 +23,8 @@ ARRAYS = ("positions", "signatures", "values", "outlines", "keys")
 NUM_TRIED = 256
 #: Numbers that are looked through at a time, and bits of them that a first look uses.
 SEARCHED, FLAG_BITS = 1 << 20, 22
+#: What is beyond the bucket in a refined key.
+_OF_BUCKET = np.uint64(32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,20 +80,16 @@ def write_generation(
 
 
 def write_keys(generation: Generation, table: int, num_tables: int, keys: Words) -> None:
-    """Adds the bucket keys of one table to the array ``keys``; tables come in their order."""
+    """Adds the refined bucket keys of one table to the array ``keys``; tables come in their order."""
     with generation.files["keys"].open("wb" if table == 0 else "ab") as file:
         if table == 0:
-            _header(file, np.dtype(np.uint32), (num_tables, generation.count))
-        _stored(keys).tofile(file)
+            _header(file, keys.dtype, (num_tables, generation.count))
+        keys.tofile(file)
 
 
 def _header(file: Any, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
     described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)
-
-
-def _stored(keys: Words) -> npt.NDArray[np.uint32]:
-    return (keys >> np.uint64(32)).astype(np.uint32)
 
 
 def gather(generations: Sequence[Generation], name: str, numbers: Ints) -> npt.NDArray[Any]:
@@ -108,53 +106,32 @@ def gather(generations: Sequence[Generation], name: str, numbers: Ints) -> npt.N
     return result
 
 
-def with_values(generations: Sequence[Generation], values: Words, pool: ThreadPoolExecutor) -> tuple[Ints, Words]:
-    """The first signature of every one of ``values`` that there is, and these values, ascending."""
-    found = [
-        generation.first + _rows_with(generation.array("values"), np.sort(values), pool) for generation in generations
-    ]
-    return _first_of_each(generations, np.concatenate([np.zeros(0, np.int64), *found]))
-
-
 def in_buckets(
-    generations: Sequence[Generation], table: int, keys: Words, pool: ThreadPoolExecutor
+    generations: Sequence[Generation], table: int, asked: Words, pool: ThreadPoolExecutor
 ) -> tuple[Ints, Words]:
-    """The first signature of every value in the buckets of some keys of a table, and the values, ascending."""
-    asked = np.unique(_stored(keys))
-    found = [generation.first + _rows_with(generation.array("keys")[table], asked, pool) for generation in generations]
-    return _first_of_each(generations, np.concatenate([np.zeros(0, np.int64), *found]))
-
-
-def _first_of_each(generations: Sequence[Generation], numbers: Ints) -> tuple[Ints, Words]:
-    """Of ascending numbers the first of each value, in the order of values, and the values."""
-    if not len(numbers):
-        return numbers, np.zeros(0, np.uint64)
-    values, first = np.unique(gather(generations, "values", numbers), return_index=True)
-    return numbers[first], values
-
-
-def _rows_with(stored: npt.NDArray[Any], asked: npt.NDArray[Any], pool: ThreadPoolExecutor) -> Ints:
-    """Where ``stored`` has one of ``asked``, which is ascending."""
-    if not len(asked):
-        return np.zeros(0, np.int64)
-    shift = asked.dtype.type(8 * asked.dtype.itemsize - FLAG_BITS)
+    """Signatures in the buckets of some refined keys of a table, in their order, and their keys."""
+    buckets = np.unique(asked >> _OF_BUCKET)
     flags = np.zeros(1 << FLAG_BITS, np.bool_)
-    flags[asked >> shift] = True
+    flags[buckets >> np.uint64(32 - FLAG_BITS)] = True
 
-    def look(part: slice) -> Ints:
-        values = stored[part]
-        rows = np.flatnonzero(flags.take(values >> shift))
-        place = np.minimum(np.searchsorted(asked, values[rows]), len(asked) - 1)
-        return part.start + rows[asked[place] == values[rows]]
+    def look(place: tuple[Generation, slice]) -> tuple[Ints, Words]:
+        generation, part = place
+        keys = np.asarray(generation.array("keys")[table, part])
+        rows = np.flatnonzero(flags.take(keys >> np.uint64(64 - FLAG_BITS)))
+        keys = keys[rows]
+        near = np.minimum(np.searchsorted(buckets, keys >> _OF_BUCKET), len(buckets) - 1)
+        is_there = buckets[near] == keys >> _OF_BUCKET
+        return generation.first + part.start + rows[is_there], keys[is_there]
 
-    return np.concatenate(list(pool.map(look, chunks(len(stored), SEARCHED))))
+    places = [(generation, part) for generation in generations for part in chunks(generation.count, SEARCHED)]
+    found = list(pool.map(look, places)) if len(buckets) else []
+    empty = (np.zeros(0, np.int64), np.zeros(0, np.uint64))
+    return joined_arrays([empty, *found])
 
 
-def keys_of(values: Values, count: int, pool: ThreadPoolExecutor, *, table: int, depth: int) -> Words:
-    """The key of every value's bucket in a table, from its first ``depth`` components."""
-    keys = np.zeros(count, np.uint64)
-    deepen(np.arange(count, dtype=np.int64), keys, values, pool, table=table, first=0, last=depth)
-    return keys
+def joined_arrays(found: Sequence[tuple[Ints, Words]]) -> tuple[Ints, Words]:
+    """Numbers and keys one after the other."""
+    return np.concatenate([numbers for numbers, _ in found]), np.concatenate([keys for _, keys in found])
 
 
 def is_current(generation: Generation, nearness: Any, depth: int, pool: ThreadPoolExecutor) -> bool:
@@ -168,7 +145,7 @@ def is_current(generation: Generation, nearness: Any, depth: int, pool: ThreadPo
     if (kept.dtype, kept.shape[1:]) != (outlines.dtype, outlines.shape[1:]):
         return False
     values = Values(outlines=taking(outlines), read=data.__getitem__, nearness=nearness)
-    tables = (_stored(keys_of(values, count, pool, table=number, depth=depth)) for number in range(nearness.NUM_TABLES))
+    tables = (bucket_keys(values, count, pool, table=i, depth=depth)[1] for i in range(nearness.NUM_TABLES))
     return bool(
         np.array_equal(kept[:count], outlines)
         and np.array_equal(generation.array("values")[:count], value_keys(data))

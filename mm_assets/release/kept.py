@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_assets.release.config import PARENT
@@ -111,7 +112,7 @@ def open_kept(job: Job) -> Kept:
 
 
 def _leaders(groups: pa.Table, modality: str, count: int) -> Ints:
-    own = groups.filter(pa.array(np.array(groups["modality"].to_pylist(), dtype=object) == modality, pa.bool_()))
+    own = groups.filter(pc.equal(groups["modality"], modality))  # pyright: ignore[reportAttributeAccessIssue]
     leaders = np.arange(count, dtype=np.int64)
     leaders[own["number"].to_numpy()] = own["leader"].to_numpy()
     return leaders

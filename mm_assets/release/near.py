@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mm_assets.release.dedup import Bools, Ints, by_bucket, components
+from mm_assets.release.dedup import Ints, by_bucket, components
 
 #: Comparisons of all tables together grow by this per signature at most.
 COMPARISONS = 60_000_000
@@ -30,6 +30,8 @@ LEADERS = 8
 CHUNK, BLOCK, PAIRS = 1 << 16, 1 << 14, 1 << 12
 #: A component tells about this many bits; used only for the depth at which tables begin.
 BITS_PER_COMPONENT = 3
+#: Components by which a key that is kept tells a bucket's members apart, and bits of it that each takes.
+LEVELS, LEVEL_BITS = 6, 5
 #: Threads that compare; the answer does not depend on them.
 THREADS = min(8, len(os.sched_getaffinity(0)))
 
@@ -103,15 +105,11 @@ def first_depth(count: int, nearness: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Values:
-    """Distinct signatures by their number: what is kept of each, read where it is needed.
-
-    ``is_new`` says which of them are looked at in pairs; a pair of two others is not. None stands for all.
-    """
+    """Distinct signatures by their number: what is kept of each, read where it is needed."""
 
     outlines: Callable[[Ints], npt.NDArray[Any]]
     read: Read
     nearness: Any
-    is_new: Bools | None = None
 
 
 class Groups:
@@ -143,9 +141,6 @@ class Groups:
         while len(rows):
             order, bucket = _sorted(keys)
             size, remaining = _places(bucket)
-            if self.values.is_new is not None:
-                asked = _in_bucket_of(self.values.is_new[rows[order]], size, remaining)
-                order, size, remaining = order[asked], size[asked], remaining[asked]
             small = (size > 1) & (size <= self.limit)
             self._compare(rows[order[small]], remaining[small])
             order = order[size > self.limit]
@@ -170,7 +165,6 @@ class Groups:
         remaining = remaining[part]
         block = rows[part.start : part.stop + self.limit]
         outlines, labels = self.values.outlines(block), self.labels[block]
-        is_new = None if self.values.is_new is None else self.values.is_new[block]
         places = np.flatnonzero(remaining > 1)
         found, pending = no_pairs(), no_pairs()
         checked_at = 1
@@ -179,8 +173,6 @@ class Groups:
             if not len(places):
                 break
             left = places[labels[places] != labels[places + distance]]
-            if is_new is not None:
-                left = left[is_new[left] | is_new[left + distance]]
             beside = outlines.take(left + distance, axis=0)
             left = left[self.nearness.may_be_near(outlines.take(left, axis=0), beside)]
             pending = joined([pending, (left, left + distance)])
@@ -216,10 +208,7 @@ class Groups:
     def _near_to(self, rows: Ints, places: Ints, part: slice) -> Pairs:
         """The rows of ``part`` that are near to the rows at ``places`` of theirs, with these."""
         left, right = rows[places[part]], rows[part]
-        is_asked = self.labels[left] != self.labels[right]
-        if self.values.is_new is not None:
-            is_asked &= self.values.is_new[left] | self.values.is_new[right]
-        apart = np.flatnonzero(is_asked)
+        apart = np.flatnonzero(self.labels[left] != self.labels[right])
         outlines = [self.values.outlines(side[apart]) for side in (left, right)]
         apart = apart[self.nearness.may_be_near(*outlines)]
         block = np.concatenate([left, right])
@@ -228,6 +217,33 @@ class Groups:
 
     def _join(self, found: Iterator[Pairs]) -> None:
         self.labels = _merged(self.labels, joined(list(found)), is_leader=True)
+
+
+def bucket_keys(values: Values, count: int, pool: ThreadPoolExecutor, *, table: int, depth: int) -> tuple[Words, Words]:
+    """Of every value a key of the first ``depth`` components of a table, and one that further components refine.
+
+    The second one has the first 32 bits of the first, and then ``LEVEL_BITS`` of each of ``LEVELS`` components more:
+    values that share these components too have neighbouring keys.
+    """
+    keys, refined = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+    last = min(values.nearness.MAX_DEPTH, depth + LEVELS)
+
+    def mix(part: slice) -> None:
+        rows = np.arange(part.start, part.stop, dtype=np.int64)
+        found = values.nearness.components(values.outlines(rows), table=table, first=0, last=last)
+        mixed = keys[part]
+        columns = np.ascontiguousarray(found.T).astype(np.uint64)
+        for component in columns[:depth]:
+            mixed = _mix(mixed ^ component)
+        keys[part] = mixed
+        bits = mixed >> np.uint64(32) << np.uint64(32)
+        for level, component in enumerate(columns[depth:]):
+            bits |= (component & np.uint64((1 << LEVEL_BITS) - 1)) << np.uint64(32 - LEVEL_BITS * (level + 1))
+        refined[part] = bits
+
+    for _ in pool.map(mix, chunks(count, BLOCK)):
+        pass
+    return keys, refined
 
 
 def deepen(
@@ -249,13 +265,6 @@ def deepen(
 def taking(array: npt.NDArray[Any]) -> Callable[[Ints], npt.NDArray[Any]]:
     """Reads rows of an array by their number."""
     return lambda rows: array.take(rows, axis=0)
-
-
-def _in_bucket_of(is_new: Bools, size: Ints, remaining: Ints) -> Bools:
-    """Which of sorted rows share a bucket with a new one."""
-    count = np.concatenate([np.zeros(1, np.int64), np.cumsum(is_new)])
-    start = np.arange(len(is_new)) - (size - remaining)
-    return count[start + size] > count[start]
 
 
 def no_pairs() -> Pairs:

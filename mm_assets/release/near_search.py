@@ -15,23 +15,28 @@ from typing import Any
 import numpy as np
 
 from mm_assets.modalities.table import MODALITIES
-from mm_assets.release.dedup import Ints
+from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.generations import (
     Generation,
     gather,
     in_buckets,
     is_current,
-    keys_of,
-    with_values,
     write_generation,
     write_keys,
 )
 from mm_assets.release.kept import Kept
 from mm_assets.release.near import (
+    BLOCK,
+    LEVEL_BITS,
+    LEVELS,
+    PAIRS,
     Groups,
     Pairs,
     Read,
     Values,
+    Words,
+    bucket_keys,
+    chunks,
     first_depth,
     joined,
     most_in_bucket,
@@ -62,8 +67,8 @@ def search_first(generation: Generation, nearness: Any, pool: ThreadPoolExecutor
     groups = Groups(values, np.arange(count, dtype=np.int64), pool, limit=most_in_bucket(count, nearness))
     depth = first_depth(count, nearness)
     for table in range(nearness.NUM_TABLES):
-        keys = keys_of(values, count, pool, table=table, depth=depth)
-        write_keys(generation, table, nearness.NUM_TABLES, keys[number])
+        keys, refined = bucket_keys(values, count, pool, table=table, depth=depth)
+        write_keys(generation, table, nearness.NUM_TABLES, refined[number])
         if count > 1:
             groups.search(keys, table=table, depth=depth, buckets=buckets)
     leader = np.full(count, generation.count, dtype=np.int64)
@@ -90,62 +95,95 @@ def search_further(
         pool: Works for it.
         depth: How many components decide the first buckets.
     """
+    old_values, old_first = np.unique(
+        np.concatenate([generation.array("values") for generation in before]), return_index=True
+    )
     values, first_row, number = np.unique(new.array("values"), return_index=True, return_inverse=True)
-    own = new.first + first_row.astype(np.int64)
-    equal, known = with_values(before, values, pool)
-    is_known = np.isin(values, known, assume_unique=True)
-    of_value = own.copy()
-    of_value[is_known] = leader[equal]
+    place = np.minimum(np.searchsorted(old_values, values), len(old_values) - 1)
+    is_known = old_values[place] == values
+    of_value = np.where(is_known, leader[old_first[place]], new.first + first_row)
     every = np.concatenate([leader, of_value[number]])
-    lineage = [*before, new]
-    search = _Further(lineage, every, new.first, nearness, pool, most_in_bucket(len(every), nearness))
+    is_first = np.zeros(len(leader), np.bool_)
+    is_first[old_first] = True
+    asked = first_row[~is_known]
+    search = _Further([*before, new], every, nearness, pool, most_in_bucket(len(every), nearness))
     outlines = np.load(new.files["outlines"])
-    made = Values(outlines=taking(outlines), read=_reading(lineage, nearness), nearness=nearness)
+    made = Values(outlines=taking(outlines), read=_reading([new], nearness), nearness=nearness)
     for table in range(nearness.NUM_TABLES):
-        keys = keys_of(made, new.count, pool, table=table, depth=depth)
+        _, keys = bucket_keys(made, new.count, pool, table=table, depth=depth)
         write_keys(new, table, nearness.NUM_TABLES, keys)
-        asked = keys[first_row[~is_known]]
-        old, old_values = in_buckets(before, table, asked, pool)
-        members = np.concatenate([old, own[~is_known]])
-        order = np.argsort(np.concatenate([old_values, values[~is_known]]))
-        search.compare(members[order], table=table, depth=depth)
+        old, old_keys = in_buckets(before, table, keys[asked], pool)
+        once = is_first[old]
+        search.compare(new.first + asked, keys[asked], old[once], old_keys[once])
     return renamed(every, search.pairs)
 
 
 class _Further:
-    """The search for pairs with a new signature; ``pairs`` has the leaders of groups that turned out to be one."""
+    """The search for pairs with a new signature; ``pairs`` has the leaders of groups that turned out to be one.
+
+    A new signature is compared with all that are in its bucket. Of a bucket with more than ``limit`` it is those that
+    also share further components, as few of these as it takes; where all do not suffice, ``limit`` of them.
+    """
 
     def __init__(
-        self,
-        lineage: Sequence[Generation],
-        leader: Ints,
-        first: int,
-        nearness: Any,
-        pool: ThreadPoolExecutor,
-        limit: int,
+        self, lineage: Sequence[Generation], leader: Ints, nearness: Any, pool: ThreadPoolExecutor, limit: int
     ) -> None:
-        self.lineage, self.leader, self.first, self.nearness = lineage, leader, first, nearness
-        self.pool, self.limit = pool, limit
+        self.lineage, self.leader, self.nearness, self.pool, self.limit = lineage, leader, nearness, pool, limit
         self.pairs: Pairs = no_pairs()
 
-    def compare(self, members: Ints, *, table: int, depth: int) -> None:
-        """Looks for pairs among signatures of different values that are in the order of their values."""
-        if len(members) < 2:
-            return
-        current = renamed(self.leader[members], self.pairs)
-        _, first, number = np.unique(current, return_index=True, return_inverse=True)
-        # A label is the place of the first member of a group.
-        labels = first[number].astype(np.int64)
-        values = Values(
-            outlines=taking(gather(self.lineage, "outlines", members)),
-            read=lambda rows: gather(self.lineage, "signatures", members[rows]),
-            nearness=self.nearness,
-            is_new=members >= self.first,
-        )
-        groups = Groups(values, labels, self.pool, limit=self.limit)
-        groups.search(keys_of(values, len(members), self.pool, table=table, depth=depth), table=table, depth=depth)
-        moved = np.flatnonzero(groups.labels != labels)
-        self.pairs = joined([self.pairs, (current[moved], current[groups.labels[moved]])])
+    def compare(self, new: Ints, new_keys: Words, old: Ints, old_keys: Words) -> None:
+        """One table: signatures of different values, and their refined keys."""
+        members, keys = np.concatenate([old, new]), np.concatenate([old_keys, new_keys])
+        order = np.argsort(keys, kind="stable")
+        members, keys = members[order], keys[order]
+        order = np.argsort(new_keys, kind="stable")
+        new, first, end = new[order], *_ranges(keys, new_keys[order], self.limit)
+        is_large = end - first > self.limit
+        if is_large.any():
+            self._order_by_value(members, keys, first[is_large], end[is_large])
+            end[is_large] = first[is_large] + self.limit
+        count = end - first
+        for part in chunks(len(new), BLOCK):
+            left = np.repeat(new[part], count[part])
+            step = np.arange(len(left)) - np.repeat(np.cumsum(count[part]) - count[part], count[part])
+            self._join(left, members[np.repeat(first[part], count[part]) + step])
+
+    def _order_by_value(self, members: Ints, keys: Words, first: Ints, end: Ints) -> None:
+        """Orders members of equal keys by what they are, not by when they came."""
+        steps = np.zeros(len(members) + 1, np.int64)
+        steps[np.unique(first)] += 1
+        steps[np.unique(end)] -= 1
+        rows = np.flatnonzero(np.cumsum(steps[:-1]))
+        values = gather(self.lineage, "values", members[rows])
+        members[rows] = members[rows][np.lexsort([values, keys[rows]])]
+
+    def _join(self, left: Ints, right: Ints) -> None:
+        """Compares pairs of signatures that are not known to be of one group."""
+        one, other = (renamed(self.leader[side], self.pairs) for side in (left, right))
+        rows = np.flatnonzero(one != other)
+        near = self.pool.map(lambda part: self._are_near(left[rows[part]], right[rows[part]]), chunks(len(rows), PAIRS))
+        kept = rows[np.concatenate([np.zeros(0, np.bool_), *near])]
+        self.pairs = joined([self.pairs, (one[kept], other[kept])])
+
+    def _are_near(self, left: Ints, right: Ints) -> Bools:
+        result = self.nearness.may_be_near(*(gather(self.lineage, "outlines", side) for side in (left, right)))
+        rows = np.flatnonzero(result)
+        if len(rows):
+            sides = (self.nearness.parse(gather(self.lineage, "signatures", side[rows])) for side in (left, right))
+            result[rows] = self.nearness.are_near(*sides)
+        return result
+
+
+def _ranges(keys: Words, asked: Words, limit: int) -> Pairs:
+    """For every key where those of ``keys`` begin and end that share the fewest levels that ``limit`` allows."""
+    first, end = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
+    rows = np.arange(len(asked), dtype=np.int64)
+    for level in range(LEVELS + 1):
+        beyond = np.uint64((1 << (32 - LEVEL_BITS * level)) - 1)
+        first[rows] = np.searchsorted(keys, asked[rows] & ~beyond, "left")
+        end[rows] = np.searchsorted(keys, asked[rows] | beyond, "right")
+        rows = rows[end[rows] - first[rows] > limit]
+    return first, end
 
 
 def _reading(lineage: Sequence[Generation], nearness: Any) -> Read:
@@ -175,7 +213,7 @@ def search_lineage(
 ) -> Found:
     """Searches the generations that were not kept, each among all before it.
 
-    ``given`` are the signatures of the others. Where code that makes other arrays kept them, every generation is searched again.
+    ``given`` are the signatures of the others. Where code that makes other arrays kept them, all are searched again.
     """
     nearness = MODALITIES[modality].aspect("nearness")
     lineage, leader, depth = (
