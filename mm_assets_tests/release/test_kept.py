@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mm_assets.identity.canonical import digest_bytes
 from mm_assets.modalities.table import aspect
 from mm_assets.modalities.text.signature import signature
 from mm_assets.release.config import FreezeConfig
@@ -29,7 +30,8 @@ def drawn(sample, generation, count):
     """Samples with equal and nearly equal pictures and texts, within a generation and across generations."""
     rows = []
     for i in range(count):
-        text = f"{i % 31} red balloons over {i % 31} houses and {'a lake' if generation else 'a river'} in the evening"
+        words = digest_bytes(b"%d" % (i % 31)).removeprefix("sha256:")
+        text = " ".join(words[at : at + 4] for at in range(0, 64, 4)) + " again" * generation
         rows.append(
             sample(
                 f"{generation}-{i:03d}", drop=f"d{generation}", image=f"image {generation * 9 + i}",
