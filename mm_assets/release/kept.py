@@ -67,8 +67,8 @@ def array_file(modality: str, generation: int, array: str) -> str:
 
 def compares_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two configurations of releases compare the same signatures."""
-    wanted = [entry["group_near_duplicates"] or entry["drop_near_duplicates"] for entry in (one, other)]
-    return wanted[0] == wanted[1] and all(one[name] == other[name] for name in _COMPARED)
+    wanted = [entry.get("group_near_duplicates") or entry.get("drop_near_duplicates") for entry in (one, other)]
+    return bool(wanted[0]) == bool(wanted[1]) and all(one.get(name) == other.get(name) for name in _COMPARED)
 
 
 def kept_by(manifest: Manifest) -> list[str]:
@@ -84,6 +84,16 @@ def ancestors_of(manifest: Manifest) -> Iterator[Input]:
         kept = [item for item in kept if item.name != GROUPS_FILE]
         if kept:
             yield entry.model_copy(update={"role": ANCESTOR, "outputs": kept})
+
+
+def without_kept(inputs: Iterable[Input]) -> Iterator[Input]:
+    """Inputs of a freeze that reads all shards."""
+    for entry in inputs:
+        if entry.asset != "dataset_release":
+            yield entry
+        elif entry.role != ANCESTOR:
+            names = [item for item in entry.outputs if not item.name.startswith(_PREFIXES)]
+            yield entry.model_copy(update={"outputs": names})
 
 
 def open_kept(job: Job) -> Kept:

@@ -12,7 +12,7 @@ from mm_assets.modalities.table import aspect
 from mm_assets.modalities.text.signature import signature
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
-from mm_assets.release.kept import ANCESTOR, GROUPS_FILE
+from mm_assets.release.kept import GROUPS_FILE, without_kept
 from mm_assets.release.shards import read_shards
 from mm_assets.store.action import Action
 from mm_assets.store.job import Job
@@ -53,12 +53,13 @@ def line(world, sample):
 def from_shards(world, spec):
     """Digests of what is frozen where no ancestor kept anything, by name."""
     action = world.action(spec)
-    inputs = [
-        entry.model_copy(update={"outputs": [item for item in entry.outputs if not item.name.startswith(KEPT)]})
-        for entry in action.inputs
-        if entry.role != ANCESTOR
-    ]
-    bare = Action(asset=action.asset, code=action.code, params=action.params, environment={}, inputs=tuple(inputs))
+    bare = Action(
+        asset=action.asset,
+        code=action.code,
+        params=action.params,
+        environment={},
+        inputs=tuple(without_kept(action.inputs)),
+    )
     folder = world.folder / f"bare-{len(list(world.folder.iterdir()))}"
     folder.mkdir()
     result = compute_dataset_release(Job(store=world.store, action=bare, workdir=folder))
@@ -103,6 +104,16 @@ def test_a_child_that_compares_other_texts_reads_the_shards(world, sample, caplo
     world.shard("r3", "0000", drawn(sample, 2, 4))
     assert [entry.role for entry in world.action(grandchild).inputs if entry.asset == "dataset_release"] == ["parent"]
     assert from_shards(world, grandchild) == {**outputs(child), **outputs(world.freeze(grandchild))}
+
+
+def test_an_experiment_takes_what_was_kept_unless_it_compares_other_texts(world, sample):
+    first = world.release(drawn(sample, 0, 12))
+    child = world.release(drawn(sample, 1, 4), release="r2", parent=first)
+    same = world.action(world.spec("e1", 0, data_of=child))
+    assert same.fingerprint == child.manifest.fingerprint
+    world.config = FreezeConfig(min_linked_text_chars=4)
+    other = world.action(world.spec("e2", 0, data_of=child))
+    assert list(other.inputs) == list(without_kept(same.inputs)) != list(same.inputs)
 
 
 def test_signatures_that_other_code_kept_are_searched_again(world, sample, caplog, monkeypatch):
