@@ -43,18 +43,18 @@ def resolve_dataset_release(context: InputContext) -> Resolved:
     """
     spec = context.spec
     require_terms(context.store, spec)
-    config = to_json(spec.config("release", FreezeConfig))
+    config = spec.config("release", FreezeConfig)
     if spec.data_of is not None:
         frozen = _pinned(context, spec.data_of, "data_of")
         inputs = [entry for entry in _inputs_of(context, frozen) if entry.role != EVALUATION_SET]
-        if not compares_alike(frozen.params["config"], config):
+        if not compares_alike(frozen, config):
             inputs = list(without_kept(inputs))
     else:
         inputs = [*_shard_inputs(context), *_origin_inputs(context), *_parent_inputs(context)]
     inputs += _evaluation_inputs(context)
     return Resolved(
         params={
-            "config": config,
+            "config": to_json(config),
             "policy": policy_params(context.store, spec.policy),
             "exclusions": sorted({*spec.exclusions, *read_exclusions(context.rules).samples}),
             "seed": spec.seed,
@@ -127,7 +127,7 @@ def _parent_inputs(context: InputContext) -> list[Input]:
     # A parent that was frozen by older code has kept no keys of its test split.
     names = [*PARENT_OUTPUTS, *(output.name for output in manifest.outputs if output.name == KEYS_FILE)]
     kept, ancestors = kept_by(manifest), list(ancestors_of(manifest))
-    if kept and compares_alike(manifest.params["config"], to_json(context.spec.config("release", FreezeConfig))):
+    if kept and compares_alike(manifest, context.spec.config("release", FreezeConfig)):
         names += kept
     else:
         ancestors = []

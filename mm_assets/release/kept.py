@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mm_assets.release.config import PARENT
+from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.dedup import Ints
 from mm_assets.release.generations import ARRAYS, Generation, open_generation
 from mm_assets.release.signature_files import NEAR
@@ -34,8 +34,6 @@ GROUPS = pa.schema([("modality", pa.string()), ("number", pa.int64()), ("leader"
 DEPTHS = b"depths"
 #: What names of files that are kept begin with.
 _PREFIXES = ("key_columns.", "near_")
-#: Fields of the configuration that decide which signatures are compared.
-_COMPARED = ("min_linked_text_chars",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,10 +63,12 @@ def array_file(modality: str, generation: int, array: str) -> str:
     return f"near_{modality}.{generation}.{array}.npy"
 
 
-def compares_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations of releases compare the same signatures."""
-    wanted = [entry.get("group_near_duplicates") or entry.get("drop_near_duplicates") for entry in (one, other)]
-    return bool(wanted[0]) == bool(wanted[1]) and all(one.get(name) == other.get(name) for name in _COMPARED)
+def compares_alike(frozen: Manifest, config: FreezeConfig) -> bool:
+    """Whether a frozen release compared the signatures that ``config`` compares."""
+    before: Mapping[str, Any] = frozen.params["config"]
+    wanted = bool(before.get("group_near_duplicates") or before.get("drop_near_duplicates"))
+    is_wanted = config.group_near_duplicates or config.drop_near_duplicates
+    return wanted == is_wanted and before.get("min_linked_text_chars") == config.min_linked_text_chars
 
 
 def kept_by(manifest: Manifest) -> list[str]:
