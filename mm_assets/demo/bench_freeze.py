@@ -22,6 +22,7 @@ from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.freeze import compute_dataset_release
 from mm_assets.release.inputs import PARENT_OUTPUTS, policy_params
+from mm_assets.release.kept import ancestors_of, kept_by
 from mm_assets.release.validate import validate_dataset_release
 from mm_assets.releases.policies import pin_policy
 from mm_assets.settings import Settings, read_settings, worker_environment
@@ -56,7 +57,8 @@ def freeze_action(
     every = [*inputs, *describe(store)]
     if parent:
         manifest = read_manifest(store, parent)
-        names = [output.name for output in manifest.outputs if output.name in PARENT_READS]
+        names = [*(o.name for o in manifest.outputs if o.name in PARENT_READS), *kept_by(manifest)]
+        every += ancestors_of(manifest)
         every.append(
             Input(
                 asset="dataset_release",

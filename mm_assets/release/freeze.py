@@ -36,21 +36,21 @@ from mm_assets.release.decisions import LEAKAGE, SAMPLES, Decisions, decided, wr
 from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.drift import measure_drift
 from mm_assets.release.groups import describe_groups
+from mm_assets.release.kept import GROUPS_FILE, Kept, near_files, open_kept, rows_file, write_groups
 from mm_assets.release.labels import LABELS_FILE, register_labels, summarize_labels, write_labels
-from mm_assets.release.links import find_links
+from mm_assets.release.links import Links, find_links
 from mm_assets.release.near_sets import SIGNATURES_FILE, find_near, write_signatures
 from mm_assets.release.originals import originals
 from mm_assets.release.policies import policy_of
 from mm_assets.release.record import release_record
-from mm_assets.release.rows import Rows, load_rows
+from mm_assets.release.rows import Rows, load_rows, write_kept_rows
 from mm_assets.release.shards import Shard, own_shards, parse_shards, write_shards
-from mm_assets.release.signatures import Signatures
 from mm_assets.release.splits import assign, draws, separate
 from mm_assets.release.statistics import release_statistics
 from mm_assets.snapshot.schema import UNKNOWN_KEY
 from mm_assets.store.commit import OutputFile, StageResult
 from mm_assets.store.job import Job
-from mm_assets.store.tables import JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet
+from mm_assets.store.tables import ARRAY_TYPE, JSON_TYPE, MARKDOWN_TYPE, PARQUET_TYPE, read_parquet
 
 
 def compute_dataset_release(job: Job) -> StageResult:
@@ -64,12 +64,13 @@ def compute_dataset_release(job: Job) -> StageResult:
     workdir = job.workdir
     parent = _parent(job)
     shards = [*parent.shards, *own_shards(job.inputs, generation=parent.generation)]
-    with load_rows(job.store, shards, workdir) as rows:
+    kept = open_kept(job)
+    with load_rows(job.store, shards, workdir, kept.rows) as rows:
         database = rows.database
         params: Mapping[str, Any] = job.params
         policy = policy_of(params["policy"])
         verdicts = judge(database, policy=policy, exclusions=params["exclusions"], config=config)
-        decisions, signatures = _decide(job, rows, config, parent=parent, verdicts=verdicts)
+        decisions, links = _decide(job, rows, config, kept=kept, parent=parent, verdicts=verdicts)
         path = write_samples(rows, decided(database, verdicts, decisions), workdir / "samples.parquet")
         num_dead_letters, unknown = _dead_letters(job)
         statistics = release_statistics(database, num_dead_letters=num_dead_letters + parent.num_dead_letters)
@@ -79,7 +80,7 @@ def compute_dataset_release(job: Job) -> StageResult:
             database,
             parent=parent.record,
             shards=shards,
-            stated=rows.stated,
+            stated=_distinct_statements(rows),
             statistics=statistics,
             samples_digest=digest_file(path),
             unused_exclusions=verdicts.unused_exclusions,
@@ -91,14 +92,15 @@ def compute_dataset_release(job: Job) -> StageResult:
         record["label_provenance"] = summarize_labels(database)
         num_labels = write_labels(database, workdir / LABELS_FILE)
         num_keys = write_evaluation_keys(database, job, config, workdir / KEYS_FILE)
-        num_signatures = write_signatures(signatures, _is_tested(rows), workdir / SIGNATURES_FILE)
+        num_signatures = write_signatures(links.signatures, _is_tested(rows), workdir / SIGNATURES_FILE)
+        kept_files = _write_kept(rows, links, workdir)
     files = _write_documents(workdir, shards, record, {**statistics, "drift": drift}, pq.read_schema(path))
     samples_file = OutputFile(name="samples.parquet", path=path, media_type=PARQUET_TYPE, num_rows=rows.num_rows)
     tables = [
         OutputFile(name=name, path=workdir / name, media_type=PARQUET_TYPE, num_rows=num_rows)
         for name, num_rows in ((LABELS_FILE, num_labels), (KEYS_FILE, num_keys), (SIGNATURES_FILE, num_signatures))
     ]
-    return StageResult(files=(samples_file, *tables, *files), stats=_stats(statistics, drift))
+    return StageResult(files=(samples_file, *tables, *kept_files, *files), stats=_stats(statistics, drift))
 
 
 #: Small reads at a time; the server's latency sets their pace.
@@ -138,12 +140,12 @@ def _parent(job: Job) -> _Parent:
 
 
 def _decide(
-    job: Job, rows: Rows, config: FreezeConfig, *, parent: _Parent, verdicts: Verdicts
-) -> tuple[Decisions, Mapping[str, Signatures]]:
-    """What is decided about every row, and the signatures that it was decided by."""
+    job: Job, rows: Rows, config: FreezeConfig, *, kept: Kept, parent: _Parent, verdicts: Verdicts
+) -> tuple[Decisions, Links]:
+    """What is decided about every row, and the links that it was decided by."""
     database = rows.database
     inherited, left_out, selected_before = _inherited(database, parent.samples)
-    links = find_links(rows, config, inherited=inherited, buckets=_buckets(job, rows.num_rows))
+    links = find_links(rows, config, kept=kept, inherited=inherited, buckets=_buckets(job, rows.num_rows))
     original = originals(
         database,
         verdicts.eligible,
@@ -167,7 +169,32 @@ def _decide(
         config=config,
     )
     decisions = Decisions(split=split, groups=groups, original=original, leaked=leaked, contaminated=contaminated)
-    return decisions, links.signatures
+    return decisions, links
+
+
+def _distinct_statements(rows: Rows) -> list[Mapping[str, str]]:
+    """What the tables of signals of all generations state, without repetition."""
+    every = {tuple(sorted(entry.items())): entry for entries in rows.stated for entry in entries}
+    return [every[key] for key in sorted(every)]
+
+
+def _write_kept(rows: Rows, links: Links, workdir: Path) -> list[OutputFile]:
+    """What children of this release need of the generations that were read of their shards."""
+    files: list[OutputFile] = []
+    for number in range(rows.num_kept, len(rows.generations) - 1):
+        path = workdir / rows_file(number)
+        num_rows = write_kept_rows(rows, number, path)
+        files.append(OutputFile(name=path.name, path=path, media_type=PARQUET_TYPE, num_rows=num_rows))
+    written = [(name, *entry) for name, found in links.found.items() for entry in found.written]
+    files += [
+        OutputFile(name=name, path=path, media_type=ARRAY_TYPE, num_rows=None)
+        for name, path in near_files(written).items()
+    ]
+    leaders = {name: found.leader for name, found in links.found.items()}
+    depths = {name: found.depth for name, found in links.found.items() if found.depth is not None}
+    num_groups = write_groups(leaders, depths, workdir / GROUPS_FILE)
+    path = workdir / GROUPS_FILE
+    return [*files, OutputFile(name=GROUPS_FILE, path=path, media_type=PARQUET_TYPE, num_rows=num_groups)]
 
 
 def _is_tested(rows: Rows) -> Bools:

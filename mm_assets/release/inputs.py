@@ -10,6 +10,7 @@ from mm_assets.errors import GateError, ObjectMissingError
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.contamination import EVALUATION_OUTPUTS, EVALUATION_SET, KEYS_FILE
+from mm_assets.release.kept import ancestors_of, compares_alike, kept_by, without_kept
 from mm_assets.release.near_sets import SIGNATURES_FILE
 from mm_assets.release.policies import parse_policy
 from mm_assets.release.shards import SHARD_ASSETS
@@ -42,14 +43,18 @@ def resolve_dataset_release(context: InputContext) -> Resolved:
     """
     spec = context.spec
     require_terms(context.store, spec)
+    config = spec.config("release", FreezeConfig)
     if spec.data_of is not None:
-        inputs = [entry for entry in _inputs_of(context, spec.data_of) if entry.role != EVALUATION_SET]
+        frozen = _pinned(context, spec.data_of, "data_of")
+        inputs = [entry for entry in _inputs_of(context, frozen) if entry.role != EVALUATION_SET]
+        if not compares_alike(frozen, config):
+            inputs = list(without_kept(inputs))
     else:
         inputs = [*_shard_inputs(context), *_origin_inputs(context), *_parent_inputs(context)]
     inputs += _evaluation_inputs(context)
     return Resolved(
         params={
-            "config": to_json(spec.config("release", FreezeConfig)),
+            "config": to_json(config),
             "policy": policy_params(context.store, spec.policy),
             "exclusions": sorted({*spec.exclusions, *read_exclusions(context.rules).samples}),
             "seed": spec.seed,
@@ -121,14 +126,20 @@ def _parent_inputs(context: InputContext) -> list[Input]:
     manifest = _pinned(context, pin, PARENT)
     # A parent that was frozen by older code has kept no keys of its test split.
     names = [*PARENT_OUTPUTS, *(output.name for output in manifest.outputs if output.name == KEYS_FILE)]
+    kept, ancestors = kept_by(manifest), list(ancestors_of(manifest))
+    if kept and compares_alike(manifest, context.spec.config("release", FreezeConfig)):
+        names += kept
+    else:
+        ancestors = []
     return [
+        *ancestors,
         Input(
             asset="dataset_release",
             partition={"release": pin.release},
             manifest=pin.digest,
             outputs=[NamedDigest(name=name, digest=manifest.output(name).digest) for name in names],
             role=PARENT,
-        )
+        ),
     ]
 
 
@@ -157,14 +168,14 @@ def _has_signatures(manifest: Manifest) -> bool:
     return bool(kept) and bool(compared or kept[0].num_rows)
 
 
-def _inputs_of(context: InputContext, pin: ReleasePin) -> Iterator[Input]:
+def _inputs_of(context: InputContext, frozen: Manifest) -> Iterator[Input]:
     """The very inputs that another release was frozen from."""
     reads: Mapping[str, tuple[str, ...]] = {**context.reads, "dataset_release": PARENT_OUTPUTS}
     named: dict[str, Callable[[Input], list[NamedDigest]]] = {
         "drop": lambda entry: [NamedDigest(name=DROP_FILE, digest=entry.manifest)],
         "source": lambda entry: [NamedDigest(name=SOURCE_FILE, digest=entry.manifest)],
     }
-    for entry in _pinned(context, pin, "data_of").inputs:
+    for entry in frozen.inputs:
         if entry.outputs:
             yield entry
         elif entry.asset in named:

@@ -6,14 +6,18 @@ apart again, and only that sample is left out.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import PART_KEYS, Bools, Ints, link_expressions, shared_keys
+from mm_assets.release.kept import Kept
+from mm_assets.release.near import THREADS
+from mm_assets.release.near_search import Found, search_lineage
 from mm_assets.release.near_sets import near_pairs
-from mm_assets.release.rows import Rows
+from mm_assets.release.rows import Rows, idle
 from mm_assets.release.signatures import NEAR, Signatures, read_signatures
 
 #: Members of a group of which every pair is compared.
@@ -25,35 +29,45 @@ class Links:
     """Pairs (row, key number), and what the keys of nearly equal blobs were made from.
 
     ``groups`` has, by modality and for every position, a number that samples with nearly equal blobs share, -1 where it
-    has none to compare.
+    has none to compare. ``found`` is what they were found by.
     """
 
     rows: Ints
     keys: Ints
     signatures: Mapping[str, Signatures]
     groups: Mapping[str, Ints]
+    found: Mapping[str, Found]
 
 
-def find_links(rows: Rows, config: FreezeConfig, *, inherited: Ints | None = None, buckets: int = 1) -> Links:
+def find_links(
+    rows: Rows, config: FreezeConfig, *, kept: Kept | None = None, inherited: Ints | None = None, buckets: int = 1
+) -> Links:
     """All links between rows.
 
     Args:
         rows: The release's.
         config: Which links count.
+        kept: What ancestors kept, if rows were taken from it.
         inherited: Split each row had in the parent, -1 for a new row.
         buckets: Into how many parts the search is divided; the links are the same.
     """
     further = [PART_KEYS.format(source="samples")]
     linked, keys = shared_keys(rows.database, link_expressions(config), queries=further, buckets=buckets)
     num_rows = rows.num_rows
-    is_wanted = config.group_near_duplicates or config.drop_near_duplicates
     # Later releases are compared with the signatures of the test split, whatever this one groups or drops.
     signatures = {name: read_signatures(rows, name, config) for name in NEAR}
+    near: dict[str, Found] = {}
+    if config.group_near_duplicates or config.drop_near_duplicates:
+        with idle(rows.database), ThreadPoolExecutor(THREADS) as pool:
+            for name, read in signatures.items():
+                near[name] = search_lineage(rows, name, read, kept or Kept(), pool=pool, buckets=buckets)
+    signatures |= {name: found.signatures for name, found in near.items()}
     groups: dict[str, Ints] = {}
     parts = [(linked, keys)]
     next_key = int(keys.max(initial=-1)) + 1
-    for name, found in signatures.items() if is_wanted else ():
-        leader = found.groups(buckets=buckets)
+    for name, searched in near.items():
+        found = searched.signatures
+        leader = found.position[searched.leader]
         groups[name] = found.groups_of_samples(leader, num_rows)
         torn = _torn(num_rows, found.position, leader, inherited)
         size = np.bincount(leader, minlength=num_rows)
@@ -71,6 +85,7 @@ def find_links(rows: Rows, config: FreezeConfig, *, inherited: Ints | None = Non
         keys=np.concatenate([part[1] for part in parts]),
         signatures=signatures,
         groups=groups,
+        found=near,
     )
 
 

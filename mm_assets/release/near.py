@@ -13,6 +13,7 @@ Source: LSH forests, Bawa et al. 2005, "LSH forest: self-tuning indexes for simi
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ LEADERS = 8
 CHUNK, BLOCK, PAIRS = 1 << 16, 1 << 14, 1 << 12
 #: A component tells about this many bits; used only for the depth at which tables begin.
 BITS_PER_COMPONENT = 3
+#: Components by which a key that is kept tells a bucket's members apart, and bits of it that each takes.
+LEVELS, LEVEL_BITS = 6, 5
 #: Threads that compare; the answer does not depend on them.
 THREADS = min(8, len(os.sched_getaffinity(0)))
 
@@ -38,46 +41,27 @@ Read = Callable[[Ints], npt.NDArray[np.uint8]]
 Pairs = tuple[Ints, Ints]
 
 
-def near_groups(signatures: npt.NDArray[np.uint8], nearness: Any) -> Ints:
-    """For every row the smallest row of its group: rows connected by pairs that are near.
-
-    Args:
-        signatures: [rows, bytes], as the modality's ``nearness`` describes them.
-        nearness: That aspect.
-    """
-    return find_groups(len(signatures), signatures.__getitem__, nearness)
-
-
-def find_groups(count: int, read: Read, nearness: Any, *, buckets: int = 1) -> Ints:
-    """As ``near_groups``, of ``count`` signatures that are read where they are needed.
-
-    ``buckets`` divides every table by the first bits of its keys, a power of two: one part can be searched apart from
-    the others, with less memory. It changes nothing else.
-    """
-    first_row, number = distinct(count, read)
-    with ThreadPoolExecutor(THREADS) as pool:
-        of_value = _Groups(first_row, read, nearness, pool, buckets).find()
-    leader = np.full(len(first_row), count, dtype=np.int64)
-    np.minimum.at(leader, of_value, first_row)
-    return leader[of_value][number]
-
-
 def distinct(count: int, read: Read) -> tuple[Ints, Ints]:
     """A row of each distinct signature, in an order that only the signatures decide, and the number of every row's."""
     keys = np.zeros(count, np.uint64)
-    for part in _parts(count, CHUNK):
-        signatures = read(np.arange(part.start, part.stop, dtype=np.int64))
-        padded = np.zeros((len(signatures), -(-signatures.shape[1] // 8) * 8), np.uint8)
-        padded[:, : signatures.shape[1]] = signatures
-        mixed = keys[part]
-        for word in np.ascontiguousarray(padded.view("<u8").T):
-            mixed = _mix(mixed ^ word)
-        keys[part] = mixed
+    for part in chunks(count, CHUNK):
+        keys[part] = value_keys(read(np.arange(part.start, part.stop, dtype=np.int64)))
     _, first_row, number = np.unique(keys, return_index=True, return_inverse=True)
     return first_row.astype(np.int64), number.astype(np.int64)
 
 
-def _parts(count: int, size: int) -> Iterator[slice]:
+def value_keys(signatures: npt.NDArray[np.uint8]) -> Words:
+    """A number for each row of bytes that is equal for equal rows, and for no others that ever meet."""
+    padded = np.zeros((len(signatures), -(-signatures.shape[1] // 8) * 8), np.uint8)
+    padded[:, : signatures.shape[1]] = signatures
+    keys = np.zeros(len(signatures), np.uint64)
+    for word in np.ascontiguousarray(padded.view("<u8").T):
+        keys = _mix(keys ^ word)
+    return keys
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` that together have ``count`` places."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
@@ -108,41 +92,49 @@ def _places(keys: Words) -> Pairs:
     return np.repeat(count, count), np.repeat(start + count, count) - np.arange(len(keys))
 
 
-class _Groups:
-    """The search over distinct values; ``labels`` holds the smallest row that each is known to be connected with.
+def most_in_bucket(count: int, nearness: Any) -> int:
+    """How many of ``count`` signatures share a bucket before it is divided."""
+    return int(np.clip(2 * COMPARISONS // max(1, count * nearness.NUM_TABLES), SMALLEST_BUCKET, LARGEST_BUCKET))
 
-    Only the outlines of values are in memory. Blocks of a table are compared by several threads: which pairs they find
-    near does not depend on what another one has found meanwhile, except that pairs of one group are not looked at.
+
+def first_depth(count: int, nearness: Any) -> int:
+    """How many components of ``count`` signatures decide the first buckets of a table."""
+    bits = max(0, (count // most_in_bucket(count, nearness)).bit_length() - 1)
+    return min(nearness.MAX_DEPTH, max(1, bits // BITS_PER_COMPONENT))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Values:
+    """Distinct signatures by their number: what is kept of each, read where it is needed."""
+
+    outlines: Callable[[Ints], npt.NDArray[Any]]
+    read: Read
+    nearness: Any
+
+
+class Groups:
+    """The search over distinct values; ``labels`` holds the smallest one that each is known to be connected with.
+
+    Blocks of a table are compared by several threads: which pairs they find near does not depend on what another one
+    has found meanwhile, except that pairs of one group are not looked at.
     """
 
-    def __init__(self, first_row: Ints, read: Read, nearness: Any, pool: ThreadPoolExecutor, buckets: int) -> None:
-        self.first_row, self.read, self.nearness, self.pool = first_row, read, nearness, pool
-        self.buckets = buckets
-        parts = pool.map(
-            lambda part: nearness.outlines(nearness.parse(read(first_row[part]))), _parts(len(first_row), BLOCK)
-        )
-        self.outlines = _stacked(parts, len(first_row))
-        self.labels: Ints = np.arange(len(first_row), dtype=np.int64)
-        per_value = 2 * COMPARISONS // max(1, len(first_row) * nearness.NUM_TABLES)
-        self.limit = int(np.clip(per_value, SMALLEST_BUCKET, LARGEST_BUCKET))
+    def __init__(self, values: Values, labels: Ints, pool: ThreadPoolExecutor, *, limit: int) -> None:
+        self.values, self.labels, self.pool, self.limit = values, labels, pool, limit
+        self.nearness = values.nearness
 
-    def find(self) -> Ints:
-        num_values = len(self.first_row)
-        if num_values < 2:
-            return self.labels
-        bits = max(0, (num_values // self.limit).bit_length() - 1)
-        start = min(self.nearness.MAX_DEPTH, max(1, bits // BITS_PER_COMPONENT))
-        for table in range(self.nearness.NUM_TABLES):
-            self._search(table, start)
-        return self.labels
+    def search(self, keys: Words, *, table: int, depth: int, buckets: int = 1) -> None:
+        """One table: joins what is near and in one bucket.
 
-    def _search(self, table: int, start: int) -> None:
-        """One table; its parts have no key in common."""
-        rows = np.arange(len(self.first_row), dtype=np.int64)
-        keys = np.zeros(len(rows), np.uint64)
-        self._deepen(rows, keys, table=table, first=0, last=start)
-        for part in by_bucket(keys, self.buckets):
-            self._search_part(rows[part], keys[part], table=table, reached=start)
+        Args:
+            keys: Of every value, from its first ``depth`` components; they are changed.
+            table: Its number.
+            depth: The number of components that are in ``keys``.
+            buckets: Parts into which the table is divided by the first bits of its keys; they have no key in common.
+        """
+        rows = np.arange(len(keys), dtype=np.int64)
+        for part in by_bucket(keys, buckets):
+            self._search_part(rows[part], keys[part], table=table, reached=depth)
 
     def _search_part(self, rows: Ints, keys: Words, *, table: int, reached: int) -> None:
         """Level by level: small buckets are compared, large ones go to the next level."""
@@ -156,24 +148,8 @@ class _Groups:
             if reached >= self.nearness.MAX_DEPTH:
                 self._compare_large(rows[np.lexsort([rows, keys])], np.sort(keys))
                 return
-            self._deepen(rows, keys, table=table, first=reached, last=reached + 1)
+            deepen(rows, keys, self.values, self.pool, table=table, first=reached, last=reached + 1)
             reached += 1
-
-    def _deepen(self, rows: Ints, keys: Words, *, table: int, first: int, last: int) -> None:
-        """Mixes further components of a table into ``keys``."""
-
-        def deepen(part: slice) -> None:
-            outlines = (
-                self.outlines[part] if len(rows) == len(self.outlines) else self.outlines.take(rows[part], axis=0)
-            )
-            found = self.nearness.components(outlines, table=table, first=first, last=last)
-            mixed = keys[part]
-            for component in np.ascontiguousarray(found.T):
-                mixed = _mix(mixed ^ component.astype(np.uint64))
-            keys[part] = mixed
-
-        for _ in self.pool.map(deepen, _parts(len(rows), BLOCK)):
-            pass
 
     def _compare(self, rows: Ints, remaining: Ints) -> None:
         """Every pair of rows of one bucket that are less than ``limit`` places apart.
@@ -182,15 +158,15 @@ class _Groups:
             rows: Buckets one after the other.
             remaining: How many places each row is before the end of its bucket.
         """
-        self._join(self.pool.map(lambda part: self._near_of(rows, remaining, part), _parts(len(rows), BLOCK)))
+        self._join(self.pool.map(lambda part: self._near_of(rows, remaining, part), chunks(len(rows), BLOCK)))
 
     def _near_of(self, rows: Ints, remaining: Ints, part: slice) -> Pairs:
         """The near pairs whose left row is in ``part``."""
         remaining = remaining[part]
         block = rows[part.start : part.stop + self.limit]
-        outlines, labels = self.outlines.take(block, axis=0), self.labels[block]
+        outlines, labels = self.values.outlines(block), self.labels[block]
         places = np.flatnonzero(remaining > 1)
-        found, pending = _no_pairs(), _no_pairs()
+        found, pending = no_pairs(), no_pairs()
         checked_at = 1
         for distance in range(1, self.limit):
             places = places[remaining[places] > distance]
@@ -199,12 +175,12 @@ class _Groups:
             left = places[labels[places] != labels[places + distance]]
             beside = outlines.take(left + distance, axis=0)
             left = left[self.nearness.may_be_near(outlines.take(left, axis=0), beside)]
-            pending = _joined([pending, (left, left + distance)])
+            pending = joined([pending, (left, left + distance)])
             if distance >= checked_at:
                 near = self._verified(block, pending)
                 labels = _merged(labels, near)
-                found, pending, checked_at = _joined([found, near]), _no_pairs(), 2 * distance
-        found = _joined([found, self._verified(block, pending)])
+                found, pending, checked_at = joined([found, near]), no_pairs(), 2 * distance
+        found = joined([found, self._verified(block, pending)])
         return block[found[0]], block[found[1]]
 
     def _verified(self, block: Ints, pairs: Pairs) -> Pairs:
@@ -212,10 +188,10 @@ class _Groups:
         if not len(pairs[0]):
             return pairs
         near: list[npt.NDArray[np.bool_]] = []
-        for part in _parts(len(pairs[0]), PAIRS):
+        for part in chunks(len(pairs[0]), PAIRS):
             left, right = pairs[0][part], pairs[1][part]
             places, index = np.unique(np.concatenate([left, right]), return_inverse=True)
-            values = self.nearness.parse(self.read(self.first_row[block[places]]))
+            values = self.nearness.parse(self.values.read(block[places]))
             sides = [values.take(side, axis=0) for side in (index[: len(left)], index[len(left) :])]
             near.append(self.nearness.are_near(*sides))
         kept = np.concatenate(near)
@@ -227,40 +203,78 @@ class _Groups:
         begin = np.arange(len(rows)) - (size - remaining)
         for leader in range(LEADERS):
             places = begin + np.minimum(leader, size - 1)
-            self._join(self.pool.map(lambda part: self._near_to(rows, places, part), _parts(len(rows), BLOCK)))  # noqa: B023
+            self._join(self.pool.map(lambda part: self._near_to(rows, places, part), chunks(len(rows), BLOCK)))  # noqa: B023
 
     def _near_to(self, rows: Ints, places: Ints, part: slice) -> Pairs:
         """The rows of ``part`` that are near to the rows at ``places`` of theirs, with these."""
         left, right = rows[places[part]], rows[part]
         apart = np.flatnonzero(self.labels[left] != self.labels[right])
-        outlines = [self.outlines.take(side[apart], axis=0) for side in (left, right)]
+        outlines = [self.values.outlines(side[apart]) for side in (left, right)]
         apart = apart[self.nearness.may_be_near(*outlines)]
         block = np.concatenate([left, right])
         near = self._verified(block, (apart, apart + len(left)))
         return block[near[0]], block[near[1]]
 
     def _join(self, found: Iterator[Pairs]) -> None:
-        self.labels = _merged(self.labels, _joined(list(found)), is_leader=True)
+        self.labels = _merged(self.labels, joined(list(found)), is_leader=True)
 
 
-def _stacked(parts: Iterator[npt.NDArray[Any]], count: int) -> npt.NDArray[Any]:
-    """Parts one below the other, without a second copy of them all."""
-    result: npt.NDArray[Any] | None = None
-    start = 0
-    for part in parts:
-        if result is None:
-            result = np.empty((count, part.shape[1]), part.dtype)
-        result[start : start + len(part)] = part
-        start += len(part)
-    return np.zeros((0, 1)) if result is None else result
+def bucket_keys(values: Values, count: int, pool: ThreadPoolExecutor, *, table: int, depth: int) -> tuple[Words, Words]:
+    """Of every value a key of the first ``depth`` components of a table, and one that further components refine.
+
+    The second one has the first 32 bits of the first, and then ``LEVEL_BITS`` of each of ``LEVELS`` components more:
+    values that share these components too have neighbouring keys.
+    """
+    keys, refined = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+    last = min(values.nearness.MAX_DEPTH, depth + LEVELS)
+
+    def mix(part: slice) -> None:
+        rows = np.arange(part.start, part.stop, dtype=np.int64)
+        found = values.nearness.components(values.outlines(rows), table=table, first=0, last=last)
+        mixed = keys[part]
+        columns = np.ascontiguousarray(found.T).astype(np.uint64)
+        for component in columns[:depth]:
+            mixed = _mix(mixed ^ component)
+        keys[part] = mixed
+        bits = mixed >> np.uint64(32) << np.uint64(32)
+        for level, component in enumerate(columns[depth:]):
+            bits |= (component & np.uint64((1 << LEVEL_BITS) - 1)) << np.uint64(32 - LEVEL_BITS * (level + 1))
+        refined[part] = bits
+
+    for _ in pool.map(mix, chunks(count, BLOCK)):
+        pass
+    return keys, refined
 
 
-def _no_pairs() -> Pairs:
+def deepen(
+    rows: Ints, keys: Words, values: Values, pool: ThreadPoolExecutor, *, table: int, first: int, last: int
+) -> None:
+    """Mixes components ``first`` to ``last`` of a table into the ``keys`` of some rows."""
+
+    def mix(part: slice) -> None:
+        found = values.nearness.components(values.outlines(rows[part]), table=table, first=first, last=last)
+        mixed = keys[part]
+        for component in np.ascontiguousarray(found.T):
+            mixed = _mix(mixed ^ component.astype(np.uint64))
+        keys[part] = mixed
+
+    for _ in pool.map(mix, chunks(len(rows), BLOCK)):
+        pass
+
+
+def taking(array: npt.NDArray[Any]) -> Callable[[Ints], npt.NDArray[Any]]:
+    """Reads rows of an array by their number."""
+    return lambda rows: array.take(rows, axis=0)
+
+
+def no_pairs() -> Pairs:
+    """Nothing."""
     return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
 
-def _joined(pairs: Sequence[Pairs]) -> Pairs:
-    every = [*pairs, _no_pairs()]
+def joined(pairs: Sequence[Pairs]) -> Pairs:
+    """Pairs one after the other."""
+    every = [*pairs, no_pairs()]
     return np.concatenate([pair[0] for pair in every]), np.concatenate([pair[1] for pair in every])
 
 
@@ -271,12 +285,25 @@ def _merged(labels: Ints, pairs: Pairs, *, is_leader: bool = False) -> Ints:
     """
     if not len(pairs[0]):
         return labels
-    known, numbers = np.unique(labels[np.concatenate(pairs)], return_inverse=True)
-    count = np.arange(len(pairs[0]), dtype=np.int64)
-    merged = known[components(len(known), numbers.astype(np.int64), np.concatenate([count, count]))]
-    if is_leader:
-        leader = np.arange(len(labels), dtype=np.int64)
-        leader[known] = merged
-        return leader[labels]
+    if not is_leader:
+        return renamed(labels, (labels[pairs[0]], labels[pairs[1]]))
+    known, merged = _connected((labels[pairs[0]], labels[pairs[1]]))
+    leader = np.arange(len(labels), dtype=np.int64)
+    leader[known] = merged
+    return leader[labels]
+
+
+def renamed(labels: Ints, pairs: Pairs) -> Ints:
+    """Labels in which those of every pair are one, the smallest of those that they are connected with."""
+    if not len(pairs[0]):
+        return labels
+    known, merged = _connected(pairs)
     place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
     return np.where(known[place] == labels, merged[place], labels)
+
+
+def _connected(pairs: Pairs) -> Pairs:
+    """The labels that occur in some pairs of them, ascending, and the smallest that each is connected with."""
+    known, numbers = np.unique(np.concatenate(pairs), return_inverse=True)
+    count = np.arange(len(pairs[0]), dtype=np.int64)
+    return known, known[components(len(known), numbers.astype(np.int64), np.concatenate([count, count]))]

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.release.dedup import Bools, Ints
 from mm_assets.release.signatures import Signatures
 from mm_assets.store.manifest import Input
 from mm_assets.store.objects import Store
-from mm_assets.store.tables import read_parquet, write_parquet
+from mm_assets.store.tables import read_parquet, write_batches
 
 SIGNATURES_FILE = "evaluation_signatures.parquet"
 SCHEMA = pa.schema([("modality", pa.string()), ("signature", pa.binary())])
@@ -49,14 +50,37 @@ def write_signatures(signatures: Mapping[str, Signatures], is_tested: Bools, pat
         is_tested: By position.
         path: Where to write.
     """
-    tables = [SCHEMA.empty_table()]
-    for name, found in sorted(signatures.items()):
-        data = found.read(np.flatnonzero(is_tested[found.position]))
-        rows = [row.tobytes() for row in np.unique(data, axis=0)]
-        tables.append(pa.table([pa.array([name] * len(rows), pa.string()), pa.array(rows, pa.binary())], schema=SCHEMA))
-    table = pa.concat_tables(tables)
-    write_parquet(table.combine_chunks(), path)
-    return table.num_rows
+    batches = (
+        pa.record_batch([pa.array([name] * len(rows), pa.string()), binary_rows(rows)], schema=SCHEMA)
+        for name, found in sorted(signatures.items())
+        for rows in _distinct_rows(found, np.flatnonzero(is_tested[found.position]))
+    )
+    return write_batches(pa.RecordBatchReader.from_batches(SCHEMA, batches), SCHEMA, path)
+
+
+def _distinct_rows(found: Signatures, numbers: Ints) -> Iterator[Data]:
+    """The distinct signatures of some numbers in the order of their bytes, about ``CHUNK`` at a time."""
+    begins = np.zeros(len(numbers), ">u8")
+    for start in range(0, len(numbers), CHUNK):
+        begins[start : start + CHUNK] = _first_bytes(found.read(numbers[start : start + CHUNK]))
+    order = np.argsort(begins.astype(np.uint64), kind="stable")
+    numbers, begins = numbers[order], begins[order]
+    start = 0
+    while start < len(numbers):
+        # Signatures that begin alike are not divided.
+        end = int(np.searchsorted(begins, begins[min(start + CHUNK, len(begins)) - 1], "right"))
+        yield np.unique(found.read(numbers[start:end]), axis=0)
+        start = end
+
+
+def _first_bytes(rows: Data) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(rows[:, :8]).view(">u8")[:, 0]
+
+
+def binary_rows(rows: Data) -> pa.Array:
+    """Rows of bytes as one array, without an object for each."""
+    data = pa.py_buffer(np.ascontiguousarray(rows))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, data]).cast(pa.binary())
 
 
 def find_near(
@@ -69,7 +93,7 @@ def find_near(
             continue
         table = read_parquet(store.fetch(entry.digest(SIGNATURES_FILE), folder))
         for name, found in signatures.items():
-            tested = table.filter(pa.array([value == name for value in table["modality"].to_pylist()], pa.bool_()))
+            tested = table.filter(pc.equal(table["modality"], name))  # pyright: ignore[reportAttributeAccessIssue]
             others = np.frombuffer(b"".join(tested["signature"].to_pylist()), np.uint8)
             result[near_positions(found, others.reshape(-1, found.nearness.NUM_BYTES))] = number
     return result

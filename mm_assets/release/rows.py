@@ -4,12 +4,14 @@ Shards are read in turn and in batches, so memory does not grow with their numbe
 widest columns and are compared and never queried, go to flat files beside the database.
 """
 
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import numpy as np
@@ -21,10 +23,12 @@ import pyarrow.parquet as pq
 from mm_assets.drops.labels import LABEL_FIELDS
 from mm_assets.errors import StageError
 from mm_assets.features.schema import EMBEDDING_SIGNALS, MEASURED_PARTS_FIELD, SIGNALS
+from mm_assets.identity.canonical import canonical_json
 from mm_assets.modalities.table import MODALITIES
 from mm_assets.release.shards import Shard
 from mm_assets.release.signature_files import SIGNATURE_COLUMNS, SignatureFiles
 from mm_assets.store.objects import Store
+from mm_assets.store.tables import ROW_GROUP_ROWS, write_batches
 
 ORIGIN = pa.schema(
     [*((name, pa.string()) for name in ("id", "source", "drop", "label", "language", "group")), *LABEL_FIELDS]
@@ -42,12 +46,18 @@ _STORED = pa.schema(
     [*_PLACE, *(field for field in POLICY_SCHEMA if field.name not in SIGNATURE_COLUMNS), MEASURED_PARTS_FIELD]
 )
 _MEASURED = SIGNALS.append(MEASURED_PARTS_FIELD)
+#: What a release keeps of its rows for those that descend from it; ``position`` follows from the place.
+KEPT_ROWS = pa.schema([field for field in _STORED if field.name not in ("position", "generation")])
+#: Key of schema metadata of kept rows: what the tables of signals state about themselves, as JSON.
+STATED = b"stated"
 #: Rows that are read of a shard, and rows that are handed to the database, at a time.
 BATCH_ROWS, INSERT_ROWS = 1 << 16, 1 << 17
 #: Shards that are fetched while another one is read.
 AHEAD = 4
 #: Of the database; with 1 GiB, ten million rows end in an error where labels are summed up.
 MEMORY_LIMIT = "2GiB"
+#: Of the database while something else needs the memory.
+IDLE_LIMIT = "256MiB"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +67,18 @@ class Rows(AbstractContextManager["Rows"]):
     Attributes:
         database: Its table ``samples`` is in the order of ``position``, and so is what is selected from it alone.
         starts: The position of every shard's first row, and then ``num_rows``.
-        signatures: Files of them.
-        stated: What the tables of signals state about themselves, without repetition.
+        signatures: Files of those that were read of shards: of kept rows they are kept elsewhere.
+        generations: The position of every generation's first row, and then ``num_rows``.
+        num_kept: How many generations' rows were kept, and not read of shards.
+        stated: By generation what the tables of signals state about themselves, without repetition.
     """
 
     database: duckdb.DuckDBPyConnection
     starts: npt.NDArray[np.int64]
     signatures: SignatureFiles
-    stated: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
+    generations: npt.NDArray[np.int64]
+    num_kept: int
+    stated: Sequence[Sequence[Mapping[str, str]]]
 
     @property
     def num_rows(self) -> int:
@@ -92,8 +106,16 @@ def open_database(spill: Path) -> duckdb.DuckDBPyConnection:
     return database
 
 
-def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> Rows:
-    """Every row of every shard.
+@contextmanager
+def idle(database: duckdb.DuckDBPyConnection) -> Generator[None]:
+    """Keeps most of the database in its folder while it is not asked."""
+    database.execute(f"SET memory_limit = '{IDLE_LIMIT}'")
+    yield
+    database.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+
+
+def load_rows(store: Store, shards: Sequence[Shard], workdir: Path, kept: Sequence[Path] = ()) -> Rows:
+    """Every row of every shard; ``kept`` has the files with those of the first generations, whose shards are not read.
 
     ``parts`` is null for plain samples. ``shard`` is the shard's number and ``generation`` its release's; ``position``
     counts rows shard by shard.
@@ -106,22 +128,70 @@ def load_rows(store: Store, shards: Sequence[Shard], workdir: Path) -> Rows:
     database.execute("CREATE TABLE samples AS SELECT * FROM nothing")
     database.unregister("nothing")
     signatures = SignatureFiles(workdir / "signatures")
-    stated: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    of_shard = np.array([shard.generation for shard in shards], np.int32)
+    # Releases of the first version listed shards by name; what follows needs them in order.
+    generation = np.maximum.accumulate(of_shard)
+    num_generations = int(generation.max(initial=-1)) + 1
+    stated: list[_Stated] = [{} for _ in range(num_generations)]
     sizes = np.zeros(len(shards), np.int64)
+    num_rows = 0
+    for number, path in enumerate(kept):
+        for table in _combined(_kept_batches(path, of_shard, stated[number], sizes), INSERT_ROWS):
+            num_rows = _insert(database, table, num_rows)
+    first = int((generation < len(kept)).sum())
     with signatures.writer() as writer:
-        num_rows = 0
-        for table in _combined(_batches(store, shards, workdir / "fetched", stated, sizes), INSERT_ROWS):
-            positions = pa.array(np.arange(num_rows, num_rows + table.num_rows, dtype=np.int64))
-            database.register("batch", table.drop_columns(list(SIGNATURE_COLUMNS)).add_column(0, "position", positions))
-            database.execute("INSERT INTO samples BY NAME SELECT * FROM batch")
-            database.unregister("batch")
+        for table in _combined(
+            _batches(store, shards, generation, first, workdir / "fetched", stated, sizes), INSERT_ROWS
+        ):
             writer.append(table, num_rows)
-            num_rows += table.num_rows
+            num_rows = _insert(database, table.drop_columns(list(SIGNATURE_COLUMNS)), num_rows)
     # What was read of the shards is freed, and Arrow would keep its memory for more.
     pa.default_memory_pool().release_unused()
-    ordered = [stated[key] for key in sorted(stated)]
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return Rows(database=database, starts=starts, signatures=signatures, stated=ordered)
+    return Rows(
+        database=database,
+        starts=starts,
+        signatures=signatures,
+        generations=starts[np.searchsorted(generation, np.arange(num_generations + 1))],
+        num_kept=len(kept),
+        stated=[[entries[key] for key in sorted(entries)] for entries in stated],
+    )
+
+
+_Stated: TypeAlias = dict[tuple[tuple[str, str], ...], Mapping[str, str]]
+
+
+def _insert(database: duckdb.DuckDBPyConnection, table: pa.Table, first: int) -> int:
+    """Adds rows from position ``first`` on and returns the position after them."""
+    positions = pa.array(np.arange(first, first + table.num_rows, dtype=np.int64))
+    database.register("batch", table.add_column(0, "position", positions))
+    database.execute("INSERT INTO samples BY NAME SELECT * FROM batch")
+    database.unregister("batch")
+    return first + table.num_rows
+
+
+def _kept_batches(
+    path: Path, generation: npt.NDArray[np.int32], stated: _Stated, sizes: npt.NDArray[np.int64]
+) -> Iterator[pa.Table]:
+    """Rows of one generation as its release kept them; fills ``stated``, and ``sizes`` by shard."""
+    with pq.ParquetFile(path) as file:
+        for entry in json.loads(file.schema_arrow.metadata[STATED]):
+            stated[tuple(sorted(entry.items()))] = entry
+        present = [name for name in KEPT_ROWS.names if name in set(file.schema_arrow.names)]
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present, use_threads=False):
+            table = _fitted(pa.Table.from_batches([batch]), KEPT_ROWS)
+            shard = table["shard"].to_numpy()
+            sizes += np.bincount(shard, minlength=len(sizes))
+            yield table.append_column("generation", pa.array(generation[shard]))
+
+
+def write_kept_rows(rows: Rows, generation: int, path: Path) -> int:
+    """Writes the rows of one generation for the releases that descend from this one; returns their number."""
+    schema = KEPT_ROWS.with_metadata({STATED: canonical_json(list(rows.stated[generation]))})
+    first, end = rows.generations[generation : generation + 2].tolist()
+    columns = ", ".join(f'"{name}"' for name in KEPT_ROWS.names)
+    found = rows.database.sql(f"SELECT {columns} FROM samples WHERE position >= {first} AND position < {end}")
+    return write_batches(found.to_arrow_reader(ROW_GROUP_ROWS), schema, path)
 
 
 def _combined(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
@@ -170,18 +240,20 @@ def _read(store: Store, number: int, shard: Shard, folder: Path) -> _Read:
 def _batches(
     store: Store,
     shards: Sequence[Shard],
+    generation: npt.NDArray[np.int32],
+    first: int,
     folder: Path,
-    stated: dict[tuple[tuple[str, str], ...], Mapping[str, str]],
+    stated: Sequence[_Stated],
     sizes: npt.NDArray[np.int64],
 ) -> Iterator[pa.Table]:
-    """Rows of all shards in order, while the next shards are fetched; fills ``stated``, and ``sizes`` by shard."""
+    """Rows of shards from ``first`` on, while the next are fetched; fills ``stated``, and ``sizes`` by shard."""
     waiting: list[Future[_Read]] = []
     with ThreadPoolExecutor(AHEAD) as pool:
-        for number in range(len(shards)):
+        for number in range(first, len(shards)):
             for ahead in range(number + len(waiting), min(number + AHEAD, len(shards))):
                 waiting.append(pool.submit(_read, store, ahead, shards[ahead], folder / str(ahead)))
             read = waiting.pop(0).result()
-            stated[tuple(read.stated.items())] = read.stated
+            stated[generation[number]][tuple(read.stated.items())] = read.stated
             for table in read.tables:
                 sizes[number] += table.num_rows
                 yield table

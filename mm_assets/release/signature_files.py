@@ -29,6 +29,11 @@ class SignatureFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._folder
+
     def path(self, modality: str) -> Path:
         """Where the signatures of a modality are."""
         return self._folder / f"{modality}.bytes"

@@ -1,7 +1,6 @@
-"""Signatures of the rows of a release, and which rows are nearly equal in one modality."""
+"""Signatures of the rows of a release, and which samples are nearly equal in one modality."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from mm_assets.modalities.table import CAUSAL, MODALITIES, NAMES
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.dedup import Ints
-from mm_assets.release.near import find_groups
+from mm_assets.release.near import Read
 from mm_assets.release.rows import Rows
 from mm_assets.release.signature_files import NEAR
 
@@ -21,31 +20,17 @@ __all__ = ["NEAR", "Signatures", "read_signatures"]
 class Signatures:
     """Signatures of one modality.
 
-    ``position`` is ascending and names the sample of each: one for each part of the modality, in reading order. ``row``
-    says which row of the file at ``path`` has it.
+    ``position`` is ascending and names the sample of each: one for each part of the modality, in reading order.
+    ``read`` has their bytes [numbers, bytes], by their number in ``position``.
     """
 
     position: Ints
-    row: Ints
-    path: Path
+    read: Read
     nearness: Any
-
-    def read(self, numbers: Ints) -> npt.NDArray[np.uint8]:
-        """Bytes [numbers, bytes] of signatures, by their number in ``position``."""
-        if len(numbers) == 0:
-            return np.zeros((0, self.nearness.NUM_BYTES), np.uint8)
-        # Mapped anew for every call: pages that were read do not stay.
-        mapped = np.memmap(self.path, np.uint8, "r").reshape(-1, self.nearness.NUM_BYTES)
-        return np.asarray(mapped[self.row[numbers]])
 
     def values(self, numbers: Ints) -> npt.NDArray[Any]:
         """Parsed signatures, by their number in ``position``."""
         return self.nearness.parse(self.read(numbers))
-
-    def groups(self, *, buckets: int = 1) -> Ints:
-        """For every row of ``position`` the smallest position of its group of nearly equal ones."""
-        found = find_groups(len(self), self.read, self.nearness, buckets=buckets)
-        return self.position[found] if len(self) else self.position
 
     def groups_of_samples(self, leader: Ints, num_rows: int) -> Ints:
         """By position the group of a sample: that of its part, and of several one that samples with equal lists share.
@@ -80,18 +65,22 @@ class Signatures:
 
 
 def read_signatures(rows: Rows, modality: str, config: FreezeConfig) -> Signatures:
-    """The signatures of every row of ``samples`` that takes part in the search, one for each of its parts."""
+    """The signatures of every row that was read of a shard and takes part in the search, one for each of its parts."""
     position = rows.signatures.positions(modality)
     taken = np.arange(len(position), dtype=np.int64)
     if modality in CAUSAL:
         found = rows.database.execute(f"SELECT {_takes_part(modality, config)} AS part FROM samples").fetchnumpy()
         taken = np.flatnonzero(np.ma.filled(found["part"], False)[position]).astype(np.int64)
-    return Signatures(
-        position=position[taken],
-        row=taken,
-        path=rows.signatures.path(modality),
-        nearness=MODALITIES[modality].aspect("nearness"),
-    )
+    nearness, path = MODALITIES[modality].aspect("nearness"), rows.signatures.path(modality)
+
+    def read(numbers: Ints) -> npt.NDArray[np.uint8]:
+        if len(numbers) == 0:
+            return np.zeros((0, nearness.NUM_BYTES), np.uint8)
+        # Mapped anew for every call: pages that were read do not stay.
+        mapped = np.memmap(path, np.uint8, "r").reshape(-1, nearness.NUM_BYTES)
+        return np.asarray(mapped[taken[numbers]])
+
+    return Signatures(position=position[taken], read=read, nearness=nearness)
 
 
 def _takes_part(modality: str, config: FreezeConfig) -> str:

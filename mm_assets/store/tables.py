@@ -18,6 +18,8 @@ BATCH_ROWS = 256
 PARQUET_TYPE = "application/vnd.apache.parquet"
 ARROW_TYPE = "application/vnd.apache.arrow.file"
 TAR_TYPE = "application/x-tar"
+#: An array of numpy, format 1.0.
+ARRAY_TYPE = "application/x-npy"
 JSON_TYPE = "application/json"
 MARKDOWN_TYPE = "text/markdown"
 SAFETENSORS_TYPE = "application/vnd.safetensors"

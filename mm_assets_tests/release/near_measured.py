@@ -23,8 +23,8 @@ from mm_assets.demo.catalog import LANGUAGES, choose, read_catalog
 from mm_assets.demo.speech import Utterance, speak
 from mm_assets.features.config import FeaturesConfig
 from mm_assets.modalities.table import aspect
-from mm_assets.release.near import near_groups
 from mm_assets_tests.release.drawings import as_jpeg, noise_field
+from mm_assets_tests.release.lineages import near_groups
 
 CONFIG = FeaturesConfig()
 SEED = 20_261_121

@@ -252,16 +252,14 @@ def test_what_is_near_to_a_sample_of_an_evaluation_set_never_trains(world, sampl
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_near_samples_are_found_through_buckets_as_by_every_pair(seed, tmp_path):
+def test_near_samples_are_found_through_buckets_as_by_every_pair(seed):
     nearness = aspect("image", "nearness")
     rng = np.random.default_rng(seed)
     held = np.stack([np.frombuffer(picture(n), np.uint8) for n in range(120)])
     shades = rng.integers(0, 8, 200)
     data = np.stack([np.frombuffer(picture(n, shade=int(shades[n])), np.uint8) for n in range(200)])
     order = rng.permutation(200)
-    (tmp_path / "signatures").write_bytes(data[order].tobytes())
-    rows = np.arange(200)
-    found = Signatures(position=rows, row=rows, path=tmp_path / "signatures", nearness=nearness)
+    found = Signatures(position=np.arange(200), read=data[order].__getitem__, nearness=nearness)
     every = near_positions(found, held)
     assert set(order[every].tolist()) >= set(range(120))
     assert len(every) <= 122

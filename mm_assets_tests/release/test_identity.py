@@ -6,6 +6,7 @@ from mm_assets.errors import GateError
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.contamination import KEYS_FILE
 from mm_assets.release.inputs import PARENT_OUTPUTS
+from mm_assets.release.kept import kept_by
 from mm_assets.release.shards import places
 
 NAME = "spectacular-release"
@@ -40,7 +41,7 @@ def test_every_object_that_is_read_is_an_input(world, sample):
     pinned = action.inputs[-1]
     assert (pinned.manifest, pinned.role) == (parent.manifest_digest, "parent")
     assert [item.digest for item in pinned.outputs] == [
-        parent.manifest.output(n).digest for n in (*PARENT_OUTPUTS, KEYS_FILE)
+        parent.manifest.output(n).digest for n in (*PARENT_OUTPUTS, KEYS_FILE, *kept_by(parent.manifest))
     ]
     first = world.action(world.spec("r1", 1))
     assert [entry.manifest for entry in first.inputs[:3]] == [committed.manifest_digest for committed in made.values()]

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mm_assets.modalities.table import aspect
 from mm_assets.release.dedup import components
-from mm_assets.release.near import near_groups
 from mm_assets.release.near_sets import NEIGHBOURS, near_pairs
 from mm_assets_tests.release import near_measured
 from mm_assets_tests.release.drawings import noise_field, picture
+from mm_assets_tests.release.lineages import near_groups
 
 IMAGE, AUDIO, TEXT = (aspect(name, "nearness") for name in ("image", "audio", "text"))
 

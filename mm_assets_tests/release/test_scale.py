@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.modalities.table import aspect
-from mm_assets.release import near, rows
+from mm_assets.release import generations, links, near_sets, rows
 from mm_assets.release.dedup import by_bucket, components, shared_keys
 from mm_assets.release.freeze import compute_dataset_release
 from mm_assets.release.rows import load_rows
@@ -38,7 +38,9 @@ def test_a_freeze_in_buckets_writes_the_same_bytes(world, sample, buckets, monke
     action = world.action(world.spec("r1", 2))
     folder = world.folder / "parts"
     folder.mkdir()
-    monkeypatch.setattr(near, "THREADS", 3)
+    monkeypatch.setattr(links, "THREADS", 3)
+    monkeypatch.setattr(generations, "CHUNK", 11)
+    monkeypatch.setattr(near_sets, "CHUNK", 5)
     monkeypatch.setattr(rows, "INSERT_ROWS", 7)
     monkeypatch.setattr(rows, "BATCH_ROWS", 3)
     job = Job(store=world.store, action=action, workdir=folder, placement={"release_buckets": buckets})
