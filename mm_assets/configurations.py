@@ -187,7 +187,7 @@ def open_named_release(workspace: Workspace, request: ReleaseRequest) -> Release
 
     Raises:
         UsageError: an unknown policy, configuration, parent or release, or a parent that is not frozen.
-        GateError: the parent, or the release whose data are used, did not pass its check; or a source does not allow
+        CheckError: the parent, or the release whose data are used, did not pass its check; or a source does not allow
             the release.
         SpecError: the configuration makes other shards than the release whose data are used.
         DropError: a drop is missing or unusable. SettingsError: a rules file is unusable.
@@ -308,7 +308,7 @@ def frozen_pin(workspace: Workspace, release: str) -> ReleasePin:
     """A release as it is frozen now.
 
     Raises:
-        UsageError: it is not frozen. GateError: it did not pass its check.
+        UsageError: it is not frozen. CheckError: it did not pass its check.
     """
     return _frozen(workspace, release, "--release")
 

@@ -66,7 +66,7 @@ class SpecError(MmError, ValueError):
     """A release spec, training spec or configuration is unusable."""
 
 
-class GateError(MmError, RuntimeError):
+class CheckError(MmError, RuntimeError):
     """A stage refused its input because a check failed or never ran."""
 
 

@@ -22,7 +22,7 @@ from mm_assets.checks.validations import (
     read_validation,
     record_validation,
 )
-from mm_assets.errors import GateError, ObjectCorruptError
+from mm_assets.errors import CheckError, ObjectCorruptError
 from mm_assets.identity.canonical import Json, digest_json
 from mm_assets.identity.code import code_digest, library_versions
 from mm_assets.pipeline import ASSETS, OPTIONAL_RULES, RULES_FILES, Asset, asset_named, check_roots, code_roots
@@ -184,18 +184,18 @@ class Workspace:
 
         Raises:
             ObjectMissingError: the partition was never materialized.
-            GateError: no check was made of what it is now, or one failed.
+            CheckError: no check was made of what it is now, or one failed.
         """
         ref = self.ref(name, partition) or require_ref(self.store, name, partition)
         record = self.validation(ref)
         where = f"{name} {partition.path}"
         if record is None:
-            raise GateError(
+            raise CheckError(
                 f"{where}: was not checked under the rules in force: expected a passed check of {ref.content}. "
                 f"Run `mm run --release {partition.release}`, or materialize it together with its check."
             )
         if not record.passed:
-            raise GateError(
+            raise CheckError(
                 f"{where}: failed its check: {record.failures}. Repair the data or the rules and run it again."
             )
         return ref
@@ -204,7 +204,7 @@ class Workspace:
         """Digest of the partition's manifest, provided it passed its check, also one of the first version.
 
         Raises:
-            ObjectMissingError: it was never materialized. GateError: it was not checked, or it failed.
+            ObjectMissingError: it was never materialized. CheckError: it was not checked, or it failed.
         """
         ref = require_ref(self.store, name, partition)
         self._require_sound(read_manifest(self.store, ref.manifest), ref.manifest)
@@ -215,7 +215,7 @@ class Workspace:
 
         Raises:
             ObjectMissingError: the release or an input does not exist.
-            GateError: an input did not pass its check under the rules in force, or is stale.
+            CheckError: an input did not pass its check under the rules in force, or is stale.
         """
         asset = asset_named(name)
         resolved = self._resolved(asset, partition, environment)
@@ -303,7 +303,7 @@ class Workspace:
         What passed under the rules in force is not checked again; what failed is, and so is what others can undo.
 
         Raises:
-            GateError: it gathers shards of which one did not pass under the rules in force.
+            CheckError: it gathers shards of which one did not pass under the rules in force.
         """
         ref = self.ref(name, partition) or require_ref(self.store, name, partition)
         try:
@@ -346,13 +346,13 @@ class Workspace:
         """The ref of an input: checked under the rules in force, and made from what its own inputs are now.
 
         Raises:
-            ObjectMissingError: it is not materialized. GateError: it did not pass, or it is stale.
+            ObjectMissingError: it is not materialized. CheckError: it did not pass, or it is stale.
         """
         ref = self.require_passed(name, partition)
         asset = asset_named(name)
         # What gathers all shards of a release is looked at by itself, once, and not again by each asset behind it.
         if not _gathers(asset) and inputs_digest(self._resolved(asset, partition, {}).inputs) != ref.inputs:
-            raise GateError(
+            raise CheckError(
                 f"{name} {partition.path}: is stale: it was made from other data than its inputs hold now. "
                 "Materialize it again."
             )
@@ -362,7 +362,7 @@ class Workspace:
         """Refuses a manifest that did not pass its check under the rules in force for its own release.
 
         Raises:
-            GateError: it was not checked under them, or it failed.
+            CheckError: it was not checked under them, or it failed.
         """
         where = f"{manifest.asset} {manifest.partition.path}"
         if manifest.schema_ == FIRST_SCHEMA and passed_in_first_version(self.store, manifest, digest):
@@ -371,12 +371,12 @@ class Workspace:
             manifest.asset, manifest.content, inputs_digest(manifest.inputs), manifest.partition.release
         )
         if record is None:
-            raise GateError(
+            raise CheckError(
                 f"{where} ({digest}): was not checked under the rules in force for its release. "
                 f"Run `mm run --release {manifest.partition.release}` first."
             )
         if not record.passed:
-            raise GateError(f"{where}: failed its check: {record.failures}. Repair it, or use another release.")
+            raise CheckError(f"{where}: failed its check: {record.failures}. Repair it, or use another release.")
 
     def _was_undone(self, ref: Ref) -> bool:
         """Whether what it did to the world no longer holds; never for an asset that only computes."""

@@ -18,7 +18,7 @@ def resolve_batch_plan(context: InputContext) -> Resolved:
     """What the partition's plan would be computed from now.
 
     Raises:
-        GateError: the dataset release did not pass its check. SpecError: the plan's parameters are unusable.
+        CheckError: the dataset release did not pass its check. SpecError: the plan's parameters are unusable.
     """
     spec = context.spec
     config = spec.config("plan", PlanConfig)

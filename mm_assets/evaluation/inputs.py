@@ -11,7 +11,7 @@ def resolve_evaluation(context: InputContext) -> Resolved:
 
     Raises:
         ObjectMissingError: the release or the model does not exist.
-        GateError: one of them did not pass its check, or the model was trained on other data.
+        CheckError: one of them did not pass its check, or the model was trained on other data.
     """
     return Resolved(
         params={

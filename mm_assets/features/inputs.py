@@ -28,7 +28,7 @@ def resolve_features(context: InputContext) -> Resolved:
     """What one shard's features are made from; their environment is the decoders in use.
 
     Raises:
-        ObjectMissingError: the shard has no snapshot. GateError: its snapshot did not pass.
+        ObjectMissingError: the shard has no snapshot. CheckError: its snapshot did not pass.
         SpecError: the configuration names a redaction of another version.
     """
     config = context.spec.config("features", FeaturesConfig)
@@ -44,7 +44,7 @@ def resolve_embeddings(context: InputContext) -> Resolved:
     """What one shard's embeddings are made from, with the encoder that the release pins.
 
     Raises:
-        ObjectMissingError: the shard has no features. GateError: its features did not pass.
+        ObjectMissingError: the shard has no features. CheckError: its features did not pass.
         SpecError: the release pins an encoder of another kind.
     """
     spec = context.spec

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.errors import GateError, UsageError
+from mm_assets.errors import CheckError, UsageError
 from mm_assets.lineage.letters import ASSETS, LetterFilter, letters_of, own_place
 from mm_assets.lineage.records import Row
 from mm_assets.materialize import Workspace
@@ -69,7 +69,7 @@ def replay_letters(
 
     Raises:
         UsageError: the release has no shards of its own, or only one of ``into`` and ``configuration`` is given.
-        GateError: what was good before would change, or a check failed.
+        CheckError: what was good before would change, or a check failed.
     """
     spec = workspace.spec(release)
     if not spec.num_shards:
@@ -157,7 +157,7 @@ def _stage_shard(workspace: Workspace, source: Partition, target: Partition) -> 
                 suppose(made[-1][1].ref)
             record = workspace.check(asset, target)
             if not record.passed:
-                raise GateError(
+                raise CheckError(
                     f"{asset} {target.path}: fails its check after the replay: {record.failures}. Nothing was "
                     f"committed: exclude what is dead with `mm release exclude --release {target.release}`, or set "
                     "other rules with `mm rules set`."
@@ -176,7 +176,7 @@ def _require_untouched(store: Store, before: Manifest, result: StageResult, fold
     """Refuses a result in which a sample that was good before is gone or other than it was.
 
     Raises:
-        GateError: there is one.
+        CheckError: there is one.
     """
     name = TABLES[before.asset]
     paths = {file.name: file.path for file in result.files}
@@ -188,7 +188,7 @@ def _require_untouched(store: Store, before: Manifest, result: StageResult, fold
         changed = _changed(tensors, map_arrow(paths["tensors.arrow"]))
     if changed:
         shown = ", ".join(changed[:MAX_NAMED])
-        raise GateError(
+        raise CheckError(
             f"{before.asset} {before.partition.path}: the fix changes {len(changed)} samples that were good: {shown}. "
             f"Nothing was committed. Run `mm run --release {before.partition.release}` if it is meant."
         )

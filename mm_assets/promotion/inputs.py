@@ -17,7 +17,7 @@ def resolve_promotion(context: InputContext) -> Resolved:
 
     Raises:
         ObjectMissingError: an input does not exist.
-        GateError: an input did not pass its check, or is about another model or release.
+        CheckError: an input did not pass its check, or is about another model or release.
         ObjectCorruptError: the registry holds what its decision does not say.
         SettingsError: the rules are unusable.
     """
@@ -29,7 +29,7 @@ def resolve_registration(context: InputContext) -> Resolved:
     """What the registry would be moved by: the decision.
 
     Raises:
-        ObjectMissingError: there is no decision. GateError: it did not pass its check, or is out of date.
+        ObjectMissingError: there is no decision. CheckError: it did not pass its check, or is out of date.
     """
     return Resolved(params={}, inputs=context.all_upstream())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mm_assets.checks.exclusions import read_exclusions
 from mm_assets.drops.record import DROP_FILE, SOURCE_FILE
-from mm_assets.errors import GateError, ObjectMissingError
+from mm_assets.errors import CheckError, ObjectMissingError
 from mm_assets.identity.canonical import Json, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
 from mm_assets.release.contamination import EVALUATION_OUTPUTS, EVALUATION_SET, KEYS_FILE
@@ -38,7 +38,7 @@ def resolve_dataset_release(context: InputContext) -> Resolved:
     """What the release would be frozen from now.
 
     Raises:
-        GateError: a shard is missing, unchecked, failed or stale (all of them are named), the parent is unusable, or a
+        CheckError: a shard is missing, unchecked, failed or stale (all of them are named), the parent is unusable, or a
             source does not allow the release today.
     """
     spec = context.spec
@@ -81,7 +81,7 @@ def _shard_inputs(context: InputContext) -> list[Input]:
         states = list(pool.map(lambda shard: _shard_state(context, shard), shards))
     problems = [problem for state in states for problem in state.problems]
     if problems:
-        raise GateError(
+        raise CheckError(
             f"dataset_release {context.spec.release}: {len(problems)} of {len(states) * len(SHARD_ASSETS)} shard "
             f"partitions are not ready: {'; '.join(problems)}. Repair their data if a check failed, materialize these "
             "partitions together with their checks, and then freeze the release."
@@ -97,12 +97,12 @@ def _shard_state(context: InputContext, shard: str) -> _ShardState:
             state.inputs.append(context.upstream(asset, partition))
         except ObjectMissingError:
             state.problems.append(f"{asset} {shard} is missing")
-        except GateError as error:
+        except CheckError as error:
             state.problems.append(f"{asset} {shard} {_clause(error, f'{asset} {partition.path}: ')}")
     return state
 
 
-def _clause(error: GateError, subject: str) -> str:
+def _clause(error: CheckError, subject: str) -> str:
     """The error without its subject and its advice."""
     return str(error).removeprefix(subject).partition(". ")[0].rstrip(".")
 
@@ -194,11 +194,11 @@ def _pinned(context: InputContext, pin: ReleasePin, role: str) -> Manifest:
     """The pinned manifest of another release, which must still pass under that release's rules.
 
     Raises:
-        GateError: it is something else, or the other release failed its check since.
+        CheckError: it is something else, or the other release failed its check since.
     """
     manifest = read_manifest(context.store, pin.digest)
     if (manifest.asset, manifest.partition.release) != ("dataset_release", pin.release):
-        raise GateError(
+        raise CheckError(
             f"dataset_release {context.spec.release}: its {role} {pin.digest} is not a frozen release: expected "
             f"dataset_release {pin.release}, got {manifest.asset} {manifest.partition.path}. Open it again."
         )

@@ -25,7 +25,7 @@ class InputContext:
         environment: Identity of where it is computed; empty for stages that run inside the Dagster run.
         rules: In force for the release.
         take: Gives the ref of an upstream partition that may be used, and raises where it may not.
-        require_sound: Raises ``GateError`` unless a manifest, given with its digest, passed its check under the rules
+        require_sound: Raises ``CheckError`` unless a manifest, given with its digest, passed its check under the rules
             in force for its own release.
         peek: The ref that a partition of this release has now, whatever its state; None where it has none.
         reads: Outputs that are read, by upstream asset, as the table of assets says.
@@ -45,7 +45,7 @@ class InputContext:
         """The upstream partition (by default of the same name) as an input.
 
         Raises:
-            ObjectMissingError: it is not materialized. GateError: it did not pass its check, or it is stale.
+            ObjectMissingError: it is not materialized. CheckError: it did not pass its check, or it is stale.
         """
         return self.take(asset, partition or self.partition).as_input(*self.reads[asset])
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mm_assets.drops.record import DROP_FILE, NAME_PATTERN, NAME_RULE, drop_key, parse_drop, source_key
 from mm_assets.drops.source import parse_source
-from mm_assets.errors import DropError, GateError, SpecError, UsageError
+from mm_assets.errors import CheckError, DropError, SpecError, UsageError
 from mm_assets.releases.sizing import choose_num_shards
 from mm_assets.releases.spec import SCHEMA, DropPin, ReleasePin, ReleaseSpec, spec_key, write_spec
 from mm_assets.releases.terms import Delivery, deliveries_of, drops_of, judge_terms
@@ -43,7 +43,7 @@ def open_release(
         UsageError: ``release`` is not a valid name.
         SpecError: no drop, a drop named twice or held by the parent, or a value that cannot be part of a spec.
         DropError: a drop has not arrived completely or is unusable.
-        GateError: a source does not allow it.
+        CheckError: a source does not allow it.
         CommitConflictError: the release is open with another spec.
     """
     if not re.fullmatch(NAME_PATTERN, release):
@@ -91,7 +91,7 @@ def require_terms(store: Store, spec: ReleaseSpec) -> tuple[str, ...]:
     """Refuses a release whose sources do not allow it today; returns what their owners have not declared.
 
     Raises:
-        GateError: a source is revoked, its consent is withdrawn, its retention is over, or it is for other uses.
+        CheckError: a source is revoked, its consent is withdrawn, its retention is over, or it is for other uses.
     """
     deliveries = deliveries_of(store, spec.drops, spec.parent, spec.data_of)
     return require_allowed(store, spec.release, deliveries, spec.use)
@@ -103,11 +103,13 @@ def require_allowed(
     """``require_terms`` of a release that is not open yet, by the drops it would read.
 
     Raises:
-        GateError: as ``require_terms``.
+        CheckError: as ``require_terms``.
     """
     terms = judge_terms(store, deliveries, use=use, today=datetime.now(UTC).date(), is_opening=is_opening)
     if terms.refused:
-        raise GateError(f"release {release}: {'; '.join(terms.refused)}. Leave these sources out, or ask their owners.")
+        raise CheckError(
+            f"release {release}: {'; '.join(terms.refused)}. Leave these sources out, or ask their owners."
+        )
     return terms.undeclared
 
 

@@ -180,6 +180,8 @@ def parse_spec(data: bytes, where: str, release: str) -> ReleaseSpec:
     """
     try:
         document = json.loads(data)
+        # Half of a surrogate pair is valid JSON that nothing could be written from.
+        canonical_json(document)
         if isinstance(document, dict) and document.get("schema") == FIRST_SCHEMA:
             document = _translated(document)
         spec = ReleaseSpec.model_validate(document)

@@ -11,7 +11,7 @@ def resolve_model(context: InputContext) -> Resolved:
     """What the partition's model would be trained from now.
 
     Raises:
-        GateError: an input did not pass its check, or the plan was made from another dataset release.
+        CheckError: an input did not pass its check, or the plan was made from another dataset release.
         SpecError: the configuration is unusable.
     """
     spec = context.spec

@@ -11,7 +11,7 @@ import pytest
 from mm_assets.checks.rules import read_rules_record
 from mm_assets.cli import main
 from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
-from mm_assets.errors import GateError, SettingsError
+from mm_assets.errors import CheckError, SettingsError
 from mm_assets.identity.canonical import canonical_json
 from mm_assets.lineage.verify import verify_store
 from mm_assets.materialize import Workspace
@@ -223,7 +223,7 @@ def test_an_empty_suite_of_whoever_runs_it_makes_no_bad_shard_good(
     report = run("b1", "snapshot", config_dir=weak)
     assert [failure.asset for failure in report.failed] == ["snapshot"]
     lenient = Workspace(replace(workspace.settings, config_dir=weak), workspace.store)
-    with pytest.raises(GateError, match="snapshot b1/0000: failed its check"):
+    with pytest.raises(CheckError, match="snapshot b1/0000: failed its check"):
         lenient.run("features", Partition(release="b1", shard="0000"), environment={})
 
 
@@ -271,10 +271,10 @@ def test_replaced_rules_are_on_record_and_void_the_old_outcomes(
     fresh = Workspace(workspace.settings, store)
     for name in ("features", "dataset_release"):
         partition = SHARD if ASSETS[name].is_sharded else only("r1")
-        with pytest.raises(GateError, match="was not checked under the rules in force"):
+        with pytest.raises(CheckError, match="was not checked under the rules in force"):
             fresh.resolve(name, partition, {})
     # An experiment on it is refused too: its data are judged by the rules of the release they come from.
-    with pytest.raises(GateError, match="r1"):
+    with pytest.raises(CheckError, match="r1"):
         fresh.resolve("dataset_release", only("e1"), {})
     computed = advance(Workspace(workspace.settings, store), "r1", ["snapshot", "features"])
     assert computed == {"snapshot": 0, "features": 0}

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mm_assets.checks.validations import Finding
-from mm_assets.errors import GateError, ObjectCorruptError, SpecError, StageError
+from mm_assets.errors import CheckError, ObjectCorruptError, SpecError, StageError
 from mm_assets.evaluation.config import EvaluationConfig
 from mm_assets.evaluation.evaluate import compute_evaluation
 from mm_assets.evaluation.preview import preview
@@ -249,7 +249,7 @@ def test_a_model_of_another_release_is_refused(world: Any, row: RowOf) -> None:
     world.release(rows)
     world.model(("cat", "dog"))
     world.release([entry | {"label": "dog"} for entry in rows])
-    with pytest.raises(GateError, match="batch_plan r1: is stale"):
+    with pytest.raises(CheckError, match="batch_plan r1: is stale"):
         world.evaluate()
 
 

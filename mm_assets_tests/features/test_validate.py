@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.errors import GateError, SpecError
+from mm_assets.errors import CheckError, SpecError
 from mm_assets.features import validate
 from mm_assets.features.bootstrap import ENCODER_FILE, bootstrap_encoder_bytes
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
@@ -42,10 +42,10 @@ def _tensors(**changed: object) -> pa.Table:
 
 
 def test_features_need_a_passed_check_upstream(workspace):
-    with pytest.raises(GateError, match="snapshot r1/0000: was not checked under the rules in force"):
+    with pytest.raises(CheckError, match="snapshot r1/0000: was not checked under the rules in force"):
         workspace.resolve("features", PARTITION, {})
     judge_by_hand(workspace, "snapshot", PARTITION, problem="rows differ")
-    with pytest.raises(GateError, match="snapshot r1/0000: failed its check: rows differ"):
+    with pytest.raises(CheckError, match="snapshot r1/0000: failed its check: rows differ"):
         workspace.resolve("features", PARTITION, {})
 
 

@@ -9,7 +9,7 @@ import pytest
 from mm_assets.checks.rules import replace_rules
 from mm_assets.cli import main
 from mm_assets.configurations import CONFIGURATIONS, ReleaseRequest, open_named_release
-from mm_assets.errors import GateError, ObjectCorruptError
+from mm_assets.errors import CheckError, ObjectCorruptError
 from mm_assets.evaluation.rows import read_columns
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.lineage.explain import explain_sample
@@ -155,9 +155,9 @@ def test_a_release_that_failed_its_check_then_is_no_parent_now(workspace: Worksp
     current = workspace.store.read_key(key)
     assert current is not None
     write(workspace.store, key, current.data.replace(b'"passed":true', b'"passed":false'))
-    with pytest.raises(GateError, match="dataset_release r1"):
+    with pytest.raises(CheckError, match="dataset_release r1"):
         open_named_release(workspace, ReleaseRequest(release="r2", drops=EMOJI, parent="r1", configuration="smoke"))
-    with pytest.raises(GateError, match="dataset_release r1"):
+    with pytest.raises(CheckError, match="dataset_release r1"):
         open_named_release(workspace, ReleaseRequest(release="e1", data_of="r1"))
 
 

@@ -161,7 +161,7 @@ def test_no_counted_module_writes_the_text_of_an_error_of_the_package_into_data(
     ],
 )
 def test_a_handler_that_keeps_the_text_of_an_error_is_seen(handler: str, speaks: bool) -> None:
-    head = "from mm_assets.errors import IdentityError, MmError\nfrom mm_assets.errors import GateError as Known\n"
+    head = "from mm_assets.errors import IdentityError, MmError\nfrom mm_assets.errors import CheckError as Known\n"
     assert bool(list(_handlers_that_speak("m", ast.parse(f"{head}try:\n    f()\n{handler}\n")))) is speaks
 
 

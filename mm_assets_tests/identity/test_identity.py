@@ -178,7 +178,7 @@ def test_module_without_source_is_named():
 
 SPEAKING = """import logging
 from collections import Counter
-from mm_assets.errors import GateError, StageError
+from mm_assets.errors import CheckError, StageError
 from mm_assets.low import value
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def test_what_reaches_no_output_does_not_change_a_code_digest(digest_of, old, ne
     ("old", "new"),
     [
         ("scale: float = 1.0", "scale: float = 2.0"),
-        ("raise StageError", "raise GateError"),
+        ("raise StageError", "raise CheckError"),
         ('logger.info("computing %s", x)', 'logger.info("computing %s", value.pop())'),
         ("    if x < 0:\n", "    if x < 1:\n"),
     ],

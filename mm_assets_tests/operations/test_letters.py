@@ -16,7 +16,7 @@ from mm_assets.checks.rules import replace_rules
 from mm_assets.configurations import SMOKE, ReleaseRequest, open_named_release
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.errors import GateError, UsageError
+from mm_assets.errors import CheckError, UsageError
 from mm_assets.identity.canonical import digest_bytes
 from mm_assets.identity.code import ROOT
 from mm_assets.lineage.letters import LetterFilter, find_letter, group_letters, read_letters
@@ -168,7 +168,7 @@ def test_an_exclusion_makes_the_checks_of_no_other_shard_run_again(shards: Works
     after = Workspace(shards.settings, shards.store)
     assert after.require_passed("features", passed)
     assert after.check("features", passed) == before[passed]
-    with pytest.raises(GateError, match="was not checked under the rules in force"):
+    with pytest.raises(CheckError, match="was not checked under the rules in force"):
         after.require_passed("features", failed)
     assert after.check("features", failed).passed
     assert after.require_passed("features", failed)
@@ -241,7 +241,7 @@ def test_a_fix_that_changes_good_samples_commits_nothing(fixed: Workspace, copie
     copied.edit("modalities/image/decode.py", *DARKER)
     before = made_by(copied, fixed.store)
     named = "the fix changes 2 samples that were good: shapes/d1/s000, shapes/d1/s004"
-    with pytest.raises(GateError, match=named):
+    with pytest.raises(CheckError, match=named):
         replay_letters(fixed, "r1", ANY)
     assert require_ref(fixed.store, "features", Partition(release="r1", shard="0000")) == before["0000"]
 
@@ -275,7 +275,7 @@ def test_features_that_change_good_samples_leave_the_snapshot_as_it_was(early: W
     copied.edit("modalities/image/decode.py", *DARKER)
     made_by(copied, early.store)
     before = known_of(early.store)
-    with pytest.raises(GateError, match="features r1/0000: the fix changes 2 samples that were good: .* Nothing was"):
+    with pytest.raises(CheckError, match="features r1/0000: the fix changes 2 samples that were good: .* Nothing was"):
         replay_letters(early, "r1", ANY)
     assert known_of(early.store) == before
 

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from mm_assets.checks.rules import replace_rules
 from mm_assets.checks.validations import Finding
-from mm_assets.errors import GateError, ObjectCorruptError, SettingsError
+from mm_assets.errors import CheckError, ObjectCorruptError, SettingsError
 from mm_assets.evaluation.report import Report
 from mm_assets.identity.canonical import canonical_json, digest_json
 from mm_assets.materialize import Workspace, packaged_rules
@@ -120,10 +120,10 @@ def test_a_registration_waits_for_the_check_of_its_promotion(
     store: Store, workspace: Workspace, promote: Promote, report_of: ReportOf
 ) -> None:
     promote("r1", report_of())
-    with pytest.raises(GateError, match="promotion r1: was not checked under the rules in force"):
+    with pytest.raises(CheckError, match="promotion r1: was not checked under the rules in force"):
         workspace.run("registration", R1, environment={})
     judge_by_hand(workspace, "promotion", R1, problem="the model card lacks its metadata")
-    with pytest.raises(GateError, match="promotion r1: failed its check: the model card lacks"):
+    with pytest.raises(CheckError, match="promotion r1: failed its check: the model card lacks"):
         workspace.run("registration", R1, environment={})
     assert read_registry(store, "candidate") is None
 
@@ -253,7 +253,7 @@ def test_a_decision_made_before_production_moved_is_out_of_date(
 ) -> None:
     first, second = promote("r1", report_of()), promote("r2", report_of())
     register(workspace, first)
-    with pytest.raises(GateError, match="promotion r2: is stale"):
+    with pytest.raises(CheckError, match="promotion r2: is stale"):
         register(workspace, second)
     assert [record.release for record in read_history(store, "production")] == ["r1"]
 
@@ -339,7 +339,7 @@ def test_rules_that_were_replaced_on_record_are_another_decision(
         return Workspace(settings, store)
 
     stricter = replaced(text.replace("0.35", "0.6"))
-    with pytest.raises(GateError, match="was not checked under the rules in force"):
+    with pytest.raises(CheckError, match="was not checked under the rules in force"):
         stricter.require_passed("promotion", R1)
     # The old decision does not pass under the new rules either.
     assert not findings(stricter, before.manifest)["decided_by_rules_in_force"].passed
@@ -355,7 +355,7 @@ def test_an_evaluation_that_failed_its_check_cannot_be_promoted(
 ) -> None:
     commit_inputs("r1", report_of())
     judge_by_hand(workspace, "evaluation", R1, problem="3 evaluated samples are in the training ledger")
-    with pytest.raises(GateError, match="evaluation r1: failed its check: 3 evaluated samples"):
+    with pytest.raises(CheckError, match="evaluation r1: failed its check: 3 evaluated samples"):
         workspace.resolve("promotion", R1, {})
 
 
@@ -372,5 +372,5 @@ def test_an_evaluation_of_another_model_cannot_promote_this_one(
     assert require_ref(store, "evaluation", R1).manifest != evaluation.manifest
     old = json.dumps(evaluation.model_dump(by_alias=True, mode="json")).encode()
     assert store.replace_key(key, old, state.etag)
-    with pytest.raises(GateError, match="evaluation r1: is stale"):
+    with pytest.raises(CheckError, match="evaluation r1: is stale"):
         workspace.resolve("promotion", R1, {})

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mm_assets.errors import GateError
+from mm_assets.errors import CheckError
 from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.modalities.table import aspect
 from mm_assets.release.config import FreezeConfig
@@ -214,7 +214,7 @@ def test_a_policy_may_judge_the_confidence_of_labels(world, sample):
 )
 def test_a_source_that_does_not_allow_the_release_is_named_at_the_freeze(world, sample, old, new, use, named):
     source = SOURCE_YAML.replace(old.encode(), new.encode(), 1) if old else SOURCE_YAML
-    with pytest.raises(GateError, match="release r1: " + named):
+    with pytest.raises(CheckError, match="release r1: " + named):
         world.release([sample("a")], source_yaml=source, use=use)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mm_assets.errors import GateError
+from mm_assets.errors import CheckError
 from mm_assets.release.config import FreezeConfig
 from mm_assets.release.contamination import KEYS_FILE
 from mm_assets.release.inputs import PARENT_OUTPUTS
@@ -85,5 +85,5 @@ def test_pin_of_something_else_than_a_frozen_release_is_refused(world, sample):
     for role in ("parent", "data_of"):
         spec = world.spec("r2", 1, **{role: made["features"]})
         world.shard("r2", "0000", [sample("b")])
-        with pytest.raises(GateError, match="expected dataset_release r1, got features r1/0000"):
+        with pytest.raises(CheckError, match="expected dataset_release r1, got features r1/0000"):
             world.action(spec)

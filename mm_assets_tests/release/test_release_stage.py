@@ -8,7 +8,7 @@ import pytest
 
 from mm_assets.checks.validations import Finding, record_validation
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.errors import GateError
+from mm_assets.errors import CheckError
 from mm_assets.materialize import Workspace
 from mm_assets.release.shards import SHARD_ASSETS
 from mm_assets.settings import Settings
@@ -64,7 +64,7 @@ def test_every_shard_that_is_not_ready_is_named_at_once_and_repaired_shards_open
         result = StageResult(files=(), stats={}, stored=tuple(other.outputs))
         Attempt(workspace.store, action, shard(number)).commit_result(result, is_remembered=False)
     accept(workspace, "snapshot", 3)
-    with pytest.raises(GateError) as caught:
+    with pytest.raises(CheckError) as caught:
         workspace.run("dataset_release", RELEASE, environment={})
     message = str(caught.value)
     for named in (

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from mm_assets.drops.source import parse_source
-from mm_assets.errors import GateError
+from mm_assets.errors import CheckError
 from mm_assets.releases.opening import require_terms
 from mm_assets.releases.terms import Delivery, judge_terms
 from mm_assets_tests.release.conftest import SOURCE_YAML
@@ -89,7 +89,7 @@ def test_a_description_that_an_ancestor_pinned_is_still_judged(world, sample):
     first = world.release([sample("a")], num_shards=1, source_yaml=strict)
     middle = world.release([sample("b", drop="d2")], release="r2", num_shards=1, parent=first)
     spec = world.spec("r3", 1, parent=middle, use="research")
-    with pytest.raises(GateError, match="source zoo: its allowed uses are teaching, and research is not among them"):
+    with pytest.raises(CheckError, match="source zoo: its allowed uses are teaching, and research is not among them"):
         require_terms(world.store, spec)
     record = world.document(middle, "record.json")
     assert {entry["source_digest"] for entry in record["drops"]} == {entry["digest"] for entry in record["sources"]}

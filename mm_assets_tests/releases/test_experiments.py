@@ -12,7 +12,7 @@ from mm_assets.checks.exclusions import EXCLUSIONS, Exclusions
 from mm_assets.checks.rules import replace_rules
 from mm_assets.configurations import CONFIGURATIONS, SMOKE, ReleaseRequest, open_named_release
 from mm_assets.drops.limits import SnapshotConfig
-from mm_assets.errors import CommitConflictError, GateError, SettingsError, SpecError, UsageError
+from mm_assets.errors import CheckError, CommitConflictError, SettingsError, SpecError, UsageError
 from mm_assets.features.config import EncoderConfig, FeaturesConfig
 from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.materialize import Workspace
@@ -252,7 +252,7 @@ def test_a_release_whose_freeze_fails_its_check_is_not_built_on(workspace: Works
     replaced = replace_rules(workspace.store, BASE, workspace.rules(BASE), stricter, reason="stricter", by="ada")
     assert replaced.changed == ["snapshot.yaml"]
     fresh = Workspace(workspace.settings, workspace.store)
-    with pytest.raises(GateError, match="was not checked under the rules in force"):
+    with pytest.raises(CheckError, match="was not checked under the rules in force"):
         open_named_release(fresh, ReleaseRequest(release="x", data_of=BASE))
 
 
@@ -280,7 +280,7 @@ def test_a_release_of_a_source_that_is_for_certain_uses_declares_one(
     limited = head.data.replace(b"  - not declared", b"  - research", 1)
     assert store.replace_key(key, limited, head.etag)
     request = ReleaseRequest(release=BASE, drops=(("shapes", "d1"),), configuration="smoke")
-    with pytest.raises(GateError, match=r"release r1: source shapes: its allowed uses are research, .* with --use"):
+    with pytest.raises(CheckError, match=r"release r1: source shapes: its allowed uses are research, .* with --use"):
         open_named_release(workspace, request)
     opened = open_named_release(workspace, replace(request, use="research"))
     for shard in opened.shards():
@@ -297,7 +297,7 @@ def test_a_release_of_a_source_that_is_for_certain_uses_declares_one(
 
 def refused(workspace: Workspace, asset: str) -> str:
     """Why an asset of the base cannot be made now."""
-    with pytest.raises(GateError) as caught:
+    with pytest.raises(CheckError) as caught:
         Workspace(workspace.settings, workspace.store).resolve(asset, FROZEN[1], {})
     return str(caught.value)
 

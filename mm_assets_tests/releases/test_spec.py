@@ -79,6 +79,7 @@ def test_a_release_that_is_not_open_is_missing(store: Store) -> None:
         (b"{}", "schema: Field required"),
         (b'{"schema":"mm.release/1"}', "is not a release spec"),
         (canonical_json(DOCUMENT | {"seed": "x"}), "seed: Input should be a valid integer"),
+        (canonical_json(DOCUMENT).replace(b'"configuration":{', b'"configuration":{"\\ud800":1,'), "surrogates"),
         (canonical_json(DOCUMENT | {"release": "r2"}), "is the spec of another release: expected r1, got r2"),
     ],
 )

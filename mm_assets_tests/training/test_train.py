@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mm_assets.batching.plan_file import PlanFile
-from mm_assets.errors import GateError, NonDeterminismError, StageError
+from mm_assets.errors import CheckError, NonDeterminismError, StageError
 from mm_assets.store.job import Job
 from mm_assets.store.tables import read_parquet, write_parquet
 from mm_assets.training.ledger import LEDGER
@@ -172,7 +172,7 @@ def test_undeclared_environment_is_refused_by_the_rank(make_bench: Make, tmp_pat
 def test_plan_of_another_dataset_release_is_refused(make_bench: Make) -> None:
     make_bench().plan()
     bench = make_bench(num_samples=30)
-    with pytest.raises(GateError, match="batch_plan r1: is stale: it was made from other data"):
+    with pytest.raises(CheckError, match="batch_plan r1: is stale: it was made from other data"):
         bench.model_action()
 
 
