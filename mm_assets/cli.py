@@ -118,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
     explain = _command(commands, "explain", "inspect:explain", "Show why a sample is or is not in a release.")
     explain.add_argument("--release", required=True, metavar="R", help="an open release")
     explain.add_argument("--sample", required=True, metavar="ID", help="SOURCE/DROP/KEY, or KEY")
+    train = _command(commands, "train", "train:train", "Train what the spec of a model says, apart from any release.")
+    train.add_argument("--spec", required=True, metavar="FILE", help="spec.json of a model, or one changed by hand")
+    train.add_argument("--output", required=True, metavar="DIR", help="a new folder for the model's files")
     replay = _command(commands, "replay", "replay:replay", "Train random segments of a model again, bit for bit.")
     replay.add_argument("model", metavar="MODEL", help="a release, a manifest digest, or production")
     replay.add_argument(

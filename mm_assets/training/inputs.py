@@ -30,6 +30,13 @@ def check_training_config(release: str, config: TrainingConfig) -> None:
     Raises:
         SpecError: a value is out of range.
     """
+    problem = training_problem(config)
+    if problem:
+        raise SpecError(f"release {release}: configuration section training is unusable: {problem}.")
+
+
+def training_problem(config: TrainingConfig) -> str | None:
+    """The rules that a configuration breaks, if it does."""
     model = config.model
     expected = {
         "precision: expected fp32": config.precision == "fp32",
@@ -42,6 +49,4 @@ def check_training_config(release: str, config: TrainingConfig) -> None:
         "model.dropout: expected from 0 to below 1": 0.0 <= model.dropout < 1.0,
         "optimizer.peak_lr: expected above 0": config.optimizer.peak_lr > 0.0,
     }
-    broken = [rule for rule, holds in expected.items() if not holds]
-    if broken:
-        raise SpecError(f"release {release}: configuration section training is unusable: {'; '.join(broken)}.")
+    return "; ".join(rule for rule, holds in expected.items() if not holds) or None
