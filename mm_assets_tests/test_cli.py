@@ -61,7 +61,7 @@ COMMANDS = {
     "adopt": {"--asset", "--samples"},
     "replay": {"model", "--segments", "--seed", "--world-size"},
     "bisect": {"first", "second"},
-    "train": {"spec", "output"},
+    "train": {"--spec", "--output"},
     "diff": {"first", "second", "--html"},
     "store start": set[str](),
     "store stop": set[str](),

@@ -97,7 +97,7 @@ class TrainingConfig:
     """A whole training run. Steps, lanes and packs are the plan's.
 
     Attributes:
-        precision: ``fp32``, the only one so far.
+        precision: ``fp32``, or ``bf16``: products of the forward pass in bfloat16, weights and losses in float32.
         determinism: ``strict``, the only one so far: same bits at any world size that divides the lanes.
         threads_per_rank: Fixed, because another number of threads sums in another order.
         checkpoint_every: Steps between two checkpoints; a killed run redoes at most that many.

@@ -10,6 +10,7 @@ Source of the two halves: GradCache (Gao et al. 2021, arXiv:2101.06983), here wi
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from mm_assets.training.augment import augment
 from mm_assets.training.config import TrainingConfig
 from mm_assets.training.lanes import gather_lanes, seed_lane
 from mm_assets.training.ledger import ledger_entry
-from mm_assets.training.network import Network, Outputs
+from mm_assets.training.network import Network, Outputs, in_float32
 from mm_assets.training.objectives import contrastive_loss, label_loss, targets_of, text_loss
 from mm_assets.training.tokens import Inputs
 
@@ -103,7 +104,9 @@ class LaneTrainer:
         device = self.network.logit_scale.device
         seed_lane(self.seed, step, lane)
         inputs = augment(batch, self.config.augment, seed=self.seed, step=step, lane=lane, device=device)
-        outputs = self.network(inputs)
+        is_half = self.config.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16) if is_half else nullcontext():
+            outputs = in_float32(self.network(inputs))
         smoothing = self.config.loss.label_smoothing
         return Forward(
             inputs=inputs,

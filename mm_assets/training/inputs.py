@@ -6,6 +6,8 @@ from mm_assets.identity.canonical import to_json
 from mm_assets.releases.inputs import InputContext, Resolved
 from mm_assets.training.config import TrainingConfig
 
+PRECISIONS = ("fp32", "bf16")
+
 
 def resolve_model(context: InputContext) -> Resolved:
     """What the partition's model would be trained from now.
@@ -39,7 +41,7 @@ def training_problem(config: TrainingConfig) -> str | None:
     """The rules that a configuration breaks, if it does."""
     model = config.model
     expected = {
-        "precision: expected fp32": config.precision == "fp32",
+        f"precision: expected one of {', '.join(PRECISIONS)}": config.precision in PRECISIONS,
         "determinism: expected strict": config.determinism == "strict",
         "threads_per_rank: expected at least 1": config.threads_per_rank >= 1,
         "checkpoint_every: expected at least 1": config.checkpoint_every >= 1,

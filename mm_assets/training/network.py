@@ -50,6 +50,15 @@ class Outputs:
     next_XV: dict[str, Tensor]
 
 
+def in_float32(outputs: Outputs) -> Outputs:
+    """The same with every tensor in float32: losses are not computed in less."""
+    return Outputs(
+        logits_SK=outputs.logits_SK.float(),
+        towers={name: embedded_RD.float() for name, embedded_RD in outputs.towers.items()},
+        next_XV={name: logits_XV.float() for name, logits_XV in outputs.next_XV.items()},
+    )
+
+
 class Network(nn.Module):
     """The model of this pipeline. ``classes`` may be empty: then it has no classifier."""
 
@@ -104,7 +113,8 @@ class Network(nn.Module):
             x_NW = x_NW + self.places(inputs.places_N.clamp(max=self.layout.places))
         for name, embedder in self.embedders.items():
             at_X = inputs.parts[name].at_X
-            x_NW = x_NW.index_add(0, at_X, embedder(inputs.values[name], inputs.positions_N.index_select(0, at_X)))
+            embedded_XW = embedder(inputs.values[name], inputs.positions_N.index_select(0, at_X))
+            x_NW = x_NW.index_add(0, at_X, embedded_XW.to(x_NW.dtype))
         return x_NW
 
     def _add_summaries(self, x_NW: Tensor, pooled: dict[str, Tensor], inputs: Inputs) -> Tensor:
@@ -113,7 +123,8 @@ class Network(nn.Module):
             rows_R = inputs.parts[name].rows_R
             shown_R1 = inputs.visible_SM.select(1, index).index_select(0, rows_R).unsqueeze(-1)
             cls_R = inputs.cls_S.index_select(0, rows_R)
-            x_NW = x_NW.index_add(0, cls_R, self.summaries[name](pooled_RW) * shown_R1)
+            summary_RW = (self.summaries[name](pooled_RW) * shown_R1).to(x_NW.dtype)
+            x_NW = x_NW.index_add(0, cls_R, summary_RW)
         return x_NW
 
     def _classify(self, x_NW: Tensor, inputs: Inputs) -> Tensor:

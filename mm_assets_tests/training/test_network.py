@@ -171,6 +171,16 @@ def test_lanes_are_aligned_with_one_another_and_weigh_by_their_samples(network: 
     assert not parts[2].any()
 
 
+def test_bfloat16_gives_about_the_same_gradient_in_float32(network: Network) -> None:
+    samples = [make_sample(index) for index in range(4)]
+    (full,), _ = gradients_of(network, [samples])
+    (half,), (entry,) = gradients_of(network, [samples], replace(STILL, precision="bf16"))
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    assert float(torch.nn.functional.cosine_similarity(half, full, dim=0)) > 0.99
+    assert entry["loss"] > 0
+
+
 def test_samples_of_a_group_are_not_each_others_negatives() -> None:
     unit = torch.eye(4).unsqueeze(1).expand(4, 2, 4).clone()
     unit[1] = unit[0]
