@@ -60,7 +60,7 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"precision": "fp8"}, "precision: expected fp32"),
+        ({"precision": "fp8"}, "precision: expected one of fp32, bf16"),
         ({"threads_per_rank": 0}, "threads_per_rank"),
         ({"model": ModelConfig(width=30, heads=4)}, "model.heads: expected a divisor"),
         ({"checkpoint_every": 0}, "checkpoint_every: expected at least 1"),
