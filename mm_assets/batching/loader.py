@@ -1,12 +1,9 @@
-"""Follows a plan: the batch of a step and lane is a function of the plan alone.
+"""The batch of a step and lane, as a function of the plan and the samples alone: whoever asks, and whenever.
 
-Order and tensors are the same for any number of reading threads and of processes that share the lanes; to resume is to
-start at another step.
+Who asks for which step is ``dataset.py``'s.
 """
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -78,31 +75,6 @@ class PlanLoader:
             num_samples=np.bincount(lanes, minlength=num_lanes).tolist(),
             groups=self._groups[columns["sample"][first:last]],
         )
-
-    def follow(
-        self, lanes: Sequence[int], *, first_step: int = 0, last_step: int | None = None, num_threads: int = 1
-    ) -> Iterator[tuple[int, list[Batch]]]:
-        """Steps from ``first_step`` up to and without ``last_step``, each with one batch per lane, read ahead.
-
-        Args:
-            lanes: The lanes of this process, in order.
-            first_step: Where to start; the only state of a resumed loader.
-            last_step: Where to stop; None follows the plan to its end.
-            num_threads: Reading threads; 0 reads when asked. Changes the speed and nothing else.
-        """
-        steps = range(first_step, self.num_steps if last_step is None else last_step)
-        if num_threads == 0:
-            yield from ((step, [self.batch(step, lane) for lane in lanes]) for step in steps)
-            return
-        with ThreadPoolExecutor(num_threads) as pool:
-            pending: deque[tuple[int, list[Future[Batch]]]] = deque()
-            for step in steps:
-                pending.append((step, [pool.submit(self.batch, step, lane) for lane in lanes]))
-                if len(pending) > num_threads:
-                    ready, futures = pending.popleft()
-                    yield ready, [future.result() for future in futures]
-            for ready, futures in pending:
-                yield ready, [future.result() for future in futures]
 
     def _step(self, step: int) -> tuple[dict[str, Ints], int, int]:
         """Columns of the row group that holds a step, and its first and last row but one in them."""

@@ -8,6 +8,8 @@ from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json
 
 ACCELERATORS = "accelerators"
+#: Processes beside each rank that read ahead.
+WORKERS = "num_workers"
 
 
 def num_accelerators(placement: Mapping[str, Json]) -> int:

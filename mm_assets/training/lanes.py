@@ -40,6 +40,16 @@ def world_size_of(placement: Mapping[str, Json], num_lanes: int) -> int:
     return world_size
 
 
+def num_workers(placement: Mapping[str, Json], world_size: int) -> int:
+    """How many processes read ahead for each rank: what processors accelerators leave idle; none where ranks need them.
+
+    A rank that computes on a processor is slower beside a reader, not faster.
+    """
+    if not num_accelerators(placement):
+        return 0
+    return max(1, int(str(placement.get("cpus", 1))) // world_size - 1)
+
+
 def lanes_of(rank: int, *, world_size: int, num_lanes: int) -> range:
     """The lanes of a process: neighbours, so that they form a subtree."""
     share = num_lanes // world_size

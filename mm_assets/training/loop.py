@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from mm_assets.batching.dataset import StepLoader
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.errors import StageError
 from mm_assets.training.checkpoint import CheckpointWriter, restore_state, state_of
@@ -30,7 +31,8 @@ class Run:
     """What a process needs to train; the same on every rank.
 
     ``first_step`` and ``state`` are where to go on from: steps done and the file that holds what they led to.
-    ``last_step`` is where to stop, a step with a checkpoint; None goes on to the plan's end.
+    ``last_step`` is where to stop, a step with a checkpoint; None goes on to the plan's end. ``num_workers`` processes
+    read ahead.
     """
 
     config: TrainingConfig
@@ -43,10 +45,13 @@ class Run:
     last_step: int | None = None
     state: Path | None = None
     previous_record: str | None = None
+    num_workers: int = 0
 
 
-def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> None:
+def train(run: Run, network: Network, open_loader: Callable[[], PlanLoader], on_step: OnStep) -> None:
     """Trains to the plan's end or ``run.last_step``; checkpoints appear in ``run.folder``.
+
+    ``open_loader`` opens the plan and its samples, here and in every process that reads ahead.
 
     Raises:
         StageError: a loss or gradient is not finite.
@@ -62,7 +67,15 @@ def train(run: Run, network: Network, loader: PlanLoader, on_step: OnStep) -> No
     steps: list[dict[str, Any]] = []
     network.train()
     trainer = LaneTrainer(network=network, config=run.config, seed=run.seed, class_weights_K=run.class_weights_K)
-    for step, batches in loader.follow(lanes, first_step=run.first_step, last_step=run.last_step, num_threads=0):
+    loader = open_loader()
+    following = StepLoader(
+        open_loader if run.num_workers else lambda: loader,
+        lanes,
+        first_step=run.first_step,
+        last_step=run.last_step,
+        num_workers=run.num_workers,
+    )
+    for step, batches in following:
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
         gradients, consumed = trainer.gradients(batches, lanes, loader.facts(step, run.num_lanes))
         gradient = exchange_sum(tree_sum(gradients))

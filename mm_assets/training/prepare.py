@@ -16,7 +16,7 @@ from mm_assets.batching.rows import LENGTH_COLUMNS, read_samples, train_rows
 from mm_assets.batching.samples import COLUMNS, TensorFile, tensor_digests
 from mm_assets.errors import StageError
 from mm_assets.identity.canonical import Json, to_json
-from mm_assets.modalities.device import ACCELERATORS
+from mm_assets.modalities.device import ACCELERATORS, WORKERS
 from mm_assets.modalities.parts import PARTS
 from mm_assets.modalities.table import CAUSAL, MODALITIES, aspect
 from mm_assets.store.job import Job
@@ -54,6 +54,7 @@ def prepare_job(task: Job) -> dict[str, Any]:
         "samples": str(frozen),
         "tensors": [[shard, str(path)] for shard, path in sorted(tensors.items())],
         ACCELERATORS: 0,
+        WORKERS: 0,
         "first_step": 0,
         "last_step": None,
         "state": None,

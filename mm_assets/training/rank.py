@@ -3,6 +3,7 @@
 It reads local files only: no store, no credentials. ``job`` is what ``prepare_job`` gave.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mm_assets.batching.collate import layout_of
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import COLUMNS, LocalReader
-from mm_assets.modalities.device import ACCELERATORS, rank_device
+from mm_assets.modalities.device import ACCELERATORS, WORKERS, rank_device
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.config import TrainingConfig
 from mm_assets.training.loop import OnStep, Run, train
@@ -48,11 +49,13 @@ def run_rank(job: dict[str, Any], folder: Path, on_step: OnStep) -> None:
         last_step=job["last_step"],
         state=Path(job["state"]) if job["state"] else None,
         previous_record=job["previous_record"],
+        num_workers=job[WORKERS],
     )
-    train(run, network, _loader(job), on_step)
+    train(run, network, partial(open_loader, job), on_step)
 
 
-def _loader(job: dict[str, Any]) -> PlanLoader:
+def open_loader(job: dict[str, Any]) -> PlanLoader:
+    """The plan and the samples that the job names."""
     files = {shard: Path(path) for shard, path in job["tensors"]}
     samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
     reader = LocalReader(samples, files.__getitem__)

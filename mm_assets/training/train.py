@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mm_assets.errors import StageError
-from mm_assets.modalities.device import ACCELERATORS, num_accelerators
+from mm_assets.modalities.device import ACCELERATORS, WORKERS, num_accelerators
 from mm_assets.store.action import action_key
 from mm_assets.store.commit import StageResult
 from mm_assets.store.job import Job
 from mm_assets.store.objects import Store
 from mm_assets.training.chain import CheckpointRecord, step_name
-from mm_assets.training.lanes import world_size_of
+from mm_assets.training.lanes import num_workers, world_size_of
 from mm_assets.training.outputs import collect_outputs
 from mm_assets.training.prepare import prepare_job
 from mm_assets.training.processes import run_processes
@@ -37,7 +37,10 @@ def compute_model(task: Job) -> StageResult:
     assert isinstance(plan, Mapping)
     world_size = world_size_of(task.placement, int(str(plan["num_lanes"])))
     accelerators = num_accelerators(task.placement)
-    job: dict[str, Any] = prepare_job(task) | {ACCELERATORS: accelerators}
+    job: dict[str, Any] = prepare_job(task) | {
+        ACCELERATORS: accelerators,
+        WORKERS: num_workers(task.placement, world_size),
+    }
     # A finished run that is computed again on purpose starts anew, and must meet its own checkpoints on the way.
     chain = [] if store.read_key(action_key(fingerprint)) else find_chain(store, fingerprint, run=job["run"])
     folder = workdir / "checkpoints"

@@ -71,31 +71,17 @@ def is_equal(first: Batch, second: Batch) -> bool:
     )
 
 
-def all_batches(loader: PlanLoader, *, world_size: int, num_threads: int, first_step: int = 0) -> list[Batch]:
-    """Batches by (step, lane), as ``world_size`` processes with ``num_threads`` readers each would see them."""
-    share = PLAN.num_lanes // world_size
-    seen: dict[tuple[int, int], Batch] = {}
-    for rank in range(world_size):
-        lanes = range(rank * share, (rank + 1) * share)
-        for step, batches in loader.follow(lanes, first_step=first_step, num_threads=num_threads):
-            seen |= {(step, lane): batch for lane, batch in zip(lanes, batches, strict=True)}
-    return [seen[key] for key in sorted(seen)]
+def all_batches(loader: PlanLoader) -> list[Batch]:
+    """Batches by (step, lane)."""
+    return [loader.batch(step, lane) for step in range(loader.num_steps) for lane in range(PLAN.num_lanes)]
 
 
-@pytest.mark.parametrize(("world_size", "num_threads"), [(1, 1), (1, 3), (2, 0), (4, 2)])
-def test_batches_are_the_same_for_any_threads_and_processes(
-    loader: PlanLoader, world_size: int, num_threads: int
-) -> None:
-    expected = all_batches(loader, world_size=1, num_threads=0)
-    actual = all_batches(loader, world_size=world_size, num_threads=num_threads)
+def test_a_batch_is_the_same_in_whatever_order_batches_are_asked_for(loader: PlanLoader) -> None:
+    expected = all_batches(loader)
     assert len(expected) == PLAN.num_lanes * 7
-    assert all(is_equal(first, second) for first, second in zip(expected, actual, strict=True))
-
-
-def test_resuming_is_starting_at_another_step(loader: PlanLoader) -> None:
-    whole = all_batches(loader, world_size=1, num_threads=1)
-    resumed = all_batches(loader, world_size=1, num_threads=1, first_step=3)
-    assert all(is_equal(first, second) for first, second in zip(whole[3 * PLAN.num_lanes :], resumed, strict=True))
+    places = [(step, lane) for step in range(7) for lane in range(PLAN.num_lanes)]
+    for (step, lane), batch in reversed(list(zip(places, expected, strict=True))):
+        assert is_equal(loader.batch(step, lane), batch)
 
 
 def test_facts_of_a_step_are_those_of_its_batches(loader: PlanLoader, reader: LocalReader) -> None:
@@ -116,7 +102,7 @@ def test_facts_of_a_step_are_those_of_its_batches(loader: PlanLoader, reader: Lo
 
 def test_labels_that_are_no_class_are_ignored(loader: PlanLoader, reader: LocalReader) -> None:
     labels = dict(zip(reader.samples["id"].to_pylist(), reader.samples["label"].to_pylist(), strict=True))
-    for batch in all_batches(loader, world_size=1, num_threads=0):
+    for batch in all_batches(loader):
         expected = [{"a": 0, "b": 1}.get(labels[name], NO_LABEL) for name in batch.ids]
         assert batch.labels_S.tolist() == expected
 
