@@ -36,6 +36,7 @@ def test_stages_are_compared_with_the_bare_work(
     assert figures[3].number > 0
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_memory_is_that_of_processes_of_their_own(embedded_settings: Settings, tmp_path: Path) -> None:
     peaks = peaks_of(embedded_settings, tmp_path / "raw", "small", write_members, 20)

@@ -19,7 +19,10 @@ from mm_assets.release.shards import parse_shards
 from mm_assets.store.job import Job
 from mm_assets.store.tables import map_arrow
 
-COLUMNS = ["id", "shard", "row", "split", "selected", "label", "source", "group", *LENGTH_COLUMNS.values()]
+COLUMNS = ["id", "shard", "row", "split", "selected", "label", *LENGTH_COLUMNS.values()]
+
+#: What a loader needs besides: which samples belong together.
+LOADER_COLUMNS = [*COLUMNS, "source", "group"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +63,7 @@ class Reader(Protocol):
 
     @property
     def samples(self) -> pa.Table:
-        """The columns ``COLUMNS`` of ``samples.parquet``, in file order."""
+        """Columns of ``samples.parquet``, in file order: ``LOADER_COLUMNS`` for a loader."""
         ...
 
     def read(self, rows: Sequence[int]) -> list[Sample]:

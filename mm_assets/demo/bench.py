@@ -18,8 +18,9 @@ from typing import Any
 from mm_assets.demo.bench_freeze import measure_freezes
 from mm_assets.demo.bench_memory import measure_memory
 from mm_assets.demo.bench_plan import measure_plans
-from mm_assets.demo.bench_runs import Figure, measure_current, measure_experiments, measure_parallel
+from mm_assets.demo.bench_runs import measure_current, measure_experiments, measure_parallel
 from mm_assets.demo.bench_stages import measure_stages
+from mm_assets.demo.figures import Figure
 from mm_assets.demo.job import run_demo
 from mm_assets.identity.canonical import Json
 from mm_assets.identity.code import library_versions

@@ -5,7 +5,6 @@ Each is run in a process of its own, which reports what it took. The store's ser
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_assets.checks.rules import Rules
-from mm_assets.demo.bench_runs import Figure
+from mm_assets.demo.figures import Figure, peak_mb
 from mm_assets.demo.key_columns import KeyColumns, describe, write_shards
 from mm_assets.identity.canonical import digest_bytes, to_json
 from mm_assets.release.config import PARENT, FreezeConfig
@@ -175,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Cost(
         wall_s=round(time.monotonic() - wall, 2),
         cpu_s=round(time.process_time() - cpu, 2),
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        peak_mb=peak_mb(),
         manifest=manifest,
         content=content,
     )

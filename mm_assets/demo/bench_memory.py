@@ -7,7 +7,6 @@ import argparse
 import io
 import json
 import random
-import resource
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.bench_runs import Figure
+from mm_assets.demo.figures import Figure, peak_mb
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.materialize import Workspace
 from mm_assets.settings import Settings, read_settings, worker_environment
@@ -147,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["wall_s"] = round(time.monotonic() - started)
     else:
         workspace.check("snapshot", partition)
-    report[args.work] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    report[args.work] = peak_mb()
     sys.stdout.write(json.dumps(report) + "\n")
     return 0
 

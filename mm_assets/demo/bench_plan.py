@@ -4,7 +4,6 @@ Lengths are drawn: half of the samples have a picture, half of them sound, and t
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mm_assets.batching.config import PhaseConfig, PlanConfig
 from mm_assets.batching.plan import read_planned, write_plan
-from mm_assets.demo.bench_runs import Figure
+from mm_assets.demo.figures import Figure, peak_mb
 
 SIZES = (250_000, 1_000_000)
 FULL_SIZE = 10_000_000
@@ -87,7 +86,7 @@ def main() -> int:
             {
                 "us": (time.process_time() - cpu) / num_slots * 1e6,
                 "wall_s": time.perf_counter() - wall,
-                "resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "resident_mb": peak_mb(),
                 "padding": 1 - efficiency,
             }
         )

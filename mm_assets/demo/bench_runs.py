@@ -4,12 +4,11 @@ Every figure is taken by running ``mm`` as a user does, in a home of its own, or
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from PIL import Image
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
 from mm_assets.demo.data import DROP, SOURCE, USE
+from mm_assets.demo.figures import Figure
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.launchers.environment import stage_environment
 from mm_assets.materialize import Workspace, partitions_of
@@ -27,22 +27,6 @@ from mm_assets.settings import Settings, worker_environment
 NUM_SHARDS = 64
 SAMPLES_PER_SHARD = 4
 SHARD_STAGES = tuple(dict.fromkeys(asset.stage for asset in ASSETS.values() if asset.is_sharded))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """One line of the report."""
-
-    what: str
-    value: str
-    detail: str
-
-    @property
-    def number(self) -> float:
-        """What the value begins with; a share of a hundred is a fraction."""
-        found = re.match(r"[+-]?[\d.]+", self.value)
-        assert found, self.value
-        return float(found[0]) / (100 if self.value.endswith("%") else 1)
 
 
 def measure_experiments(settings: Settings, release: str) -> list[Figure]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL import Image
 
 from mm_assets.configurations import ReleaseRequest, open_named_release
-from mm_assets.demo.bench_runs import Figure
+from mm_assets.demo.figures import Figure
 from mm_assets.drops.create import create_drop, push_drop
 from mm_assets.features.blobs import TarBlobs
 from mm_assets.features.config import FeaturesConfig

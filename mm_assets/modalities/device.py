@@ -1,23 +1,23 @@
 """The device that a stage computes on: what its resources asked for, and nothing else that happens to be there."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from mm_assets.errors import StageError
-from mm_assets.identity.canonical import Json
 
 ACCELERATORS = "accelerators"
 #: Processes beside each rank that read ahead.
 WORKERS = "num_workers"
 
 
-def num_accelerators(placement: Mapping[str, Json]) -> int:
+def num_accelerators(placement: Mapping[str, Any]) -> int:
     """How many accelerators a job was given."""
     return int(str(placement.get(ACCELERATORS, 0)))
 
 
-def device_of(stage: str, placement: Mapping[str, Json]) -> torch.device:
+def device_of(stage: str, placement: Mapping[str, Any]) -> torch.device:
     """The device of a stage that uses one accelerator at most.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import distributed
 from mm_assets.batching.collate import layout_of
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.plan_file import PlanFile
-from mm_assets.batching.samples import COLUMNS, LocalReader
+from mm_assets.batching.samples import LOADER_COLUMNS, LocalReader
 from mm_assets.modalities.device import ACCELERATORS, WORKERS, rank_device
 from mm_assets.store.tables import read_parquet
 from mm_assets.training.config import TrainingConfig
@@ -57,7 +57,7 @@ def run_rank(job: dict[str, Any], folder: Path, on_step: OnStep) -> None:
 def open_loader(job: dict[str, Any]) -> PlanLoader:
     """The plan and the samples that the job names."""
     files = {shard: Path(path) for shard, path in job["tensors"]}
-    samples: pa.Table = read_parquet(Path(job["samples"]), COLUMNS)
+    samples: pa.Table = read_parquet(Path(job["samples"]), LOADER_COLUMNS)
     reader = LocalReader(samples, files.__getitem__)
     class_ids = {label: index for index, label in enumerate(job["config"]["classes"])}
     return PlanLoader(PlanFile(Path(job["plan"])), reader, layout_of(job["config"]["layout"]), class_ids)

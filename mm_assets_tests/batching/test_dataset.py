@@ -10,7 +10,7 @@ from mm_assets.batching.collate import Batch
 from mm_assets.batching.dataset import StepLoader
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.plan_file import PlanFile
-from mm_assets.batching.samples import COLUMNS, LocalReader
+from mm_assets.batching.samples import LOADER_COLUMNS, LocalReader
 from mm_assets.errors import StageError
 from mm_assets.store.tables import read_parquet, write_parquet
 from mm_assets_tests.batching.conftest import Planning
@@ -22,7 +22,7 @@ Steps = list[tuple[int, list[Batch]]]
 
 
 def open_loader(folder: Path) -> PlanLoader:
-    samples = read_parquet(folder / "samples.parquet", COLUMNS)
+    samples = read_parquet(folder / "samples.parquet", LOADER_COLUMNS)
     tensors = LocalReader(samples, lambda _: folder / "tensors.arrow")
     return PlanLoader(PlanFile(folder / "plan.parquet"), tensors, LAYOUT, {"a": 0, "b": 1})
 
@@ -43,7 +43,7 @@ def is_same(first: Steps, second: Steps) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-@pytest.mark.parametrize("num_workers", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_steps_are_the_same_for_any_number_of_workers(folder: Path, num_workers: int) -> None:
     opened = functools.partial(open_loader, folder)
     alone = list(StepLoader(opened, range(4)))

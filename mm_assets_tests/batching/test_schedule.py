@@ -48,7 +48,7 @@ def languages_of(rows: list[Row]) -> list[str]:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(rows=samples_strategy, config=config_strategy, seed=st.integers(0, 1000))
 def test_every_plan_passes_its_own_check_and_is_repeatable(rows: list[Row], config: PlanConfig, seed: int) -> None:
     release = release_of(rows, language=languages_of(rows))

@@ -205,6 +205,18 @@ def test_another_evaluation_computes_the_evaluation_and_what_follows_it(world: W
     assert happened["cached"] == ["dataset_release", "batch_plan", "model"]
 
 
+def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(world: World) -> None:
+    world.open("renamed", drops=((SOURCE, DROP),), use=USE, configuration="smoke")
+    happened = world.run("renamed")
+    assert happened["computed"] == []
+    assert happened["cached"] == [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]]
+    for asset in RELEASE_LEVEL[:-1]:
+        assert world.ref(asset, "renamed").content == world.ref(asset, BASE).content, asset
+    # The provenance is its own: it names the shards of this release.
+    inputs = _inputs(world, world.ref("dataset_release", "renamed"))
+    assert {entry.partition["release"] for entry in inputs if entry.asset in SHARD_LEVEL} == {"renamed"}
+
+
 def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> None:
     world.open("clean", data_of=BASE, policy="clean")
     happened = world.run("clean")
@@ -216,18 +228,6 @@ def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> Non
     assert ref.content != world.ref("dataset_release", BASE).content
     frozen = {entry.partition["release"] for entry in _inputs(world, ref) if entry.asset in SHARD_LEVEL}
     assert frozen == {BASE}
-
-
-def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(world: World) -> None:
-    world.open("renamed", drops=((SOURCE, DROP),), use=USE, configuration="smoke")
-    happened = world.run("renamed")
-    assert happened["computed"] == []
-    assert happened["cached"] == [*SHARD_LEVEL * NUM_SHARDS, *RELEASE_LEVEL[:-1]]
-    for asset in RELEASE_LEVEL[:-1]:
-        assert world.ref(asset, "renamed").content == world.ref(asset, BASE).content, asset
-    # The provenance is its own: it names the shards of this release.
-    inputs = _inputs(world, world.ref("dataset_release", "renamed"))
-    assert {entry.partition["release"] for entry in inputs if entry.asset in SHARD_LEVEL} == {"renamed"}
 
 
 def test_how_a_run_is_looked_after_changes_nothing(world: World, configure: Configure) -> None:

@@ -80,7 +80,9 @@ def test_resources_nodes_and_deadline_of_the_configuration_reach_the_pod() -> No
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert spec["activeDeadlineSeconds"] == 77
     assert spec["restartPolicy"] == "Never"
-    assert {"name": "MM_WORLD_SIZE", "value": "1"} in spec["containers"][0]["env"]
+    environment = {entry["name"]: entry["value"] for entry in spec["containers"][0]["env"]}
+    assert (environment["MM_CPUS"], environment["MM_ACCELERATORS"]) == ("1", "2")
+    assert "MM_WORLD_SIZE" not in environment, "one process per accelerator follows from these"
 
 
 def test_pod_is_owned_by_the_run_and_labelled_with_it() -> None:

@@ -206,7 +206,7 @@ def patched(data: bytes, name: bytes, offset: int, value: bytes) -> bytes:
         (video("webm", "libvpx")[:-200], "truncated: matroska segment ends"),
         (video("avi", "mpeg4")[:-200], "truncated: avi ends"),
         (video() + b"zzzz\n\n\n\n", "truncated: mp4 box 0a0a0a0a ends at byte "),
-        (video("webm", "libvpx")[:37], "bad_header: webm header cannot be read"),
+        (video("webm", "libvpx")[:37], "truncated: matroska element 18 ends at byte 38; the file has 37"),
         (patched(video(), b"stsz", 8, b"\xff\xff\xff\xff"), "too_many_frames: mp4 declares 4294967295 samples"),
         (patched(video(), b"url ", 0, bytes(4)), "external_reference: mp4 has media in another file"),
         (b"\x1a\x45\xdf\xa3\x80", "unsupported_format"),

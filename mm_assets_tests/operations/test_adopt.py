@@ -257,7 +257,7 @@ def test_a_codec_that_decodes_otherwise_is_refused_with_the_samples_it_changes(
 def test_code_that_states_other_facts_about_the_same_bytes_is_refused(
     store: Store, workspace: Workspace, copied: Copy
 ) -> None:
-    copied.edit(EXTRACT, '"rows_in": rows.num_rows,', '"rows_in": rows.num_rows + 1,')
+    copied.edit(EXTRACT, '"rows_in": rows_in,', '"rows_in": rows_in + 1,')
     before = keys(store)
     status, report = copied.adopt()
     assert (status, report["equal"]) == (1, False)

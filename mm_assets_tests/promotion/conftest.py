@@ -19,10 +19,19 @@ from mm_assets.store.objects import Store
 from mm_assets.store.tables import table_of, write_parquet
 from mm_assets_tests.by_hand import make_by_hand, open_by_hand
 
-SOURCES = [
-    {"source": "emoji", "owner": "Unicode", "licence": "CC-BY-4.0", "digest": digest_json("source")},
-    {"source": "speech", "owner": None, "licence": None, "digest": digest_json("other")},
-]
+
+def described(name: str, owner: str, licence: str) -> dict[str, Any]:
+    """A source as a release record has it."""
+    return {
+        "schema": "mm.source/1", "source": name, "source_system": "test", "owner": owner, "licence": licence,
+        "allowed_uses": ["any"], "retention": "P10Y", "privacy_class": "public", "label_schema_version": "1",
+        "annotation_guideline_version": "1", "annotator_cohort": "none", "adjudication_rule": "none",
+        "approval": {"status": "approved", "by": "data office", "at": "2026-01-01T00:00:00Z"},
+        "digest": digest_json(name),
+    }  # fmt: skip
+
+
+SOURCES = [described("emoji", "Unicode", "CC-BY-4.0"), described("speech", "not declared", "not declared")]
 
 
 #: Of a model without video.
@@ -146,7 +155,7 @@ def commit_inputs(workspace: Workspace, tmp_path: Path) -> Callable[..., Release
     ) -> ReleaseSpec:
         pin = ReleasePin(release=parent, digest=digest_json(parent)) if parent else None
         spec = open_by_hand(workspace.store, release, parent=pin)
-        record = {"sources": SOURCES, "drops": [{"source": "zoo", "drop": "d1"}], "coverage": {"num_selected": 200}}
+        record = {"sources": SOURCES, "drops": [{"source": "emoji", "drop": "d1"}], "coverage": {"num_selected": 200}}
         metrics = pa.table({"loss": [2.0, 1.25], "num_samples": pa.array([100, 100], pa.int32())})
         table = predictions(right, labelled=report.num_labelled > 0)
         contents: dict[str, dict[str, bytes | pa.Table]] = {

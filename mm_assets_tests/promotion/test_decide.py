@@ -312,7 +312,7 @@ def test_the_model_card_is_valid(
     committed = promote("r1", report_of(**unusual))
     card = ModelCard(output(store, committed.manifest, "README.md").decode(), ignore_metadata_errors=False)
     data = card.data.to_dict()
-    assert data["license_name"] == "derived from: CC-BY-4.0"
+    assert data["license_name"] == "derived from: CC-BY-4.0, not declared"
     assert data["language"] == ["ja"]
     assert data["tags"] == ["multimodal", "text", "image"]
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
@@ -321,7 +321,7 @@ def test_the_model_card_is_valid(
         None if unusual.get("num_labelled") == 0 else unusual.get("overall", 0.5)
     )
     assert committed.manifest.input("model").digest("weights.safetensors") in card.text
-    assert "| speech | not given | not given |" in card.text
+    assert "| speech | not declared | not declared |" in card.text
     assert "A transformer over text, image, audio, trained on" in card.text
     assert "video" not in card.text
 
