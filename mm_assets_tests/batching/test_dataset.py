@@ -43,7 +43,9 @@ def is_same(first: Steps, second: Steps) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_steps_are_the_same_for_any_number_of_workers(folder: Path, num_workers: int) -> None:
     opened = functools.partial(open_loader, folder)
     alone = list(StepLoader(opened, range(4)))
