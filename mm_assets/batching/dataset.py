@@ -79,8 +79,14 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[StepBatches]:
         dataset = PlanDataset(self._open_loader, self._lanes, first_step=self._step, last_step=self._last_step)
-        ahead = {"prefetch_factor": READ_AHEAD, "multiprocessing_context": "forkserver"} if self._num_workers else {}
-        for step, batches in DataLoader(dataset, batch_size=None, num_workers=self._num_workers, **ahead):
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=self._num_workers,
+            prefetch_factor=READ_AHEAD if self._num_workers else None,
+            multiprocessing_context="forkserver" if self._num_workers else None,
+        )
+        for step, batches in loader:
             if step != self._step:
                 raise StageError(f"batches: expected those of step {self._step}, got {step}. A reading process ended.")
             # What is handed out counts as done: a step is trained on before the next one is asked for.
