@@ -138,6 +138,7 @@ def test_empty_store_other_shard_order_and_two_processes_give_the_same_digests(
     assert other.digests() == first.digests()
 
 
+@pytest.mark.slow
 def test_kill_in_every_stage_and_run_again_gives_the_same_digests(
     first: World, seaweed_server: Server, tmp_path: Path, drop: Path
 ) -> None:

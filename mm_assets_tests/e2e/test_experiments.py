@@ -217,19 +217,6 @@ def test_the_same_drop_under_another_name_computes_nothing_but_the_registration(
     assert {entry.partition["release"] for entry in inputs if entry.asset in SHARD_LEVEL} == {"renamed"}
 
 
-def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> None:
-    world.open("clean", data_of=BASE, policy="clean")
-    happened = world.run("clean")
-    assert happened["computed"][0] == "dataset_release"
-    assert set(happened["computed"] + happened["cached"]) == set(RELEASE_LEVEL[:-1])
-    ref = world.ref("dataset_release", "clean")
-    assert not ref.cached
-    assert ref.wall_s < MAX_FREEZE_S
-    assert ref.content != world.ref("dataset_release", BASE).content
-    frozen = {entry.partition["release"] for entry in _inputs(world, ref) if entry.asset in SHARD_LEVEL}
-    assert frozen == {BASE}
-
-
 def test_how_a_run_is_looked_after_changes_nothing(world: World, configure: Configure) -> None:
     world.open("watched", drops=((SOURCE, DROP),), use=USE, configuration=configure("watched", OTHER_PLACEMENT))
     happened = world.run("watched")
@@ -241,6 +228,19 @@ def test_how_a_run_is_looked_after_changes_nothing(world: World, configure: Conf
     )
     assert not forced.cached
     assert forced.manifest.content == world.ref("embeddings", BASE, "0000").content
+
+
+def test_another_policy_freezes_again_and_computes_no_shard(world: World) -> None:
+    world.open("clean", data_of=BASE, policy="clean")
+    happened = world.run("clean")
+    assert happened["computed"][0] == "dataset_release"
+    assert set(happened["computed"] + happened["cached"]) == set(RELEASE_LEVEL[:-1])
+    ref = world.ref("dataset_release", "clean")
+    assert not ref.cached
+    assert ref.wall_s < MAX_FREEZE_S
+    assert ref.content != world.ref("dataset_release", BASE).content
+    frozen = {entry.partition["release"] for entry in _inputs(world, ref) if entry.asset in SHARD_LEVEL}
+    assert frozen == {BASE}
 
 
 def test_a_current_release_is_run_again_without_a_write(
