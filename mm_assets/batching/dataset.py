@@ -26,7 +26,7 @@ class PlanDataset(IterableDataset[StepBatches]):
         open_loader: Opens the plan and its samples; called once in every worker, so that none shares an open file. It
             must be picklable where workers are spawned.
         lanes: The lanes of this process, in order.
-        first_step: Where to start.
+        first_step: Where to start; ``next_step`` from then on.
         last_step: Where to stop; None follows the plan to its end.
     """
 
@@ -41,7 +41,7 @@ class PlanDataset(IterableDataset[StepBatches]):
         super().__init__()
         self._open_loader = open_loader
         self._lanes = tuple(lanes)
-        self._next_step = first_step
+        self.next_step = first_step
         self._last_step = last_step
 
     def __iter__(self) -> Iterator[StepBatches]:
@@ -49,53 +49,44 @@ class PlanDataset(IterableDataset[StepBatches]):
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         loader = self._open_loader()
         last = loader.num_steps if self._last_step is None else self._last_step
-        for step in range(self._next_step + offset, last, stride):
+        for step in range(self.next_step + offset, last, stride):
             yield step, [loader.batch(step, lane) for lane in self._lanes]
 
 
 class StepLoader:
-    """Steps of a ``PlanDataset`` with its place kept: ``state_dict`` and ``load_state_dict`` as loaders of torch have.
+    """Steps of a dataset with its place kept: ``state_dict`` and ``load_state_dict`` as loaders of torch have.
 
     Args:
-        open_loader: As of ``PlanDataset``.
-        lanes: The lanes of this process, in order.
-        first_step: Where to start.
-        last_step: Where to stop; None follows the plan to its end.
+        dataset: The steps.
         num_workers: Processes that read; 0 reads when asked. Changes the speed and nothing else.
     """
 
-    def __init__(
-        self,
-        open_loader: Callable[[], PlanLoader],
-        lanes: Sequence[int],
-        *,
-        first_step: int = 0,
-        last_step: int | None = None,
-        num_workers: int = 0,
-    ) -> None:
-        self._open_loader, self._lanes, self._last_step = open_loader, lanes, last_step
-        self._step = first_step
+    def __init__(self, dataset: PlanDataset, *, num_workers: int = 0) -> None:
+        self._dataset = dataset
         self._num_workers = num_workers
 
     def __iter__(self) -> Iterator[StepBatches]:
-        dataset = PlanDataset(self._open_loader, self._lanes, first_step=self._step, last_step=self._last_step)
         loader = DataLoader(
-            dataset,
+            self._dataset,
             batch_size=None,
             num_workers=self._num_workers,
             prefetch_factor=READ_AHEAD if self._num_workers else None,
             multiprocessing_context="forkserver" if self._num_workers else None,
         )
         for step, batches in loader:
-            if step != self._step:
-                raise StageError(f"batches: expected those of step {self._step}, got {step}. A reading process ended.")
+            expected = self._dataset.next_step
+            if step != expected:
+                raise StageError(
+                    f"batches: are out of order: expected those of step {expected}, got {step}. A process that reads "
+                    "ended early; run the stage again."
+                )
             # What is handed out counts as done: a step is trained on before the next one is asked for.
-            self._step = step + 1
+            self._dataset.next_step = step + 1
             yield step, batches
 
     def state_dict(self) -> dict[str, int]:
         """The next step."""
-        return {"step": self._step}
+        return {"step": self._dataset.next_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from a ``state_dict``; also of another number of workers.
@@ -106,4 +97,4 @@ class StepLoader:
         step = state.get("step")
         if set(state) != {"step"} or not isinstance(step, int) or step < 0:
             raise StageError(f"batches: a state cannot be used: expected {{'step': N}}, got {state}.")
-        self._step = step
+        self._dataset.next_step = step

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from mm_assets.batching.dataset import StepLoader
+from mm_assets.batching.dataset import PlanDataset, StepLoader
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.errors import StageError
 from mm_assets.training.checkpoint import CheckpointWriter, restore_state, state_of
@@ -68,14 +68,10 @@ def train(run: Run, network: Network, open_loader: Callable[[], PlanLoader], on_
     network.train()
     trainer = LaneTrainer(network=network, config=run.config, seed=run.seed, class_weights_K=run.class_weights_K)
     loader = open_loader()
-    following = StepLoader(
-        open_loader if run.num_workers else lambda: loader,
-        lanes,
-        first_step=run.first_step,
-        last_step=run.last_step,
-        num_workers=run.num_workers,
+    dataset = PlanDataset(
+        open_loader if run.num_workers else lambda: loader, lanes, first_step=run.first_step, last_step=run.last_step
     )
-    for step, batches in following:
+    for step, batches in StepLoader(dataset, num_workers=run.num_workers):
         learning_rate = learning_rate_at(step, loader.num_steps, run.config.optimizer)
         gradients, consumed = trainer.gradients(batches, lanes, loader.facts(step, run.num_lanes))
         gradient = exchange_sum(tree_sum(gradients))

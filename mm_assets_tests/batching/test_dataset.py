@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mm_assets.batching.collate import Batch
-from mm_assets.batching.dataset import StepLoader
+from mm_assets.batching.dataset import PlanDataset, StepLoader
 from mm_assets.batching.loader import PlanLoader
 from mm_assets.batching.plan_file import PlanFile
 from mm_assets.batching.samples import LOADER_COLUMNS, LocalReader
@@ -34,6 +34,10 @@ def folder(tmp_path: Path, reader: LocalReader) -> Path:
     return tmp_path
 
 
+def steps(folder: Path, *, num_workers: int = 0) -> StepLoader:
+    return StepLoader(PlanDataset(functools.partial(open_loader, folder), range(4)), num_workers=num_workers)
+
+
 def is_same(first: Steps, second: Steps) -> bool:
     return [step for step, _ in first] == [step for step, _ in second] and all(
         is_equal(one, other)
@@ -47,18 +51,16 @@ def is_same(first: Steps, second: Steps) -> bool:
     "num_workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_steps_are_the_same_for_any_number_of_workers(folder: Path, num_workers: int) -> None:
-    opened = functools.partial(open_loader, folder)
-    alone = list(StepLoader(opened, range(4)))
+    alone = list(steps(folder))
     assert [step for step, _ in alone] == list(range(7))
-    assert is_same(list(StepLoader(opened, range(4), num_workers=num_workers)), alone)
+    assert is_same(list(steps(folder, num_workers=num_workers)), alone)
 
 
 def test_a_loader_goes_on_from_its_state_with_other_workers(folder: Path) -> None:
-    opened = functools.partial(open_loader, folder)
-    whole = list(StepLoader(opened, range(4)))
-    stopped = StepLoader(opened, range(4), num_workers=2)
+    whole = list(steps(folder))
+    stopped = steps(folder, num_workers=2)
     first = list(islice(stopped, 3))
-    resumed = StepLoader(opened, range(4), num_workers=0)
+    resumed = steps(folder, num_workers=0)
     resumed.load_state_dict(stopped.state_dict())
     assert is_same([*first, *resumed], whole)
 
@@ -66,4 +68,4 @@ def test_a_loader_goes_on_from_its_state_with_other_workers(folder: Path) -> Non
 @pytest.mark.parametrize("state", [{}, {"step": -1}, {"step": "3"}, {"step": 1, "epoch": 2}])
 def test_a_state_of_another_loader_is_refused(folder: Path, state: dict[str, int]) -> None:
     with pytest.raises(StageError, match=r"expected \{'step': N\}"):
-        StepLoader(functools.partial(open_loader, folder), range(4)).load_state_dict(state)
+        steps(folder).load_state_dict(state)
