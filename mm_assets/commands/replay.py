@@ -33,6 +33,7 @@ def replay(args: argparse.Namespace, console: Console) -> Outcome:
         seed=seed,
         world_size=args.world_size or settings.world_size,
         cpus=settings.cpus,
+        accelerators=settings.accelerators,
         on_segment=lambda segment: console.print(
             f"Training steps {segment.first_step} to {segment.last_step} again.", markup=False
         ),

@@ -46,14 +46,21 @@ class Placement:
         return cls(**json.loads(text))
 
 
-def stage_environment() -> dict[str, Json]:
-    """The environment identity of a stage that runs on this machine, with this interpreter."""
+def stage_environment(accelerators: int | None = None) -> dict[str, Json]:
+    """The environment identity of a stage that runs on this machine, with this interpreter.
+
+    Args:
+        accelerators: How many it is given, ``MM_ACCELERATORS`` where None; it computes on the processor without any,
+            whatever the machine has.
+    """
+    settings = read_settings()
+    given = settings.accelerators if accelerators is None else accelerators
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "machine": platform.machine(),
         "cpu_vendor": cpu_vendor(Path("/proc/cpuinfo")),
-        "cpu_capability": cpu_capability(Path("/proc/cpuinfo"), read_settings().cpu_capability),
-        "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia")),
+        "cpu_capability": cpu_capability(Path("/proc/cpuinfo"), settings.cpu_capability),
+        "accelerator": accelerator(Path("/dev"), Path("/proc/driver/nvidia"), given=given),
         "libraries": {name: _installed_version(name) for name in LIBRARIES},
     }
 
@@ -81,14 +88,15 @@ def cpu_capability(cpuinfo: Path, override: str | None = None) -> str:
     return next((family for family, needed in CAPABILITY_FLAGS.items() if needed <= flags), "DEFAULT")
 
 
-def accelerator(devices: Path, driver: Path) -> str:
+def accelerator(devices: Path, driver: Path, *, given: int) -> str:
     """Models of the NVIDIA devices this process can open, joined by ``+``, and their driver; ``none`` without one.
 
     Args:
         devices: ``/dev``, or a copy of it.
         driver: ``/proc/driver/nvidia``, or a copy of it.
+        given: How many of them the stage was given; one that was given none computes on the processor.
     """
-    if not list(devices.glob("nvidia[0-9]*")):
+    if not given or not list(devices.glob("nvidia[0-9]*")):
         return "none"
     models: set[str] = set()
     for information in driver.glob("gpus/*/information"):

@@ -61,9 +61,9 @@ class StageLauncher:
         Raises:
             ObjectMissingError: the release does not exist.
         """
-        if self._settings.launcher == "subprocess":
-            return stage_environment()
         resources = resources_for(asset_name, workspace.spec(release).configuration, self._settings)
+        if self._settings.launcher == "subprocess":
+            return stage_environment(resources.accelerators)
         return known_environment(workspace.store, placement_of(resources, surroundings_of(self._settings)))
 
     def run(self, context: RunContext, asset_name: str, partition: Partition, *, force: bool) -> None:

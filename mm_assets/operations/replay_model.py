@@ -86,6 +86,7 @@ def replay_model(
     seed: int,
     world_size: int | None,
     cpus: int = 1,
+    accelerators: int = 0,
     on_segment: Callable[[Segment], None] = lambda segment: None,
 ) -> ReplayReport:
     """Runs some segments of a model again and compares every bit of what they lead to.
@@ -97,6 +98,7 @@ def replay_model(
         seed: Of their choice.
         world_size: Processes to train on, as many as ``cpus`` allow where None; the model's may have been others.
         cpus: Processors that may be used.
+        accelerators: Those to train on, one per process; none trains on processors.
         on_segment: Called before each.
 
     Raises:
@@ -108,9 +110,11 @@ def replay_model(
         raise UsageError(f"--segments {num_segments}: trains nothing again: expected 1 or more. Name how many.")
     records = checkpoints_of(store, model)
     num_lanes = int(model.params["plan"]["num_lanes"])
-    num_processes = world_size if world_size is not None else world_size_of({"cpus": cpus}, num_lanes)
+    num_processes = (
+        world_size if world_size is not None else world_size_of({"cpus": cpus, "accelerators": accelerators}, num_lanes)
+    )
     require_world_size(num_processes, num_lanes)
-    environment = stage_environment()
+    environment = stage_environment(accelerators)
     facts = tuple(changed_facts(model, code=code_of(asset_named("model")), environment=environment))
     unlike: Verdict = "NOT_COMPARABLE" if facts else "MISMATCH"
     replayed: list[Replayed] = []
@@ -145,7 +149,9 @@ def replay_model(
             on_segment(segment)
             place = folder / f"segment-{segment.first_step}"
             place.mkdir()
-            again = run_segment(store, job, segment, place, environment=environment, world_size=num_processes)
+            again = run_segment(
+                store, job, segment, place, environment=environment, world_size=num_processes, accelerators=accelerators
+            )
             parts = list(_parts(store, segment, again, place))
             differences += [f"{part.where}: {part.detail}" for part in parts]
             replayed.append(_replayed(segment, again, judge(parts, facts)))

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from mm_assets.errors import ObjectCorruptError, UsageError
 from mm_assets.identity.canonical import Json, canonical_json, to_json
+from mm_assets.modalities.device import ACCELERATORS
 from mm_assets.store.action import Action
 from mm_assets.store.job import Job
 from mm_assets.store.manifest import Manifest
@@ -172,6 +173,7 @@ def run_segment(
     *,
     environment: Mapping[str, Json],
     world_size: int,
+    accelerators: int = 0,
 ) -> Again:
     """Trains one segment again.
 
@@ -182,6 +184,7 @@ def run_segment(
         folder: An empty one for its files.
         environment: That of this machine.
         world_size: Processes, as ``require_world_size`` lets through.
+        accelerators: As many as there are processes, or none.
 
     Raises:
         StageError: a process failed.
@@ -189,11 +192,12 @@ def run_segment(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
     changed: dict[str, Any] = {"environment": dict(environment), "last_step": segment.end.step, "log_every": 1}
+    changed[ACCELERATORS] = accelerators
     if segment.start is not None:
         state = store.fetch(segment.start.state, folder, "start.safetensors")
         changed |= {"first_step": segment.start.step, "state": str(state), "previous_record": segment.start.digest}
     path = folder / "job.json"
     path.write_text(json.dumps({**job, **changed}), encoding="utf-8")
-    run_processes(path, world_size=world_size, on_poll=lambda: None)
+    run_processes(path, world_size=world_size, accelerators=accelerators, on_poll=lambda: None)
     record = read_record((checkpoints / f"{step_name(segment.end.step)}.json").read_bytes())
     return Again(record=record, folder=checkpoints)

@@ -69,13 +69,14 @@ def test_accelerator_is_named_by_model_and_only_if_its_device_can_be_opened(tmp_
     (drivers / "gpus" / "0000:01:00.0").mkdir(parents=True)
     (drivers / "gpus" / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 5\n")
     devices.mkdir()
-    assert accelerator(devices, drivers) == "none"
+    assert accelerator(devices, drivers, given=1) == "none"
     (devices / "nvidia0").touch()
-    assert accelerator(devices, drivers) == "NVIDIA H200, driver unknown"
+    assert accelerator(devices, drivers, given=1) == "NVIDIA H200, driver unknown"
     says = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release\nGCC version:  12.3.0\n"
     (drivers / "version").write_text(says)
-    assert accelerator(devices, drivers) == "NVIDIA H200, driver 570.86.15"
-    assert accelerator(devices, tmp_path / "hidden") == "nvidia, driver unknown"
+    assert accelerator(devices, drivers, given=1) == "NVIDIA H200, driver 570.86.15"
+    assert accelerator(devices, drivers, given=0) == "none", "it computes on the processor"
+    assert accelerator(devices, tmp_path / "hidden", given=1) == "nvidia, driver unknown"
 
 
 def test_environment_is_the_same_in_a_process_without_torch_and_names_no_host() -> None:
